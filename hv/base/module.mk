@@ -1,0 +1,1 @@
+$(call room, base, hv/base, )

@@ -1,0 +1,1 @@
+$(call room, boot, hv/boot, libarchive)

@@ -1,0 +1,1 @@
+$(call room, cli, hv/cli, jansson)

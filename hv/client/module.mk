@@ -1,0 +1,1 @@
+$(call room, client, hv/client, libuv jansson)

@@ -1,0 +1,1 @@
+$(call room, engine, hv/engine, )

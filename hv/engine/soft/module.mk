@@ -1,0 +1,1 @@
+$(call room, engine_soft, hv/engine/soft, )

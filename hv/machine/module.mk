@@ -1,0 +1,1 @@
+$(call room, machine, hv/machine, )

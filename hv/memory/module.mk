@@ -1,0 +1,1 @@
+$(call room, memory, hv/memory, )

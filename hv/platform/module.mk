@@ -1,0 +1,1 @@
+$(call room, platform, hv/platform, )

@@ -1,0 +1,1 @@
+$(call room, rpc, hv/rpc, libuv jansson)

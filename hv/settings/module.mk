@@ -1,0 +1,1 @@
+$(call room, settings, hv/settings, jansson)

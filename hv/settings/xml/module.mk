@@ -1,0 +1,1 @@
+$(call room, settings_xml, hv/settings/xml, libxml-2.0 jansson)

@@ -1,0 +1,1 @@
+$(call room, vm, hv/vm, jansson)

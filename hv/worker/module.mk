@@ -1,0 +1,1 @@
+$(call room, worker, hv/worker, libuv jansson libseccomp libcap-ng)

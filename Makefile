@@ -9,6 +9,7 @@
 
 MAKEFLAGS += -rR --no-print-directory
 .SUFFIXES:
+.SECONDEXPANSION:
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
 

@@ -1,0 +1,18 @@
+# Unit tests: every tests/unit/FOLDER/test_*.c is a cmocka program linked with all rooms.
+#   make unit                 all of them
+#   make unit T=base/test_units   one
+UNIT_SRCS := $(sort $(wildcard tests/unit/*/test_*.c))
+UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRCS))
+UNIT_PKGS := cmocka zydis
+UNIT_ARCHIVES = $(foreach r,$(ROOMS),$(if $($(r)_OBJS),$(BUILD)/lib/$(r).a))
+
+$(patsubst %.c,$(BUILD)/obj/%.o,$(UNIT_SRCS)): PKGS := $(UNIT_PKGS) $(sort $(foreach r,$(ROOMS),$($(r)_PKGS)))
+
+$(UNIT_BINS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $$(UNIT_ARCHIVES)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(call pkglibs,$(UNIT_PKGS) $(sort $(foreach r,$(ROOMS),$($(r)_PKGS)))) -lm
+
+.PHONY: unit
+unit: $(if $(T),$(BUILD)/tests/$(T),$(UNIT_BINS))
+	@fail=0; for t in $^; do case $$t in */tests/*) ./$$t || { echo "FAILED: $$t"; fail=1; };; esac; done; exit $$fail

@@ -1,0 +1,113 @@
+/*
+ * Varlink (varlink.org): the API of the service and of each worker. JSON objects, each
+ * ended by a NUL byte, over a Unix socket; introspectable (org.varlink.service),
+ * `more`/`continues` streams, `oneway`, `upgrade`, and descriptors beside a message.
+ *
+ * Server side: a table of methods per interface; parameters are checked against the
+ * interface text before the handler sees them. A handler answers now, or keeps the
+ * call and answers later. Everything runs on the loop's thread. jansson types are part
+ * of this interface; `json_t *` parameters marked (steals) take over the reference.
+ */
+#ifndef HV_RPC_VARLINK_H
+#define HV_RPC_VARLINK_H
+
+#include <jansson.h>
+#include <sys/types.h>
+
+#include "hv/base/error.h"
+#include "hv/base/loop.h"
+
+#define VARLINK_MAX_MESSAGE ((size_t)4 << 20)   /* one message; larger ones close the connection */
+#define VARLINK_MAX_FDS 32
+
+struct varlink_server;
+struct varlink_call;      /* one call being served; reference counted */
+
+struct varlink_peer { uid_t uid; gid_t gid; pid_t pid; };
+
+struct varlink_method {
+    const char *name;     /* without the interface */
+    /* Answer with varlink_reply/_error now, or varlink_call_ref() and answer later. params is borrowed. */
+    void (*fn)(void *arg, struct varlink_call *call, const json_t *params);
+};
+struct varlink_interface {
+    const char *text;                          /* the .varlink file */
+    const struct varlink_method *methods;      /* ends with {0} */
+    void *arg;
+};
+
+/* vendor, product, version, url for GetInfo. Interfaces are parsed here: a bad text is our bug. */
+int varlink_server_new(struct loop *loop, const char *product, const struct varlink_interface *const *ifaces,
+                       unsigned count, struct varlink_server **ret);
+void varlink_server_free(struct varlink_server *s);
+/* Accept on a listening socket (ours from now on). allow (may be NULL): refuse a peer by returning false. */
+int varlink_server_listen(struct varlink_server *s, int fd, bool (*allow)(void *arg, const struct varlink_peer *p), void *arg);
+/* Serve one connected socket (ours from now on). */
+int varlink_server_add(struct varlink_server *s, int fd);
+unsigned varlink_server_connections(const struct varlink_server *s);
+/* Called when the last connection closed (start-on-demand services that want to idle out); NULL: none. */
+void varlink_server_on_idle(struct varlink_server *s, void (*fn)(void *arg), void *arg);
+
+const struct varlink_peer *varlink_call_peer(const struct varlink_call *c);
+bool varlink_call_more(const struct varlink_call *c);
+bool varlink_call_upgrade(const struct varlink_call *c);
+struct varlink_call *varlink_call_ref(struct varlink_call *c);
+void varlink_call_unref(struct varlink_call *c);
+/* Told when the client went away before the last reply (streams); replies are then dropped silently. */
+void varlink_call_on_close(struct varlink_call *c, void (*fn)(void *arg), void *arg);
+/* The i-th descriptor that came with this call, taken over by the caller; -1 if there is none. */
+int varlink_call_take_fd(struct varlink_call *c, int index);
+/* Bytes queued to this client and not yet sent: streams hold back when it grows. */
+size_t varlink_call_backlog(const struct varlink_call *c);
+
+/* parameters (steals). continues: more replies follow (only if varlink_call_more). */
+int varlink_reply(struct varlink_call *c, json_t *parameters, bool continues);
+/* The error Failed of the call's interface, from e; "" where e has nothing. */
+int varlink_reply_error(struct varlink_call *c, const struct hv_error *e);
+/* After an upgrade call: reply, flush, then hand out the raw socket (blocking mode off). The connection
+ * no longer belongs to the server. extra/extra_len: bytes the client already sent (malloc'ed). */
+int varlink_reply_upgrade(struct varlink_call *c, json_t *parameters, int *ret_fd, void **ret_extra, size_t *ret_extra_len);
+
+/* ---- client: blocking, for tools ---- */
+struct varlink_client;
+
+/* path: a Unix socket. */
+int varlink_connect(const char *path, struct varlink_client **ret, struct hv_error *e);
+/* Over an already connected stream (ssh bridge, tests); rfd may equal wfd; both ours from now on. */
+int varlink_client_new(int rfd, int wfd, struct varlink_client **ret);
+void varlink_client_free(struct varlink_client *c);
+int varlink_client_fd(const struct varlink_client *c);
+
+/* One call, one reply. params (steals, NULL = {}). *ret: the reply's parameters, caller's reference.
+ * A Failed error of the service comes back as e and its negative errno; a lost connection as HV_UNREACHABLE.
+ * timeout_ns 0: wait for ever. */
+int varlink_call(struct varlink_client *c, const char *method, json_t *params, uint64_t timeout_ns, json_t **ret,
+                 struct hv_error *e);
+/* A `more` call: fn for each reply until continues is false (returns 0) or fn returns non-zero (returned). */
+int varlink_call_stream(struct varlink_client *c, const char *method, json_t *params, uint64_t timeout_ns,
+                        int (*fn)(void *arg, json_t *params, bool continues), void *arg, struct hv_error *e);
+/* An `upgrade` call; on 0 the client's fd carries raw bytes; what had arrived already is in *extra. */
+int varlink_call_upgraded(struct varlink_client *c, const char *method, json_t *params, json_t **ret, int *ret_fd,
+                          struct hv_error *e);
+
+/* ---- client: on the loop, for hvd towards its workers ---- */
+struct varlink_conn;
+typedef void varlink_reply_fn(void *arg, json_t *params, bool continues, const struct hv_error *e);  /* e NULL: fine */
+
+int varlink_conn_new(struct loop *loop, int fd, void (*on_close)(void *arg), void *arg, struct varlink_conn **ret);
+void varlink_conn_free(struct varlink_conn *c);
+/* params (steals). fds[nfds] are duplicated. Replies come in order; on loss every pending call gets HV_UNREACHABLE. */
+int varlink_conn_call(struct varlink_conn *c, const char *method, json_t *params, bool more, const int *fds, unsigned nfds,
+                      varlink_reply_fn *fn, void *arg);
+
+/* ---- interface texts ---- */
+struct varlink_idl;
+int varlink_idl_parse(const char *text, struct varlink_idl **ret, struct hv_error *e);
+void varlink_idl_free(struct varlink_idl *i);
+/* Does obj fit the input (or output) of the method: names, types, required members; unknown members refused. */
+int varlink_idl_check(const struct varlink_idl *i, const char *method, bool output, const json_t *obj, struct hv_error *e);
+
+extern const char org_hv_Manager_varlink[];   /* the files' texts, built in */
+extern const char org_hv_Worker_varlink[];
+
+#endif

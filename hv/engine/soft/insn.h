@@ -41,11 +41,22 @@ enum x86_opnd_kind {
     X86_OPND_BND,
 };
 
+/*
+ * Operands are those of the Intel syntax, in its order (destination first), AL of
+ * `add al, imm8`, CL or 1 of shifts, DX of IN, XMM0 of BLENDVPS among them; what the syntax
+ * does not show (AX of MUL, RSP of PUSH, ECX of RDMSR) is not listed.
+ *   strings    MOVS: {MEM ES:rDI, MEM seg:rSI}; CMPS the other way round; STOS, SCAS, INS: ES:rDI;
+ *              LODS, OUTS: seg:rSI. Both may be MEM: .seg and .base belong to seg:rSI where there
+ *              is one, else they are ES and rDI. XLAT: MEM seg:[rBX], AL is added by the executor.
+ *   far        ptr16:xx: {IMM offset, IMM2 selector}; m16:xx: MEM of 4, 6 or 10 bytes, offset first
+ *   size       a scalar SSE operand has the size it uses (ADDSS: 4); 0: none or more than 255
+ *              bytes (FXSAVE, XSAVE, INVLPG)
+ */
 struct x86_opnd {
     uint8_t kind;
     uint8_t reg;
-    uint8_t size;      /* bytes read or written through this operand; 0 where it has none (LEA's memory: its adsize) */
-    uint8_t implicit;  /* not encoded in ModRM or immediate: AL of `add al, imm8`, CL of shifts, ... */
+    uint8_t size;      /* bytes read or written through this operand; LEA's memory: its adsize */
+    uint8_t implicit;  /* not encoded: AL of `add al, imm8`, CL of shifts, ... */
 };
 
 enum { X86_SEG_ES, X86_SEG_CS, X86_SEG_SS, X86_SEG_DS, X86_SEG_FS, X86_SEG_GS, X86_SEG_COUNT };
@@ -61,17 +72,17 @@ struct x86_insn {
     uint8_t len;           /* 1..15 */
     uint8_t opsize;        /* effective operand size in bytes: 1, 2, 4, 8 (integer and control instructions) */
     uint8_t adsize;        /* effective address size: 2, 4, 8 */
-    uint8_t prefix;        /* enum x86_prefix_bits, as found */
+    uint8_t prefix;        /* enum x86_prefix_bits; of F2 and F3 the last one only */
     uint8_t rex;           /* 0x4x or 0; VEX.RXBW and EVEX.RXBW are folded in */
     uint8_t cc;            /* condition 0..15 of Jcc, SETcc, CMOVcc, FCMOVcc 0..7 */
     uint8_t modrm;
     uint8_t has_modrm;
-    uint8_t nopnd;         /* explicit operands first, in Intel order (destination first), then implicit ones */
+    uint8_t nopnd;
     uint8_t map;           /* 0 one-byte, 1 0F, 2 0F38, 3 0F3A, ... */
     uint8_t opcode;        /* last opcode byte */
     uint8_t vlen;          /* 0 for legacy SSE, else 16, 32, 64 */
     uint8_t evex;          /* 1 if EVEX encoded */
-    uint8_t evex_aaa_z_b;  /* EVEX: aaa | z << 3 | b << 4 */
+    uint8_t evex_aaa_z_b;  /* EVEX: aaa | z << 3 | b << 4 | L'L << 5 (rounding if b and mod 3) */
     struct x86_opnd opnd[5];
     uint8_t seg;           /* effective segment of the memory operand, override and SS default applied */
     uint8_t base, index;   /* GPR number, X86_REG_RIP, X86_REG_NONE; VSIB: vector register number */

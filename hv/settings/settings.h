@@ -1,0 +1,86 @@
+/*
+ * The settings of one virtual machine: a struct for the code, and one table
+ * (table.h) from which text, JSON and XML forms are made.
+ */
+#ifndef HV_SETTINGS_SETTINGS_H
+#define HV_SETTINGS_SETTINGS_H
+
+#include <jansson.h>
+
+#include "hv/base/error.h"
+
+/* Values of the ENUM settings, in the order of their names in settings.c. */
+enum set_engine { SET_ENGINE_AUTO, SET_ENGINE_KVM, SET_ENGINE_SOFT };
+enum set_mitigations { SET_MITIGATIONS_FAST, SET_MITIGATIONS_GUEST };
+enum set_on_start { SET_ON_START_NOTHING, SET_ON_START_RESUME, SET_ON_START_START };
+enum set_on_stop { SET_ON_STOP_SHUTDOWN, SET_ON_STOP_SAVE, SET_ON_STOP_TURN_OFF };
+enum set_on_reboot { SET_ON_REBOOT_RESTART, SET_ON_REBOOT_OFF };
+
+/* Strings are owned by the struct; NULL is "not set". */
+struct settings {
+    char *notes;
+    uint64_t engine, mitigations, on_start, on_stop;
+    bool lock;
+    struct { bool dynamic; uint64_t startup, min, max, buffer_pct, priority; } memory;
+    struct { uint64_t cpus; } processor;
+    struct { char *kernel, *initrd, *cmdline; uint64_t on_reboot; } boot;
+};
+
+enum setting_id {
+#define S(id, ...) SETTING_##id,
+#include "hv/settings/table.h"
+    SETTING_COUNT
+};
+enum setting_type { SETTING_SIZE, SETTING_UINT, SETTING_PCT, SETTING_BOOL, SETTING_ENUM, SETTING_TEXT, SETTING_PATH };
+enum setting_live { SETTING_NOW, SETTING_NEXT, SETTING_NEVER };
+
+struct setting_desc {
+    const char *group, *key;            /* "" = top level */
+    const char *name;                   /* "memory.startup", "notes" */
+    enum setting_type type;
+    size_t offset;                      /* in struct settings */
+    uint64_t min, max;                  /* of the value, or of a string's length */
+    uint64_t def;
+    const char *def_text;
+    enum setting_live live;
+    const char *wmi;
+    const char *help;
+};
+extern const struct setting_desc setting_table[SETTING_COUNT];
+
+/* The words of an ENUM setting, NULL-terminated; NULL for the other types. */
+const char *const *setting_names(const struct setting_desc *d);
+/* NULL if there is no such setting; name as in .name. */
+const struct setting_desc *setting_find(const char *name);
+
+void settings_init(struct settings *s);                     /* defaults; cannot fail */
+void settings_fini(struct settings *s);
+int settings_copy(struct settings *dst, const struct settings *src);   /* dst initialised; -ENOMEM */
+
+/*
+ * Overlay obj (nested by group, any subset) on s. Sizes: integers are bytes, strings need
+ * units. null puts the default back. Unknown keys and wrong types are HV_USAGE naming the
+ * key; then s is unchanged. Ranges are checked here, rules between fields in settings_check().
+ */
+int settings_from_json(struct settings *s, const json_t *obj, struct hv_error *e);
+/* A new object with every key; not set strings are null. */
+json_t *settings_to_json(const struct settings *s);
+
+/* One value as text an operator can type back ("1G", "on", "auto"); -EINVAL if it does not parse. */
+int setting_set_text(struct settings *s, const struct setting_desc *d, const char *text, struct hv_error *e);
+char *setting_get_text(const struct settings *s, const struct setting_desc *d);    /* NULL: not set */
+bool setting_equal(const struct settings *a, const struct settings *b, const struct setting_desc *d);
+
+/* The number or flag behind a non-string setting, and the string behind the others. */
+uint64_t setting_number(const struct settings *s, const struct setting_desc *d);
+void setting_set_number(struct settings *s, const struct setting_desc *d, uint64_t v);
+const char *setting_string(const struct settings *s, const struct setting_desc *d);
+int setting_set_string(struct settings *s, const struct setting_desc *d, const char *v);   /* NULL: not set */
+
+/*
+ * Rules between fields (dynamic-memory 1.2): min <= startup <= max where memory is dynamic;
+ * initrd and cmdline need a kernel. vm names the object of the error. Never changes s.
+ */
+int settings_check(const struct settings *s, const char *vm, struct hv_error *e);
+
+#endif

@@ -1,0 +1,52 @@
+/*
+ * Every setting of a virtual machine, once. JSON, XML, validation, `set` options and
+ * the man page come from here; nothing else lists settings.
+ *
+ *   S(ID, group, key, TYPE, field, min, max, default, live, wmi, help)
+ *
+ * group.key   the operator's key: JSON nests by group ("" = top level), flat where alone
+ * TYPE        SIZE bytes, multiple of 2 MiB · UINT · PCT · BOOL · ENUM (words in settings.c) ·
+ *             TEXT any · PATH absolute
+ * default     number, or string for TEXT and PATH (NULL: not set)
+ * live        NOW a running VM takes it at once · NEXT at next start · NEVER fixed at creation
+ * wmi         "Class.Property[*factor]": what holds it in the stored XML: the value there times
+ *             factor is ours ("*2^20": MiB). Hv_* are companion classes (DESIGN 11).
+ *
+ * Ranges and defaults: specs/operator-surface "memory set", "processor"; Hyper-V's own
+ * ranges for memory.buffer_pct and memory.priority.
+ */
+S(NOTES,      "",          "notes",      TEXT, notes,        0, 4096, NULL, NOW,
+  "Msvm_VirtualSystemSettingData.Notes", "free text about this VM")
+S(ENGINE,     "",          "engine",     ENUM, engine,       0, 2, 0, NEXT,
+  "Hv_VirtualSystemSettingData.Engine", "CPU engine: auto takes kvm where VT-x or AMD-V backs it, else soft")
+S(MITIGATIONS, "",         "mitigations", ENUM, mitigations, 0, 1, 0, NEXT,
+  "Hv_VirtualSystemSettingData.Mitigations", "soft engine: fast tells the guest it needs none against speculation, guest lets it decide")
+S(LOCK,       "",          "lock",       BOOL, lock,         0, 1, 0, NOW,
+  "Hv_VirtualSystemSettingData.Lock", "refuse remove and turn-off")
+S(ON_START,   "",          "on_start",   ENUM, on_start,     0, 2, 0, NOW,
+  "Msvm_VirtualSystemSettingData.AutomaticStartupAction", "what to do when the host starts")
+S(ON_STOP,    "",          "on_stop",    ENUM, on_stop,      0, 2, 0, NOW,
+  "Msvm_VirtualSystemSettingData.AutomaticShutdownAction", "what to do when the host stops")
+S(MEM_DYNAMIC, "memory",   "dynamic",    BOOL, memory.dynamic, 0, 1, 0, NEXT,
+  "Msvm_MemorySettingData.DynamicMemoryEnabled", "let the balancer move this VM's memory")
+S(MEM_STARTUP, "memory",   "startup",    SIZE, memory.startup, 32 * MIB, 12 * TIB, 1 * GIB, NEXT,
+  "Msvm_MemorySettingData.VirtualQuantity*2^20", "memory the guest boots with; all it has where memory is static")
+S(MEM_MIN,    "memory",    "min",        SIZE, memory.min,   32 * MIB, 12 * TIB, 512 * MIB, NOW,
+  "Msvm_MemorySettingData.Reservation*2^20", "never take memory away below this")
+S(MEM_MAX,    "memory",    "max",        SIZE, memory.max,   32 * MIB, 12 * TIB, 1 * TIB, NOW,
+  "Msvm_MemorySettingData.Limit*2^20", "never give more than this")
+S(MEM_BUFFER, "memory",    "buffer_pct", PCT,  memory.buffer_pct, 5, 2000, 20, NOW,
+  "Msvm_MemorySettingData.TargetMemoryBuffer", "head-room above demand the balancer keeps, in per cent of demand")
+S(MEM_PRIORITY, "memory",  "priority",   UINT, memory.priority, 0, 100, 50, NOW,
+  "Msvm_MemorySettingData.Weight/100", "who gets memory first when it is short")
+S(CPU_COUNT,  "processor", "cpus",       UINT, processor.cpus, 1, 64, 1, NEXT,
+  "Msvm_ProcessorSettingData.VirtualQuantity", "virtual processors")
+S(BOOT_KERNEL, "boot",     "kernel",     PATH, boot.kernel,  0, 4095, NULL, NEXT,
+  "Hv_BootSettingData.Kernel", "Linux kernel to boot directly: a bzImage or an ELF file")
+S(BOOT_INITRD, "boot",     "initrd",     PATH, boot.initrd,  0, 4095, NULL, NEXT,
+  "Hv_BootSettingData.Initrd", "initial RAM disk for the kernel")
+S(BOOT_CMDLINE, "boot",    "cmdline",    TEXT, boot.cmdline, 0, 2047, NULL, NEXT,
+  "Hv_BootSettingData.CommandLine", "kernel command line")
+S(BOOT_REBOOT, "boot",     "on_reboot",  ENUM, boot.on_reboot, 0, 1, 0, NOW,
+  "Hv_BootSettingData.OnGuestReboot", "what a reboot by the guest does: restart it, or end as a power-off does")
+#undef S

@@ -66,6 +66,9 @@ bool lapic_enabled(const struct lapic *l);             /* by base MSR (software 
 bool lapic_matches(const struct lapic *l, uint32_t dest, bool logical);
 /* Fire what is due at tsc; returns when to look again, UINT64_MAX if not armed. */
 uint64_t lapic_timer_poll(struct lapic *l, uint64_t tsc);
+/* The guest TSC was set: it is now delta (modulo 2^64) ahead of what it would have been. The counting
+ * timer is not clocked by it and goes on; a TSC deadline is, and comes sooner or later. */
+void lapic_tsc_moved(struct lapic *l, uint64_t delta);
 void lapic_eoi(struct lapic *l);
 
 void lapic_save(struct lapic *l, struct save_writer *w);         /* fields only; times relative to tsc */

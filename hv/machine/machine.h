@@ -62,6 +62,10 @@ struct machine_hooks {
     void (*event)(void *arg, enum machine_event ev);
     void (*msi)(void *arg, uint64_t addr, uint32_t data);
     void *arg;
+    /* Host time, monotonic and of day. NULL: hv_now_ns and hv_wall_ns; tests drive their own.
+     * now_ns must be the time base of the loop's timers. */
+    uint64_t (*now_ns)(void *arg);
+    uint64_t (*wall_ns)(void *arg);
 };
 
 int machine_new(struct mem *mem, struct loop *loop, const struct machine_hooks *hooks,
@@ -92,21 +96,28 @@ void machine_irq_set(struct machine *m, unsigned irq, bool level);
 void machine_irq_pulse(struct machine *m, unsigned irq);           /* an edge: high, then low */
 void machine_msi(struct machine *m, uint64_t addr, uint32_t data);
 void machine_event(struct machine *m, enum machine_event ev);
+/* The payload's exit port: keeps code, then MACHINE_EVENT_SHUTDOWN_CODE. */
+void machine_exit(struct machine *m, uint32_t code);
+uint32_t machine_exit_code(const struct machine *m);
 
 /*
  * The guest clock: nanoseconds of guest run time since power-on. Stands still while
  * the machine is paused, goes on from the saved value after a load. Device models
  * take all their time from it; machine_deadline() turns its time into loop time.
  */
+/* A new machine is paused at 0; a loaded one is paused at the saved time. Reset leaves the clock alone. */
 uint64_t machine_clock_ns(struct machine *m);
 uint64_t machine_deadline(struct machine *m, uint64_t guest_ns);   /* hv_now_ns() time; UINT64_MAX while paused */
 void machine_clock_pause(struct machine *m);
 void machine_clock_resume(struct machine *m);    /* devices re-arm their timers: see below */
 /* Called after the clock started or moved (resume, load): a device with timers re-arms them. */
 void machine_on_clock(struct machine *m, void (*fn)(void *dev), void *dev);
+/* The host's time of day, nanoseconds since 1970: what the RTC starts from. */
+uint64_t machine_wall_ns(struct machine *m);
 
 void machine_reset(struct machine *m);           /* every device, in order of registration */
 void machine_save(struct machine *m, struct save_writer *w);
+/* Pauses the clock. After a failure the machine is a mixture: reset it or throw it away. */
 int machine_load(struct machine *m, const struct load_reader *r, struct hv_error *e);
 
 struct stats_registry *machine_stats(struct machine *m);

@@ -15,6 +15,9 @@
 #include "hv/base/error.h"
 #include "hv/base/strbuf.h"
 
+#define SAVE_MAX_SECTIONS 4096u  /* keeps the check for repeated ones cheap on hostile streams */
+#define SAVE_MAX_TAG      64u    /* visible ASCII */
+
 struct save_writer { struct strbuf out; size_t section_len_pos; bool in_section; };
 
 void save_init(struct save_writer *w);

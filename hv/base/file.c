@@ -1,0 +1,195 @@
+/*
+ * Whole-buffer I/O and files that are replaced, never patched.
+ *
+ * hv_replace_file orders its steps so that a crash at any point leaves either
+ * the whole old file or the whole new one under the name:
+ *
+ *   write temp -> fsync temp -> rename over the name -> fsync the folder
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "hv/base/base.h"
+#include "hv/base/fault.h"
+
+static int wait_ready(int fd, short events)
+{
+    struct pollfd p = { .fd = fd, .events = events };
+
+    return poll(&p, 1, -1) < 0 && errno != EINTR ? -errno : 0;
+}
+
+int hv_write_all(int fd, const void *buf, size_t len)
+{
+    const char *p = buf;
+    int r = fault_check(FAULT_WRITE);
+
+    if (r < 0) {
+        return r;
+    }
+    while (len > 0) {
+        ssize_t n = write(fd, p, len);
+
+        if (n >= 0) {
+            p += n;
+            len -= (size_t)n;
+        } else if (errno == EAGAIN) {
+            r = wait_ready(fd, POLLOUT);
+            if (r < 0) {
+                return r;
+            }
+        } else if (errno != EINTR) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
+int hv_read_all(int fd, void *buf, size_t len)
+{
+    char *p = buf;
+    int r = fault_check(FAULT_READ);
+
+    if (r < 0) {
+        return r;
+    }
+    while (len > 0) {
+        ssize_t n = read(fd, p, len);
+
+        if (n > 0) {
+            p += n;
+            len -= (size_t)n;
+        } else if (n == 0) {
+            return -EIO;
+        } else if (errno == EAGAIN) {
+            r = wait_ready(fd, POLLIN);
+            if (r < 0) {
+                return r;
+            }
+        } else if (errno != EINTR) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
+/* Reads to the end, growing: files of /proc and /sys say they have no length. */
+static int read_to_end(int fd, size_t max, char **ret, size_t *ret_len)
+{
+    size_t cap = 4096, len = 0;
+    hv_autofree char *buf = hv_alloc(cap);
+
+    if (!buf) {
+        return -ENOMEM;
+    }
+    for (;;) {
+        if (len + 1 == cap) {
+            size_t bigger;
+            if (__builtin_mul_overflow(cap, (size_t)2, &bigger)) {
+                return -EFBIG;
+            }
+            char *q = hv_realloc_array(buf, bigger, 1);
+            if (!q) {
+                return -ENOMEM;
+            }
+            buf = q;
+            cap = bigger;
+        }
+        int r = fault_check(FAULT_READ);
+        if (r < 0) {
+            return r;
+        }
+        ssize_t n = read(fd, buf + len, cap - len - 1);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            return -errno;
+        }
+        if (n == 0) {
+            break;
+        }
+        len += (size_t)n;
+        if (len > max) {
+            return -EFBIG;
+        }
+    }
+    buf[len] = '\0';
+    *ret = hv_steal(buf);
+    if (ret_len) {
+        *ret_len = len;
+    }
+    return 0;
+}
+
+int hv_read_file(const char *path, size_t max, char **ret, size_t *ret_len)
+{
+    int r = fault_check(FAULT_OPEN);
+
+    if (r < 0) {
+        return r;
+    }
+    hv_autoclose int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    return fd < 0 ? -errno : read_to_end(fd, max, ret, ret_len);
+}
+
+static int sync_fd(int fd)
+{
+    int r = fault_check(FAULT_SYNC);
+
+    if (r == 0 && fsync(fd) < 0) {
+        r = -errno;
+    }
+    return r;
+}
+
+static int open_temp(char *template)
+{
+    int r = fault_check(FAULT_OPEN);
+
+    if (r < 0) {
+        return r;
+    }
+    int fd = mkostemp(template, O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+int hv_replace_file(const char *path, const void *buf, size_t len, unsigned mode)
+{
+    const char *slash = strrchr(path, '/');
+    const char *base = slash ? slash + 1 : path;
+    int folder_len = slash ? (int)(slash - path) : 0;
+    hv_autofree char *folder = hv_asprintf("%.*s%s", folder_len, path, slash ? "/" : ".");
+    hv_autofree char *temp = hv_asprintf("%.*s%s.%s.XXXXXX", folder_len, path, slash ? "/" : "", base);
+
+    if (!folder || !temp) {
+        return -ENOMEM;
+    }
+    /* open the folder first: a rename that cannot be made durable is not begun */
+    hv_autoclose int dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0) {
+        return -errno;
+    }
+    hv_autoclose int fd = open_temp(temp);
+    if (fd < 0) {
+        return fd;
+    }
+    int r = hv_write_all(fd, buf, len);
+    if (r == 0 && fchmod(fd, (mode_t)mode) < 0) {
+        r = -errno;
+    }
+    if (r == 0) {
+        r = sync_fd(fd);
+    }
+    if (r == 0 && rename(temp, path) < 0) {
+        r = -errno;
+    }
+    if (r < 0) {
+        unlink(temp);
+        return r;
+    }
+    return sync_fd(dir);
+}

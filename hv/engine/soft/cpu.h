@@ -149,13 +149,15 @@ struct x87 {
 struct cpu {
     /* ---- hot: registers and what every block touches ---- */
     uint64_t gpr[16];
-    uint64_t rip;            /* call-outs: address of this instruction */
+    uint64_t rip;            /* call-outs: address of this instruction; in between: start of the running block */
+    uint64_t zero;           /* always 0: what an address without base or index reads (op.h) */
     uint64_t next_rip;       /* call-outs: where to go on; they may change it */
-    uint64_t rflags;         /* all but the six arithmetic flags; those are lazy, see flags.h */
-    uint64_t cc_dst, cc_src, cc_src2;
-    uint32_t cc_op;
+    uint64_t rflags;         /* all but the six arithmetic flags; those are in cc, see flags.h */
+    uint32_t cc;             /* use cpu_rflags() and cpu_set_rflags() */
+    bool code_dropped;       /* block_drop() took a block: the loop leaves the running one at the next instruction */
+    uint64_t map_gen;        /* tlb_flush(), tlb_flush_page(): ++; older block links are looked up again. Starts at 1 */
     uint32_t mode;           /* MODE_* below; what blocks are keyed by */
-    int32_t budget;          /* blocks until the loop polls the LAPIC timer */
+    int32_t budget;          /* instructions until the loop calls cpu_attend(); the loop sets it again after that */
     _Atomic uint32_t attention;          /* [any] ATT_* */
     struct tlb_entry *tlb;   /* the table in force: tlb_table[mode & MODE_USER ? TLB_USER : TLB_SUPER] */
     struct seg seg[6];
@@ -163,6 +165,9 @@ struct cpu {
     uint8_t shadow;          /* interrupts are held off for one instruction (STI, MOV SS) */
     bool halted;
     uint8_t leave;           /* enum leave_reason */
+    /* cpu_attend() met an interrupt that IF=0 holds off: it clears ATT_IRQ and sets this, so that the loop is
+     * not stopped at every jump. Whoever sets IF (STI, cpu_set_rflags()) turns it back into ATT_IRQ. */
+    bool irq_held;
 
     struct exc exc;          /* valid after X_FAULT */
     /* A read-modify-write in flight that the fast path could not do in place; see cpu_rmw(). */
@@ -233,7 +238,7 @@ int cpu_deliver_irq(struct cpu *c, unsigned vector);
 /* INT n / INT3 / INTO / INT1 as software events; next_rip is the return address. */
 int cpu_soft_int(struct cpu *c, unsigned vector, bool int3);
 
-/* ---- flags. flags.h (inline parts) and interp.c ---- */
+/* ---- flags. flags.h (inline parts) and flags.c ---- */
 uint64_t cpu_rflags(struct cpu *c);                                   /* everything, materialised */
 void cpu_set_rflags(struct cpu *c, uint64_t v, uint64_t mask);        /* bits of mask; calls cpu_update_mode if TF, AC or VM changed */
 
@@ -359,10 +364,17 @@ struct op_desc { op_fn *fn; uint8_t flags; };
 extern const struct op_desc cpu_sys_ops[X86_OP_COUNT];     /* sysop.c, seg.c: system, far transfers, I/O, segments */
 extern const struct op_desc cpu_fpu_ops[X86_OP_COUNT];     /* fpu.c: x87, MMX, SSE..., FXSAVE, LDMXCSR */
 
-/* The loop: run until c->leave != LEAVE_NONE; returns it. interp.c. Between blocks it calls cpu_attend(). */
+/*
+ * The loop: run until c->leave != LEAVE_NONE; returns it. interp.c. Between blocks it calls cpu_attend().
+ * LEAVE_HALT: c->halted is set (HLT); the engine waits, and calls again; whoever delivers an interrupt or NMI
+ * clears c->halted. While it is set the loop calls cpu_attend() once and returns LEAVE_HALT again.
+ */
 enum leave_reason cpu_loop(struct cpu *c);
 /* Attention or budget used up: poll timer, take interrupts, do work. soft.c. X_OK: go on; X_LEAVE. */
 int cpu_attend(struct cpu *c);
+
+/* May this CPL use ports port..port+size-1: IOPL, or the TSS bitmap. X_FAULT: #GP(0). sysop.c */
+int cpu_io_check(struct cpu *c, uint16_t port, unsigned size);
 
 /* x87/SSE availability: #UD or #NM as CR0.EM/TS/MP and CR4.OSFXSR say. fpu.c */
 int fpu_check_x87(struct cpu *c);

@@ -116,12 +116,14 @@ struct seg {                 /* attr in VMX form, as struct vcpu_seg */
 #define TLB_SLOW_MMIO 0x1ull
 #define TLB_SLOW_CODE 0x2ull            /* in wtag: the page has decoded code */
 #define TLB_SLOW_DIRTY 0x4ull           /* in wtag: first write has to be logged */
+#define TLB_SLOW_ROM 0x8ull             /* in wtag: writes are dropped */
 struct tlb_entry {
     uint64_t rtag, wtag, xtag;          /* read, write, execute */
     uintptr_t addend;                   /* host address = va + addend */
 };
-enum { TLB_SUPER = 0, TLB_USER = 1, TLB_MODES };
-struct tlb_phys { uint64_t gpa; };      /* page address, parallel to the entries (code keys, dirty log) */
+enum { TLB_SUPER = 0, TLB_USER = 1, TLB_SUPER_AC = 2 /* CPL < 3 with CR4.SMAP and AC */, TLB_MODES };
+/* Parallel to the entries: page address (code keys, dirty log); flags are tlb.c's own. */
+struct tlb_phys { uint64_t gpa; uint32_t flags; };
 
 enum cpu_access { ACC_READ, ACC_WRITE, ACC_EXEC };
 
@@ -200,9 +202,13 @@ struct cpu {
     struct block_cache *blocks;          /* block.c */
     struct tlb_entry tlb_table[TLB_MODES][TLB_SIZE];
     struct tlb_phys tlb_phys[TLB_MODES][TLB_SIZE];
-    uint32_t tlb_used[TLB_MODES];
+    uint32_t tlb_used[TLB_MODES];        /* length of tlb_list */
+    uint16_t tlb_list[TLB_MODES][TLB_SIZE];      /* entries filled since the last flush */
+    uint64_t tlb_large;                  /* pages above 4 KiB are in the TLB: tlb.c */
     struct cpuid_leaf *cpuid;
     unsigned cpuid_count;
+    uint32_t cpuf[8];                    /* feature words, see cpuid.h */
+    uint64_t phys_mask;                  /* address bits a page table entry may have: MAXPHYADDR */
     uint64_t insns, exits_pio, exits_mmio, exits_msr, exits_irq, exits_hlt;   /* counters */
 };
 
@@ -328,7 +334,12 @@ bool block_page_has_code(struct cpu *c, gpa_t gpa);
 
 /* Per-page flags shared by all vCPUs, soft.c: which pages hold code of any vCPU. [any] */
 bool soft_page_is_code(struct soft *s, gpa_t gpa);
-/* First code in this page: mark it and make every vCPU's TLB send writes there to the slow path, before returning. */
+/*
+ * This vCPU is about to have code of this page: remember that it does, and make every
+ * vCPU's TLB send writes there to the slow path, before returning. Call it for each vCPU's
+ * first block in a page, *before* its bytes are read. tlb_mark_code(c, gpa, false) takes it
+ * back when this vCPU's last block of the page is gone.
+ */
 void soft_page_set_code(struct cpu *c, gpa_t gpa);
 /* RAM behind gpa, or NULL: page granular. soft.c */
 void *soft_ram(struct soft *s, gpa_t gpa, bool *ret_readonly);
@@ -373,8 +384,11 @@ enum leave_reason cpu_loop(struct cpu *c);
 /* Attention or budget used up: poll timer, take interrupts, do work. soft.c. X_OK: go on; X_LEAVE. */
 int cpu_attend(struct cpu *c);
 
-/* May this CPL use ports port..port+size-1: IOPL, or the TSS bitmap. X_FAULT: #GP(0). sysop.c */
+/* May this CPL use ports port..port+size-1: IOPL, or the TSS bitmap. X_FAULT: #GP(0). io.c */
 int cpu_io_check(struct cpu *c, uint16_t port, unsigned size);
+/* count elements of size 1, 2, 4 from or to one port, unchecked; data is host memory (guest RAM too). io.c */
+void cpu_pio_in(struct cpu *c, uint16_t port, unsigned size, void *data, uint32_t count);
+void cpu_pio_out(struct cpu *c, uint16_t port, unsigned size, const void *data, uint32_t count);
 
 /* x87/SSE availability: #UD or #NM as CR0.EM/TS/MP and CR4.OSFXSR say. fpu.c */
 int fpu_check_x87(struct cpu *c);

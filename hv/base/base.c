@@ -53,19 +53,20 @@ void *hv_alloc(size_t len)
 
 void *hv_alloc_array(size_t count, size_t len)
 {
-    if (alloc_fails()) {
-        return NULL;
-    }
-    return count && len ? calloc(count, len) : calloc(1, 1);
+    size_t total;
+
+    return __builtin_mul_overflow(count, len, &total) ? NULL : hv_alloc(total);
 }
 
 void *hv_realloc_array(void *p, size_t count, size_t len)
 {
-    if (alloc_fails()) {
+    size_t total;
+
+    if (__builtin_mul_overflow(count, len, &total) || alloc_fails()) {
         return NULL;
     }
     /* realloc to 0 frees p on glibc, and the caller could not tell that from a failure */
-    return count && len ? reallocarray(p, count, len) : realloc(p, 1);
+    return realloc(p, total ? total : 1);
 }
 
 char *hv_strdup(const char *s)

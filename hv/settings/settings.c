@@ -16,7 +16,7 @@ static const char *const on_reboot_names[] = {"restart", "off", NULL};
 static const char *const *const enum_names[SETTING_COUNT] = {
     [SETTING_ENGINE] = engine_names,         [SETTING_MITIGATIONS] = mitigations_names,
     [SETTING_ON_START] = on_start_names,     [SETTING_ON_STOP] = on_stop_names,
-    [SETTING_BOOT_REBOOT] = on_reboot_names,
+    [SETTING_BOOT_REBOOT] = on_reboot_names, [SETTING_BOOT_TRIPLE] = on_reboot_names,
 };
 
 /* Defaults are numbers for most types and strings (or NULL) for the rest; both columns exist. */

@@ -23,7 +23,7 @@ struct settings {
     bool lock;
     struct { bool dynamic; uint64_t startup, min, max, buffer_pct, priority; } memory;
     struct { uint64_t cpus; } processor;
-    struct { char *kernel, *initrd, *cmdline; uint64_t on_reboot; } boot;
+    struct { char *kernel, *initrd, *cmdline; uint64_t on_reboot, on_triple_fault; } boot;
 };
 
 enum setting_id {

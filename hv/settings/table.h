@@ -9,44 +9,47 @@
  *             TEXT any · PATH absolute
  * default     number, or string for TEXT and PATH (NULL: not set)
  * live        NOW a running VM takes it at once · NEXT at next start · NEVER fixed at creation
- * wmi         "Class.Property[*factor]": what holds it in the stored XML: the value there times
- *             factor is ours ("*2^20": MiB). Hv_* are companion classes (DESIGN 11).
+ * wmi         "Class.Property:type[*2^20|/100]": what holds it in the stored XML, its CIM type, and
+ *             what makes the value there ours (MiB to bytes; weight to priority). Hv_* are
+ *             companion classes (DESIGN 11).
  *
  * Ranges and defaults: specs/operator-surface "memory set", "processor"; Hyper-V's own
  * ranges for memory.buffer_pct and memory.priority.
  */
 S(NOTES,      "",          "notes",      TEXT, notes,        0, 4096, NULL, NOW,
-  "Msvm_VirtualSystemSettingData.Notes", "free text about this VM")
+  "Msvm_VirtualSystemSettingData.Notes:string[]", "free text about this VM")
 S(ENGINE,     "",          "engine",     ENUM, engine,       0, 2, 0, NEXT,
-  "Hv_VirtualSystemSettingData.Engine", "CPU engine: auto takes kvm where VT-x or AMD-V backs it, else soft")
+  "Hv_VirtualSystemSettingData.Engine:string", "CPU engine: auto takes kvm where VT-x or AMD-V backs it, else soft")
 S(MITIGATIONS, "",         "mitigations", ENUM, mitigations, 0, 1, 0, NEXT,
-  "Hv_VirtualSystemSettingData.Mitigations", "soft engine: fast tells the guest it needs none against speculation, guest lets it decide")
+  "Hv_VirtualSystemSettingData.Mitigations:string", "soft engine: fast tells the guest it needs none against speculation, guest lets it decide")
 S(LOCK,       "",          "lock",       BOOL, lock,         0, 1, 0, NOW,
-  "Hv_VirtualSystemSettingData.Lock", "refuse remove and turn-off")
+  "Hv_VirtualSystemSettingData.Lock:boolean", "refuse remove and turn-off")
 S(ON_START,   "",          "on_start",   ENUM, on_start,     0, 2, 0, NOW,
-  "Msvm_VirtualSystemSettingData.AutomaticStartupAction", "what to do when the host starts")
+  "Msvm_VirtualSystemSettingData.AutomaticStartupAction:uint16", "what to do when the host starts")
 S(ON_STOP,    "",          "on_stop",    ENUM, on_stop,      0, 2, 0, NOW,
-  "Msvm_VirtualSystemSettingData.AutomaticShutdownAction", "what to do when the host stops")
+  "Msvm_VirtualSystemSettingData.AutomaticShutdownAction:uint16", "what to do when the host stops")
 S(MEM_DYNAMIC, "memory",   "dynamic",    BOOL, memory.dynamic, 0, 1, 0, NEXT,
-  "Msvm_MemorySettingData.DynamicMemoryEnabled", "let the balancer move this VM's memory")
+  "Msvm_MemorySettingData.DynamicMemoryEnabled:boolean", "let the balancer move this VM's memory")
 S(MEM_STARTUP, "memory",   "startup",    SIZE, memory.startup, 32 * MIB, 12 * TIB, 1 * GIB, NEXT,
-  "Msvm_MemorySettingData.VirtualQuantity*2^20", "memory the guest boots with; all it has where memory is static")
+  "Msvm_MemorySettingData.VirtualQuantity:uint64*2^20", "memory the guest boots with; all it has where memory is static")
 S(MEM_MIN,    "memory",    "min",        SIZE, memory.min,   32 * MIB, 12 * TIB, 512 * MIB, NOW,
-  "Msvm_MemorySettingData.Reservation*2^20", "never take memory away below this")
+  "Msvm_MemorySettingData.Reservation:uint64*2^20", "never take memory away below this")
 S(MEM_MAX,    "memory",    "max",        SIZE, memory.max,   32 * MIB, 12 * TIB, 1 * TIB, NOW,
-  "Msvm_MemorySettingData.Limit*2^20", "never give more than this")
+  "Msvm_MemorySettingData.Limit:uint64*2^20", "never give more than this")
 S(MEM_BUFFER, "memory",    "buffer_pct", PCT,  memory.buffer_pct, 5, 2000, 20, NOW,
-  "Msvm_MemorySettingData.TargetMemoryBuffer", "head-room above demand the balancer keeps, in per cent of demand")
+  "Msvm_MemorySettingData.TargetMemoryBuffer:uint32", "head-room above demand the balancer keeps, in per cent of demand")
 S(MEM_PRIORITY, "memory",  "priority",   UINT, memory.priority, 0, 100, 50, NOW,
-  "Msvm_MemorySettingData.Weight/100", "who gets memory first when it is short")
+  "Msvm_MemorySettingData.Weight:uint32/100", "who gets memory first when it is short")
 S(CPU_COUNT,  "processor", "cpus",       UINT, processor.cpus, 1, 64, 1, NEXT,
-  "Msvm_ProcessorSettingData.VirtualQuantity", "virtual processors")
+  "Msvm_ProcessorSettingData.VirtualQuantity:uint64", "virtual processors")
 S(BOOT_KERNEL, "boot",     "kernel",     PATH, boot.kernel,  0, 4095, NULL, NEXT,
-  "Hv_BootSettingData.Kernel", "Linux kernel to boot directly: a bzImage or an ELF file")
+  "Hv_BootSettingData.Kernel:string", "Linux kernel to boot directly: a bzImage or an ELF file")
 S(BOOT_INITRD, "boot",     "initrd",     PATH, boot.initrd,  0, 4095, NULL, NEXT,
-  "Hv_BootSettingData.Initrd", "initial RAM disk for the kernel")
+  "Hv_BootSettingData.Initrd:string", "initial RAM disk for the kernel")
 S(BOOT_CMDLINE, "boot",    "cmdline",    TEXT, boot.cmdline, 0, 2047, NULL, NEXT,
-  "Hv_BootSettingData.CommandLine", "kernel command line")
+  "Hv_BootSettingData.CommandLine:string", "kernel command line")
 S(BOOT_REBOOT, "boot",     "on_reboot",  ENUM, boot.on_reboot, 0, 1, 0, NOW,
-  "Hv_BootSettingData.OnGuestReboot", "what a reboot by the guest does: restart it, or end as a power-off does")
+  "Hv_BootSettingData.OnGuestReboot:string", "what a reboot by the guest does: restart it, or end as a power-off does")
+S(BOOT_TRIPLE, "boot",     "on_triple_fault", ENUM, boot.on_triple_fault, 0, 1, 0, NOW,
+  "Hv_BootSettingData.OnTripleFault:string", "what a triple fault does: restart the guest as Hyper-V does, or end the VM as crashed")
 #undef S

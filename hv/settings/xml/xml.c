@@ -1,0 +1,441 @@
+/* Reading and writing the document of xml.h with libxml2's tree. */
+#include "hv/settings/xml/xml.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <libxml/parser.h>
+#include <libxml/tree.h>
+#include <libxml/xmlsave.h>
+
+#include "hv/settings/xml/classes.h"
+
+#define X(s) ((const xmlChar *)(s))
+#define VERSION_CLASS "Hv_SettingsFile"
+
+struct settings_doc { xmlDocPtr doc; };
+
+/* "Class.Property:type[*2^20|/100]" of the table, taken apart. */
+struct wmi_ref { char cls[64], prop[64], type[16]; uint64_t mul, div; bool array; };
+
+static struct wmi_ref wmi_ref(const struct setting_desc *d)
+{
+    struct wmi_ref w = {.mul = 1, .div = 1};
+    const char *dot = strchr(d->wmi, '.'), *colon = strchr(d->wmi, ':');
+    hv_assert(dot && colon && dot < colon);
+    const char *op = colon + 1 + strcspn(colon + 1, "*/[");
+    snprintf(w.cls, sizeof(w.cls), "%.*s", (int)(dot - d->wmi), d->wmi);
+    snprintf(w.prop, sizeof(w.prop), "%.*s", (int)(colon - dot - 1), dot + 1);
+    snprintf(w.type, sizeof(w.type), "%.*s", (int)(op - colon - 1), colon + 1);
+    w.array = *op == '[';
+    if (strcmp(op, "*2^20") == 0)
+        w.mul = MIB;
+    else if (strcmp(op, "/100") == 0)
+        w.div = 100;
+    return w;
+}
+
+void settings_doc_free(struct settings_doc *d)
+{
+    if (!d)
+        return;
+    xmlFreeDoc(d->doc);
+    free(d);
+}
+
+/* ---- the tree ---- */
+
+static bool is(const xmlNode *n, const char *name)
+{
+    return n->type == XML_ELEMENT_NODE && strcmp((const char *)n->name, name) == 0;
+}
+
+static bool attr_is(xmlNode *n, const char *attr, const char *value)
+{
+    xmlChar *v = xmlGetNoNsProp(n, X(attr));
+    bool same = v && strcasecmp((const char *)v, value) == 0;    /* CIM names know no case */
+    xmlFree(v);
+    return same;
+}
+
+/* Next node of the tree in document order, not below n if skip. */
+static xmlNode *walk(xmlNode *n, const xmlNode *root, bool skip)
+{
+    if (!skip && n->children)
+        return n->children;
+    while (n != root && !n->next)
+        n = n->parent;
+    return n == root ? NULL : n->next;
+}
+
+/* The first INSTANCE of the class, through whatever wrappers there are. */
+static xmlNode *find_instance(xmlDoc *doc, const char *cls)
+{
+    xmlNode *root = xmlDocGetRootElement(doc);
+    for (xmlNode *n = root; n; n = walk(n, root, is(n, "INSTANCE")))
+        if (is(n, "INSTANCE") && attr_is(n, "CLASSNAME", cls))
+            return n;
+    return NULL;
+}
+
+static xmlNode *find_property(xmlNode *instance, const char *name)
+{
+    for (xmlNode *n = instance ? instance->children : NULL; n; n = n->next)
+        if ((is(n, "PROPERTY") || is(n, "PROPERTY.ARRAY")) && attr_is(n, "NAME", name))
+            return n;
+    return NULL;
+}
+
+static xmlNode *find_child(xmlNode *n, const char *name)
+{
+    for (xmlNode *c = n->children; c; c = c->next)
+        if (is(c, name))
+            return c;
+    return NULL;
+}
+
+/* The text of a property's (first) VALUE; NULL if it has none. xmlFree() it. */
+static xmlChar *property_text(xmlNode *prop)
+{
+    if (!prop)
+        return NULL;
+    if (is(prop, "PROPERTY.ARRAY")) {
+        prop = find_child(prop, "VALUE.ARRAY");
+        if (!prop)
+            return NULL;
+    }
+    xmlNode *value = find_child(prop, "VALUE");
+    return value ? xmlNodeGetContent(value) : NULL;
+}
+
+/* ---- reading ---- */
+
+static int bad(struct hv_error *e, const xmlNode *n, const struct wmi_ref *w, const char *what)
+{
+    char object[sizeof(((struct hv_error *)0)->object)];
+    snprintf(object, sizeof(object), "line %ld: %.60s.%.60s", n ? xmlGetLineNo((xmlNode *)(uintptr_t)n) : 0L,
+             w->cls, w->prop);
+    return hv_fail(e, HV_USAGE, object, "%s", what);
+}
+
+static const struct xml_enum *enum_of(const struct setting_desc *d)
+{
+    for (unsigned i = 0; i < xml_enum_count; i++)
+        if (&setting_table[xml_enums[i].id] == d)
+            return &xml_enums[i];
+    return NULL;
+}
+
+static bool parse_number(const char *text, uint64_t *ret)
+{
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    if (errno || end == text || *end || text[0] == '-' || text[0] == '+')
+        return false;
+    *ret = v;
+    return true;
+}
+
+/* Hyper-V's numbers of an enumeration to our word. */
+static const char *enum_word(const struct setting_desc *d, const struct xml_enum *x, uint64_t v)
+{
+    const char *const *names = setting_names(d);
+    for (unsigned i = 0; names[i]; i++)
+        if (x->value[i] == v)
+            return names[i];
+    return NULL;
+}
+
+static int read_setting(struct settings *s, const struct setting_desc *d, xmlNode *prop,
+                        const struct wmi_ref *w, const char *text, struct hv_error *e)
+{
+    struct hv_error why = {0};
+    uint64_t v;
+    char buf[32];
+    const struct xml_enum *x = enum_of(d);
+    switch (d->type) {
+    case SETTING_TEXT:
+    case SETTING_PATH:
+        if (strlen(text) > d->max)
+            return bad(e, prop, w, "the text is too long");
+        return setting_set_string(s, d, text);
+    case SETTING_BOOL:
+        if (strcasecmp(text, "true") != 0 && strcasecmp(text, "false") != 0)
+            return bad(e, prop, w, "it has to be TRUE or FALSE");
+        setting_set_number(s, d, strcasecmp(text, "true") == 0);
+        return 0;
+    case SETTING_ENUM:
+        if (x) {
+            if (!parse_number(text, &v) || !enum_word(d, x, v))
+                return bad(e, prop, w, "no value of this enumeration");
+            text = enum_word(d, x, v);
+        }
+        break;
+    default:
+        if (!parse_number(text, &v) || __builtin_mul_overflow(v, w->mul, &v))
+            return bad(e, prop, w, "it has to be a whole number");
+        v /= w->div;
+        if (d->type == SETTING_SIZE)
+            snprintf(buf, sizeof(buf), "%" PRIu64 "B", v);
+        else
+            snprintf(buf, sizeof(buf), "%" PRIu64, v);
+        text = buf;
+    }
+    return setting_set_text(s, d, text, &why) < 0 ? bad(e, prop, w, why.message) : 0;
+}
+
+static int read_settings(xmlDoc *doc, struct settings *s, struct hv_error *e)
+{
+    for (unsigned i = 0; i < SETTING_COUNT; i++) {
+        const struct setting_desc *d = &setting_table[i];
+        struct wmi_ref w = wmi_ref(d);
+        xmlNode *prop = find_property(find_instance(doc, w.cls), w.prop);
+        if (!prop)
+            continue;                                   /* absent: leave as it is */
+        if (!attr_is(prop, "TYPE", w.type) || is(prop, "PROPERTY.ARRAY") != w.array)
+            return bad(e, prop, &w, "wrong type");
+        xmlChar *text = property_text(prop);
+        int r = text ? read_setting(s, d, prop, &w, (const char *)text, e)
+                     : setting_set_text(s, d, "default", e);
+        xmlFree(text);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int too_deep(xmlDoc *doc)
+{
+    xmlNode *root = xmlDocGetRootElement(doc);
+    for (xmlNode *n = root; n; n = walk(n, root, false)) {
+        unsigned depth = 0;
+        for (const xmlNode *up = n; up; up = up->parent)
+            if (++depth > SETTINGS_XML_MAX_DEPTH + 1)
+                return 1;
+    }
+    return 0;
+}
+
+static int check_version(xmlDoc *doc, struct hv_error *e)
+{
+    struct wmi_ref w = {.cls = VERSION_CLASS, .prop = "Version"};
+    xmlNode *prop = find_property(find_instance(doc, VERSION_CLASS), "Version");
+    xmlChar *text = property_text(prop);
+    uint64_t v = 1;                                     /* instances from elsewhere carry none */
+    bool ok = !text || parse_number((const char *)text, &v);
+    xmlFree(text);
+    if (!ok || v == 0)
+        return bad(e, prop, &w, "it has to be a whole number");
+    if (v > SETTINGS_XML_VERSION)
+        return hv_fail(e, HV_UNSUPPORTED, "settings",
+                       "the file has format version %" PRIu64 ", this program knows %d", v,
+                       SETTINGS_XML_VERSION);
+    return 0;
+}
+
+static int read_identity(xmlDoc *doc, struct guid *ret_id, char *name, size_t name_size,
+                         struct hv_error *e)
+{
+    xmlNode *system = find_instance(doc, "Msvm_ComputerSystem");
+    xmlNode *data = find_instance(doc, "Msvm_VirtualSystemSettingData");
+    xmlChar *id = property_text(find_property(system, "Name"));
+    xmlChar *title = property_text(find_property(system, "ElementName"));
+    if (!id)
+        id = property_text(find_property(data, "VirtualSystemIdentifier"));
+    if (!title)
+        title = property_text(find_property(data, "ElementName"));
+    int r = 0;
+    if (!id || guid_parse((const char *)id, ret_id) < 0)
+        r = hv_fail(e, HV_USAGE, "Msvm_ComputerSystem.Name", "there is no GUID of a virtual machine");
+    else if (!title || !title[0] || !hv_strlcpy(name, (const char *)title, name_size))
+        r = hv_fail(e, HV_USAGE, "Msvm_ComputerSystem.ElementName", "there is no name, or it is too long");
+    xmlFree(id);
+    xmlFree(title);
+    return r;
+}
+
+static void no_output(void *ctx, const char *fmt, ...) { }
+
+int settings_xml_read(const char *buf, size_t len, struct settings *s, struct guid *ret_id, char *name,
+                      size_t name_size, struct settings_doc **ret_doc, struct hv_error *e)
+{
+    if (len > SETTINGS_XML_MAX)
+        return hv_fail(e, HV_USAGE, "settings", "more than %zu KiB", SETTINGS_XML_MAX >> 10);
+    xmlSetGenericErrorFunc(NULL, no_output);
+    xmlDoc *doc = xmlReadMemory(buf, (int)len, "settings.xml", NULL,
+                                XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING |
+                                    XML_PARSE_NOBLANKS | XML_PARSE_NOCDATA);
+    if (!doc) {
+        const xmlError *x = xmlGetLastError();
+        char text[200] = "it is no XML";
+        if (x && x->message)
+            snprintf(text, sizeof(text), "line %d: %.*s", x->line, (int)strcspn(x->message, "\n"), x->message);
+        return hv_fail(e, HV_USAGE, "settings", "%s", text);
+    }
+    struct settings fresh;
+    settings_init(&fresh);
+    int r = 0;
+    if (doc->intSubset || doc->extSubset)
+        r = hv_fail(e, HV_USAGE, "settings", "a document type definition is not accepted");
+    else if (too_deep(doc))
+        r = hv_fail(e, HV_USAGE, "settings", "nested deeper than %d", SETTINGS_XML_MAX_DEPTH);
+    if (r == 0)
+        r = check_version(doc, e);
+    if (r == 0)
+        r = read_identity(doc, ret_id, name, name_size, e);
+    if (r == 0 && (r = settings_copy(&fresh, s)) < 0)
+        hv_fail(e, HV_NO_RESOURCES, "settings", "out of memory");
+    if (r == 0)
+        r = read_settings(doc, &fresh, e);
+    struct settings_doc *kept = r == 0 && ret_doc ? hv_alloc(sizeof(*kept)) : NULL;
+    if (r == 0 && ret_doc && !kept)
+        r = hv_fail(e, HV_NO_RESOURCES, "settings", "out of memory");
+    if (r < 0) {
+        settings_fini(&fresh);
+        xmlFreeDoc(doc);
+        return r;
+    }
+    settings_fini(s);
+    *s = fresh;
+    if (kept) {
+        kept->doc = doc;
+        *ret_doc = kept;
+    } else {
+        xmlFreeDoc(doc);
+    }
+    return 0;
+}
+
+/* ---- writing ---- */
+
+/* The element all instances go under; made if the document is new or has none. */
+static xmlNode *group_of(xmlDoc *doc)
+{
+    xmlNode *root = xmlDocGetRootElement(doc);
+    if (!root) {
+        root = xmlNewDocNode(doc, NULL, X("CIM"), NULL);
+        if (!root)
+            return NULL;
+        xmlDocSetRootElement(doc, root);
+        xmlNewProp(root, X("CIMVERSION"), X("2.0"));
+        xmlNewProp(root, X("DTDVERSION"), X("2.0"));
+    }
+    for (xmlNode *n = root; n; n = walk(n, root, is(n, "INSTANCE")))
+        if (is(n, "DECLGROUP"))
+            return n;
+    xmlNode *decl = xmlNewChild(root, NULL, X("DECLARATION"), NULL);
+    return decl ? xmlNewChild(decl, NULL, X("DECLGROUP"), NULL) : NULL;
+}
+
+static xmlNode *need_instance(xmlDoc *doc, const char *cls)
+{
+    xmlNode *n = find_instance(doc, cls);
+    if (n)
+        return n;
+    xmlNode *group = group_of(doc);
+    xmlNode *object = group ? xmlNewChild(group, NULL, X("VALUE.OBJECT"), NULL) : NULL;
+    n = object ? xmlNewChild(object, NULL, X("INSTANCE"), NULL) : NULL;
+    if (n)
+        xmlNewProp(n, X("CLASSNAME"), X(cls));
+    return n;
+}
+
+/* Set one property, keeping its place; text NULL: present without a value (CIM NULL). */
+static int put(xmlNode *instance, const char *name, const char *type, bool array, const char *text)
+{
+    if (!instance)
+        return -ENOMEM;
+    xmlNode *prop = find_property(instance, name);
+    if (!prop) {
+        prop = xmlNewChild(instance, NULL, X(array ? "PROPERTY.ARRAY" : "PROPERTY"), NULL);
+        if (!prop)
+            return -ENOMEM;
+        xmlNewProp(prop, X("NAME"), X(name));
+        xmlNewProp(prop, X("TYPE"), X(type));
+    }
+    for (xmlNode *c = prop->children, *next; c; c = next) {
+        next = c->next;
+        if (is(c, "VALUE") || is(c, "VALUE.ARRAY")) {
+            xmlUnlinkNode(c);
+            xmlFreeNode(c);
+        }
+    }
+    if (!text)
+        return 0;
+    xmlNode *in = array ? xmlNewChild(prop, NULL, X("VALUE.ARRAY"), NULL) : prop;
+    return in && xmlNewTextChild(in, NULL, X("VALUE"), X(text)) ? 0 : -ENOMEM;
+}
+
+static int put_setting(xmlDoc *doc, const struct settings *s, const struct setting_desc *d)
+{
+    struct wmi_ref w = wmi_ref(d);
+    xmlNode *instance = need_instance(doc, w.cls);
+    const struct xml_enum *x = enum_of(d);
+    char buf[32];
+    if (d->type == SETTING_TEXT || d->type == SETTING_PATH)
+        return put(instance, w.prop, w.type, w.array, setting_string(s, d));
+    uint64_t v = setting_number(s, d);
+    if (d->type == SETTING_BOOL)
+        return put(instance, w.prop, w.type, false, v ? "TRUE" : "FALSE");
+    if (d->type == SETTING_ENUM && !x)
+        return put(instance, w.prop, w.type, false, setting_names(d)[v]);
+    snprintf(buf, sizeof(buf), "%" PRIu64, x ? x->value[v] : v / w.mul * w.div);
+    return put(instance, w.prop, w.type, false, buf);
+}
+
+static int put_identity(xmlDoc *doc, const struct guid *id, const char *name)
+{
+    char guid[GUID_TEXT_SIZE], instance_id[160];
+    guid_format_upper(id, guid);
+    int r = put(need_instance(doc, VERSION_CLASS), "Version", "uint32", false, "1");
+    for (const struct xml_class *c = xml_classes; r == 0 && c->name; c++) {
+        xmlNode *n = need_instance(doc, c->name);
+        if (!c->device) {
+            r = put(n, "Name", "string", false, guid);
+            if (r == 0)
+                r = put(n, "ElementName", "string", false, name);
+        } else {
+            snprintf(instance_id, sizeof(instance_id), "Microsoft:%s%s", guid, c->device);
+            r = put(n, "InstanceID", "string", false, instance_id);
+        }
+        for (const struct xml_const *k = c->constant; r == 0 && k->name; k++)
+            if (!find_property(n, k->name))
+                r = put(n, k->name, k->type, false, k->value);
+    }
+    xmlNode *data = find_instance(doc, "Msvm_VirtualSystemSettingData");
+    if (r == 0)
+        r = put(data, "ElementName", "string", false, name);
+    if (r == 0)
+        r = put(data, "VirtualSystemIdentifier", "string", false, guid);
+    return r;
+}
+
+int settings_xml_write(const struct settings *s, const struct guid *id, const char *name,
+                       struct settings_doc *kept, char **ret, size_t *ret_len)
+{
+    xmlDoc *doc = kept ? kept->doc : xmlNewDoc(X("1.0"));
+    if (!doc)
+        return -ENOMEM;
+    int r = put_identity(doc, id, name);
+    for (unsigned i = 0; r == 0 && i < SETTING_COUNT; i++)
+        r = put_setting(doc, s, &setting_table[i]);
+    xmlChar *text = NULL;
+    int len = 0;
+    if (r == 0) {
+        xmlDocDumpFormatMemoryEnc(doc, &text, &len, "utf-8", 1);
+        r = text ? 0 : -ENOMEM;
+    }
+    if (r == 0) {
+        *ret = hv_alloc((size_t)len + 1);
+        if (*ret)
+            memcpy(*ret, text, (size_t)len);
+        else
+            r = -ENOMEM;
+        if (ret_len)
+            *ret_len = (size_t)len;
+    }
+    xmlFree(text);
+    if (!kept)
+        xmlFreeDoc(doc);
+    return r;
+}

@@ -1,0 +1,110 @@
+/*
+ * One virtual machine: guest memory, the machine and its devices, an engine, one
+ * thread a vCPU, and the life cycle over them. Everything but the vCPU threads runs on
+ * the loop's thread, and so must every function here be called.
+ *
+ *   built ──start──▶ running ◀──resume── paused        off: the guest powered off, was
+ *                      │ ▲  ──pause──▶                 turned off, crashed (vm_off_reason)
+ *                      │ └── reset (by guest or operator)
+ *                      └────▶ off
+ */
+#ifndef HV_VM_VM_H
+#define HV_VM_VM_H
+
+#include "hv/base/error.h"
+#include "hv/base/guid.h"
+#include "hv/base/loop.h"
+#include "hv/base/save.h"
+#include "hv/base/stats.h"
+#include "hv/settings/settings.h"
+
+struct vm;
+struct console;
+struct mem;
+struct machine;
+
+#define VM_STATES(X) X(BUILT, "off") X(RUNNING, "running") X(PAUSED, "paused") X(OFF, "off")
+enum vm_state {
+#define VM_STATE_ENUM(name, word) VM_##name,
+    VM_STATES(VM_STATE_ENUM)
+#undef VM_STATE_ENUM
+    VM_STATE_COUNT
+};
+
+#define VM_OFF_REASONS(X)                                                     \
+    X(NONE, "none")                                                           \
+    X(POWER_OFF, "power-off")      /* the guest entered S5 */                  \
+    X(RESET, "reset")              /* it rebooted and on_reboot says off */    \
+    X(CRASH, "crash")              /* triple fault and on_triple_fault says off */ \
+    X(TURNED_OFF, "turned-off")    /* vm_turn_off() */                         \
+    X(ERROR, "error")              /* the engine could not go on */            \
+    X(EXIT_CODE, "exit-code")      /* a test payload wrote its exit port */
+enum vm_off_reason {
+#define VM_OFF_ENUM(name, word) VM_OFF_##name,
+    VM_OFF_REASONS(VM_OFF_ENUM)
+#undef VM_OFF_ENUM
+    VM_OFF_REASON_COUNT
+};
+
+struct vm_hooks {
+    /* The state changed, or the guest reset itself (state stays running). Loop thread; may call vm_*. */
+    void (*changed)(void *arg);
+    void *arg;
+};
+
+struct vm_config {
+    const char *name;                  /* for messages and process listings */
+    struct guid id;
+    const struct settings *settings;   /* copied */
+    int kernel_fd, initrd_fd;          /* -1: none; duplicated, kept for resets */
+    struct loop *loop;
+    struct vm_hooks hooks;
+};
+
+/* Builds the machine, loads nothing yet, allocates no guest RAM beyond address space.
+ * HV_UNSUPPORTED, HV_NO_RESOURCES or HV_USAGE with e filled. */
+int vm_new(const struct vm_config *cfg, struct vm **ret, struct hv_error *e);
+/* Ends the vCPU threads wherever they are and frees all. */
+void vm_free(struct vm *vm);
+
+/* Load the kernel and let the vCPUs run (paused: only as far as the first instruction). From VM_BUILT. */
+int vm_start(struct vm *vm, bool paused, struct hv_error *e);
+/* -EBUSY (HV_CONFLICT) unless running / paused. */
+int vm_pause(struct vm *vm, struct hv_error *e);
+int vm_resume(struct vm *vm, struct hv_error *e);
+/* Hard reset; a paused VM stays paused. If the kernel cannot be loaded again the VM goes off with VM_OFF_ERROR. */
+int vm_reset(struct vm *vm, struct hv_error *e);
+/* Stop for good. The object stays for queries. */
+void vm_turn_off(struct vm *vm);
+/* Press the ACPI power button; false if the guest has not enabled its event yet. */
+bool vm_power_button(struct vm *vm);
+
+enum vm_state vm_state(const struct vm *vm);
+const char *vm_state_word(enum vm_state st);
+enum vm_off_reason vm_off_reason(const struct vm *vm, const char **ret_text);   /* text: a sentence or "" */
+const char *vm_off_reason_word(enum vm_off_reason r);
+uint32_t vm_exit_code(const struct vm *vm);          /* with VM_OFF_EXIT_CODE */
+unsigned vm_resets(const struct vm *vm);             /* how often the guest was reset since start */
+uint64_t vm_uptime_ns(struct vm *vm);                /* guest run time since start or reset */
+uint64_t vm_cpu_ns(struct vm *vm);                   /* CPU time of the vCPU threads */
+uint64_t vm_memory_assigned(struct vm *vm);          /* bytes of RAM the guest has */
+uint64_t vm_memory_resident(struct vm *vm);          /* bytes of it the host holds */
+const char *vm_engine_name(const struct vm *vm);
+const char *vm_kernel_name(const struct vm *vm);     /* what was booted, for people */
+
+struct console *vm_console(struct vm *vm);           /* COM1 */
+struct machine *vm_machine(struct vm *vm);
+struct mem *vm_mem(struct vm *vm);
+const struct settings *vm_settings(const struct vm *vm);
+struct stats_registry *vm_stats(struct vm *vm);
+/* Live settings (SETTING_NOW ones); others are ignored. */
+int vm_apply(struct vm *vm, const struct settings *s);
+
+/*
+ * Whole state, RAM included, from a paused VM into w; and into a VM freshly built with the
+ * same settings, which is then paused. A damaged stream is HV_USAGE and leaves the VM unusable.
+ */
+int vm_save(struct vm *vm, struct save_writer *w, struct hv_error *e);
+int vm_load(struct vm *vm, const struct load_reader *r, struct hv_error *e);
+
+#endif

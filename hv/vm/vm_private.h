@@ -1,0 +1,81 @@
+/* Shared by the files of this room only. */
+#ifndef HV_VM_PRIVATE_H
+#define HV_VM_PRIVATE_H
+
+#include <pthread.h>
+
+#include "hv/boot/boot.h"
+#include "hv/engine/engine.h"
+#include "hv/machine/machine.h"
+#include "hv/memory/memory.h"
+#include "hv/platform/platform.h"
+#include "hv/vm/vm.h"
+
+#define VM_MAGIC 0x564d4831u
+#define VM_MAX_VCPUS BOOT_VCPUS_MAX
+/* Physical address width shown to every guest: hot-add range and MMIO windows lie below 2^46. */
+#define VM_PHYS_BITS 46
+
+struct vm_vcpu {
+    struct vm *vm;
+    unsigned vp;
+    struct vcpu *vcpu;
+    pthread_t thread;
+    bool started;
+};
+
+struct vm {
+    uint32_t magic;
+    char name[128];
+    struct guid id;
+    struct settings settings;
+    int kernel_fd, initrd_fd;
+    struct loop *loop;
+    struct vm_hooks hooks;
+
+    struct layout layout;
+    struct mem *mem;
+    struct machine *machine;
+    struct platform *platform;
+    struct engine *engine;
+
+    enum vm_state state;
+    enum vm_off_reason off_reason;
+    char off_text[256];
+    char kernel_name[96];
+    uint32_t exit_code;
+    unsigned resets;
+    uint64_t up_since_ns;            /* guest clock at start or last reset */
+
+    /* vCPU threads wait here while parked; lock guards the next five. */
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool park, quit;
+    unsigned running;
+    enum vm_off_reason fatal;        /* set by a vCPU thread that cannot go on */
+    char fatal_text[256];
+    _Atomic uint32_t events;         /* 1 << enum machine_event, and VM_EVENT_* */
+    struct loop_post post;
+    struct vm_vcpu vcpu[VM_MAX_VCPUS];
+    unsigned vcpus;
+};
+
+enum { VM_EVENT_TRIPLE_FAULT = 1 << 16, VM_EVENT_FATAL = 1 << 17 };
+
+/* vcpu.c: the threads. vm_park returns once no vCPU is inside the engine. */
+int vm_threads_start(struct vm *vm, struct hv_error *e);
+void vm_threads_stop(struct vm *vm);
+void vm_park(struct vm *vm);
+void vm_unpark(struct vm *vm);
+/* Any thread: note events, stop the vCPUs at their next boundary, have the loop look. */
+void vm_raise(struct vm *vm, uint32_t events);
+
+/* wire.c: everything that one part calls of another. */
+extern const struct engine_callbacks vm_engine_callbacks;
+extern const struct machine_hooks vm_machine_hooks;      /* arg filled by the caller */
+int vm_wire_memory(struct vm *vm, struct hv_error *e);
+void vm_wire_platform(struct vm *vm, struct platform_config *cfg);
+/* Enter vp 0 where boot_prepare() said; the others stay as after reset. */
+int vm_enter(struct vm *vm, const struct boot_entry *entry, struct hv_error *e);
+
+#endif

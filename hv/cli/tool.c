@@ -1,0 +1,96 @@
+/*
+ * The main() every tool shares.
+ */
+#include "hv/cli/call.h"
+
+#include <errno.h>
+#include <locale.h>
+#include <stdio.h>
+
+/* A handler that returned an error without a sentence still gets one. */
+static int fail_code(const struct cli_call *c, struct hv_error *e, int r)
+{
+    if (!hv_error_is_set(e)) {
+        hv_fail_errno(e, -r, NULL, "%s", c->cmd ? c->cmd->noun : c->tool->name);
+    }
+    cli_print_error(c, e);
+    return (int)e->code;
+}
+
+/* Output that could not be written (disk full, pipe closed) is a failure like any other. */
+static int close_output(const struct cli_call *c, struct hv_error *e, int code)
+{
+    errno = 0;
+    if (fflush(c->out) == 0 && !ferror(c->out)) {
+        return code;
+    }
+    if (errno == EPIPE) {
+        return code ? code : HV_FAILED;
+    }
+    hv_fail_errno(e, errno ? errno : EIO, NULL, "cannot write the output");
+    cli_print_error(c, e);
+    return code ? code : (int)e->code;
+}
+
+/* __complete --shell S -- WORDS · __dump · __mdoc NOUN [VERB] */
+static int hidden(struct cli_call *c, int argc, char **argv, int *ret_code)
+{
+    const char *word = argc > 1 ? argv[1] : "";
+    *ret_code = 0;
+    if (strcmp(word, "__complete") == 0) {
+        if (argc > 4 && strcmp(argv[2], "--shell") == 0 && strcmp(argv[4], "--") == 0) {
+            cli_complete(c, argv[3], argc - 5, argv + 5);
+        }
+        return 1;
+    }
+    if (strcmp(word, "__dump") == 0) {
+        json_t *j = cli_dump(c->tool);
+        json_dumpf(j, c->out, JSON_INDENT(1));
+        fputc('\n', c->out);
+        json_decref(j);
+        return 1;
+    }
+    if (strcmp(word, "__mdoc") == 0) {
+        const struct cli_noun *n = argc > 2 ? cli_noun_find(c->tool, argv[2]) : NULL;
+        const struct cli_command *cmd = n ? cli_verb_find(n, argc > 3 ? argv[3] : NULL) : NULL;
+        if (!cmd) {
+            *ret_code = HV_USAGE;
+            return 1;
+        }
+        cli_print_mdoc(cmd, c->tool->name, c->out);
+        return 1;
+    }
+    return 0;
+}
+
+int cli_main(const struct cli_tool *tool, int argc, char **argv, void *data)
+{
+    struct cli_call c;
+    struct hv_error e = {0};
+    int code, r;
+
+    setlocale(LC_CTYPE, "");
+    cli_call_init(&c, tool);
+    c.data = data;
+    if (hidden(&c, argc, argv, &code)) {
+        return close_output(&c, &e, code);
+    }
+    r = cli_parse(&c, argc, argv, &e);
+    if (r < 0) {
+        code = fail_code(&c, &e, r);
+    } else if (c.want_help) {
+        cli_print_help(&c);
+        code = HV_OK;
+    } else if (!c.cmd) {
+        c.out = c.err;
+        cli_print_help(&c);
+        c.out = stdout;
+        code = HV_USAGE;
+    } else {
+        r = c.cmd->run(&c, &e);
+        code = r < 0 ? fail_code(&c, &e, r) : c.exit_code;
+    }
+    code = close_output(&c, &e, code);
+    cli_call_fini(&c);
+    return code;
+}

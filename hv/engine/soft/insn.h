@@ -38,7 +38,7 @@ enum x86_opnd_kind {
     X86_OPND_MMX,
     X86_OPND_XMM,      /* size 16, 32, 64 = XMM, YMM, ZMM (or the part used: see size) */
     X86_OPND_K,
-    X86_OPND_BND,
+    X86_OPND_TMM,      /* AMX tile */
 };
 
 /*
@@ -104,7 +104,7 @@ enum x86_mode { X86_MODE_16, X86_MODE_32, X86_MODE_64 };   /* CS.D = 0, CS.D = 1
  */
 int x86_decode(const uint8_t *p, size_t len, enum x86_mode mode, struct x86_insn *ret);
 
-/* "add", "vpermt2w"; lower case. */
+/* "ADD", "VPERMT2W": as in optable.h; "(invalid)" for X86_OP_INVALID. */
 const char *x86_op_name(enum x86_op op);
 
 /* Intel-syntax text for logs and test failures; buf[size], returns buf. */

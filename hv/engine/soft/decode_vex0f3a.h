@@ -1,0 +1,40 @@
+/* VEX map 3 (0F 3A): decoder rows for decode_tab.c. SDM volume 2, table A-5; FMA4: AMD APM volume 4. */
+
+#define X2(name, c)      M(name, P66 | (c), Vx, Wx, Ib)
+#define X3(name, c)      M(name, P66 | (c), Vx, Hx, Wx, Ib)
+#define FMA4(name, c, v, h, w, l) M(name, P66 | W0 | (c), v, h, w, l), M(name, P66 | W1 | (c), v, h, l, w)
+#define FMA4_P(name)     FMA4(name, 0, Vx, Hx, Wx, Lx)
+OPC(00, X2(VPERMQ, W1 | L1)) OPC(01, X2(VPERMPD, W1 | L1)) OPC(02, X3(VPBLENDD, W0)) OPC(04, X2(VPERMILPS, W0))
+OPC(05, X2(VPERMILPD, W0)) OPC(06, X3(VPERM2F128, W0 | L1)) OPC(08, X2(VROUNDPS, 0)) OPC(09, X2(VROUNDPD, 0))
+OPC(0A, M(VROUNDSS, P66 | LIG, V4, H16, W4, Ib)) OPC(0B, M(VROUNDSD, P66 | LIG, V8, H16, W8, Ib))
+OPC(0C, X3(VBLENDPS, 0)) OPC(0D, X3(VBLENDPD, 0)) OPC(0E, X3(VPBLENDW, 0)) OPC(0F, X3(VPALIGNR, 0))
+OPC(14, M(VPEXTRB, P66 | L0, EdMb, V16, Ib)) OPC(15, M(VPEXTRW, P66 | L0, EdMw, V16, Ib))
+OPC(16, M(VPEXTRQ, P66 | W1 | L0 | M64, Eq, V16, Ib), M(VPEXTRD, P66 | L0, Ed, V16, Ib))
+OPC(17, M(VEXTRACTPS, P66 | L0, Ed, V16, Ib)) OPC(18, M(VINSERTF128, P66 | W0 | L1, Vx, Hx, W16, Ib))
+OPC(19, M(VEXTRACTF128, P66 | W0 | L1, W16, V32, Ib)) OPC(1D, M(VCVTPS2PH, P66 | W0, Wh, Vx, Ib))
+OPC(20, M(VPINSRB, P66 | L0, V16, H16, EdMb, Ib)) OPC(21, M(VINSERTPS, P66 | L0, V16, H16, W16M4, Ib))
+OPC(22, M(VPINSRQ, P66 | W1 | L0 | M64, V16, H16, Eq, Ib), M(VPINSRD, P66 | L0, V16, H16, Ed, Ib))
+OPC(30, MR(KSHIFTRB, P66 | W0 | L0, Kg, Kr, Ib), MR(KSHIFTRW, P66 | W1 | L0, Kg, Kr, Ib))
+OPC(31, MR(KSHIFTRD, P66 | W0 | L0, Kg, Kr, Ib), MR(KSHIFTRQ, P66 | W1 | L0, Kg, Kr, Ib))
+OPC(32, MR(KSHIFTLB, P66 | W0 | L0, Kg, Kr, Ib), MR(KSHIFTLW, P66 | W1 | L0, Kg, Kr, Ib))
+OPC(33, MR(KSHIFTLD, P66 | W0 | L0, Kg, Kr, Ib), MR(KSHIFTLQ, P66 | W1 | L0, Kg, Kr, Ib))
+OPC(38, M(VINSERTI128, P66 | W0 | L1, Vx, Hx, W16, Ib)) OPC(39, M(VEXTRACTI128, P66 | W0 | L1, W16, V32, Ib))
+OPC(40, X3(VDPPS, 0)) OPC(41, X3(VDPPD, L0)) OPC(42, X3(VMPSADBW, 0)) OPC(44, X3(VPCLMULQDQ, 0)) OPC(46, X3(VPERM2I128, W0 | L1))
+OPC(4A, M(VBLENDVPS, P66 | W0, Vx, Hx, Wx, Lx)) OPC(4B, M(VBLENDVPD, P66 | W0, Vx, Hx, Wx, Lx))
+OPC(4C, M(VPBLENDVB, P66 | W0, Vx, Hx, Wx, Lx))
+OPC(5C, FMA4_P(VFMADDSUBPS)) OPC(5D, FMA4_P(VFMADDSUBPD)) OPC(5E, FMA4_P(VFMSUBADDPS)) OPC(5F, FMA4_P(VFMSUBADDPD))
+OPC(60, X2(VPCMPESTRM, L0)) OPC(61, X2(VPCMPESTRI, L0)) OPC(62, X2(VPCMPISTRM, L0)) OPC(63, X2(VPCMPISTRI, L0))
+#define FMA4_ALL(a, b, c, d, name)                                                         \
+    OPC(a, FMA4_P(name##PS)) OPC(b, FMA4_P(name##PD)) OPC(c, FMA4(name##SS, LIG, V4, H4, W4, L4)) \
+    OPC(d, FMA4(name##SD, LIG, V8, H8, W8, L8))
+FMA4_ALL(68, 69, 6A, 6B, VFMADD)
+FMA4_ALL(6C, 6D, 6E, 6F, VFMSUB)
+FMA4_ALL(78, 79, 7A, 7B, VFNMADD)
+FMA4_ALL(7C, 7D, 7E, 7F, VFNMSUB)
+#undef FMA4_ALL
+OPC(CE, X3(VGF2P8AFFINEQB, W1)) OPC(CF, X3(VGF2P8AFFINEINVQB, W1)) OPC(DF, X2(VAESKEYGENASSIST, L0))
+OPC(F0, M(RORX, PF2 | L0, Gy, Ey, Ib))
+#undef X2
+#undef X3
+#undef FMA4
+#undef FMA4_P

@@ -1,1 +1,2 @@
-$(call room, worker, hv/worker, libuv jansson libseccomp libcap-ng)
+$(call room, worker, hv/worker, libuv jansson)
+$(call program, hv-worker, hv/worker/worker_main.c, worker vm boot platform machine engine engine_soft memory settings rpc base, libuv jansson libarchive)

@@ -1,0 +1,116 @@
+/*
+ * Paths that a caller names are opened with the caller's rights, not the service's: a
+ * child takes on the peer's user and groups, opens, and passes the descriptor back.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "hv/service/service.h"
+
+#define BROKER_LIMIT_MS 5000           /* a hung network file system must not hang the service */
+
+static int check_file(int fd, const char *path, const char *what, struct hv_error *e)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return hv_fail_errno(e, errno, path, "cannot look at the %s", what);
+    if (!S_ISREG(st.st_mode))
+        return hv_fail(e, HV_USAGE, path, "the %s is no regular file", what);
+    return 0;
+}
+
+static int open_path(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    return fd < 0 ? -errno : fd;
+}
+
+/* In the child: become the peer; groups by name service, which for a service of root is the system's. */
+static int become(const struct varlink_peer *peer)
+{
+    struct passwd *pw = getpwuid(peer->uid);
+    int r = pw ? initgroups(pw->pw_name, peer->gid) : setgroups(0, NULL);
+    if (r < 0 || setresgid(peer->gid, peer->gid, peer->gid) < 0 || setresuid(peer->uid, peer->uid, peer->uid) < 0)
+        return -errno;
+    return 0;
+}
+
+static void send_fd(int sock, int fd_or_err)
+{
+    char control[CMSG_SPACE(sizeof(int))] = {0};
+    struct iovec iov = {.iov_base = &fd_or_err, .iov_len = sizeof(fd_or_err)};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (fd_or_err >= 0) {
+        msg.msg_control = control;
+        msg.msg_controllen = sizeof(control);
+        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(c), &fd_or_err, sizeof(int));
+    }
+    (void)sendmsg(sock, &msg, MSG_NOSIGNAL);
+}
+
+static int receive_fd(int sock)
+{
+    char control[CMSG_SPACE(sizeof(int))] = {0};
+    int answer = -EIO;
+    struct iovec iov = {.iov_base = &answer, .iov_len = sizeof(answer)};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+    struct pollfd p = {.fd = sock, .events = POLLIN};
+    if (poll(&p, 1, BROKER_LIMIT_MS) != 1)
+        return -ETIMEDOUT;
+    if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof(answer))
+        return -EIO;
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    if (!c || c->cmsg_type != SCM_RIGHTS)
+        return answer < 0 ? answer : -EIO;
+    memcpy(&answer, CMSG_DATA(c), sizeof(int));
+    return answer;
+}
+
+static int open_as(const struct varlink_peer *peer, const char *path)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return -errno;
+    pid_t pid = fork();
+    if (pid == 0) {
+        int r = become(peer);
+        send_fd(pair[1], r < 0 ? r : open_path(path));
+        _exit(0);
+    }
+    int r = pid < 0 ? -errno : 0;
+    close(pair[1]);
+    if (r == 0) {
+        r = receive_fd(pair[0]);
+        if (r == -ETIMEDOUT)
+            kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+    }
+    close(pair[0]);
+    return r;
+}
+
+int broker_open(const struct varlink_peer *peer, const char *path, const char *what, struct hv_error *e)
+{
+    bool as_is = peer->uid == getuid() || getuid() != 0;
+    int fd = as_is ? open_path(path) : open_as(peer, path);
+    if (fd < 0)
+        return hv_fail_errno(e, -fd, path, "cannot open the %s", what);
+    int r = check_file(fd, path, what, e);
+    if (r < 0) {
+        close(fd);
+        return r;
+    }
+    return fd;
+}

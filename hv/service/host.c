@@ -1,0 +1,177 @@
+/* The host: its memory, whether a VM fits, what `host show` and `host doctor` say. */
+#include <errno.h>
+#include <inttypes.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "hv/base/strbuf.h"
+#include "hv/base/units.h"
+#include "hv/service/service.h"
+
+/* ---- memory ---- */
+
+static uint64_t meminfo(const char *text, const char *key)
+{
+    const char *at = strstr(text, key);
+    return at ? strtoull(at + strlen(key), NULL, 10) * KIB : 0;
+}
+
+void host_memory(struct service *svc, struct host_memory *ret)
+{
+    hv_autofree char *text = NULL;
+    *ret = (struct host_memory){0};
+    if (hv_read_file("/proc/meminfo", 64 * KIB, &text, NULL) == 0) {
+        ret->total = meminfo(text, "MemTotal:");
+        ret->available = meminfo(text, "MemAvailable:");
+    }
+    /* Kept for the host itself: a 32nd, at least 256 MiB. The configured reserve comes with the ledger. */
+    ret->reserve = MAX(ret->total / 32, 256 * MIB);
+    for (const struct svc_vm *vm = svc->vms; vm; vm = vm->next) {
+        if (vm->state == SVC_OFF)
+            continue;
+        uint64_t charge = vm->settings.memory.startup;
+        json_t *m = json_object_get(vm->runtime, "memory");
+        uint64_t resident = (uint64_t)json_integer_value(json_object_get(m, "resident"));
+        ret->charged += charge;
+        ret->untouched += charge > resident ? charge - resident : 0;
+    }
+}
+
+int host_admit(struct svc_vm *vm, struct hv_error *e)
+{
+    struct host_memory m;
+    char need[32], has[32], fits[32];
+    host_memory(vm->svc, &m);
+    uint64_t taken = m.untouched + m.reserve / 2;
+    uint64_t room = m.available > taken ? m.available - taken : 0;
+    uint64_t cap = m.total > m.reserve + m.charged ? m.total - m.reserve - m.charged : 0;
+    uint64_t freemem = MIN(room, cap);
+    if (vm->settings.memory.startup <= freemem)
+        return 0;
+    hv_fail(e, HV_NO_RESOURCES, vm->name, "cannot start: it needs %s to start, this host has %s free",
+            format_size(vm->settings.memory.startup, need, sizeof(need)), format_size(freemem, has, sizeof(has)));
+    uint64_t fit = ROUND_DOWN(freemem, 64 * MIB);
+    if (fit > 0)
+        hv_hint(e, "hvctl memory set %s --startup %s, or stop another VM", vm->name,
+                format_size_exact(fit, fits, sizeof(fits)));
+    return -ENOMEM;
+}
+
+static unsigned count(struct service *svc, bool running)
+{
+    unsigned n = 0;
+    for (const struct svc_vm *vm = svc->vms; vm; vm = vm->next)
+        n += !running || vm->state != SVC_OFF;
+    return n;
+}
+
+static bool cpu_flag(const char *flag)
+{
+    hv_autofree char *text = NULL;
+    if (hv_read_file("/proc/cpuinfo", 4 * MIB, &text, NULL) < 0)
+        return false;
+    const char *line = strstr(text, "flags");
+    size_t len = line ? strcspn(line, "\n") : 0, n = strlen(flag);
+    for (size_t i = 0; i + n <= len; i++)
+        if (line[i] == ' ' && strncmp(line + i + 1, flag, n) == 0 && (line[i + 1 + n] == ' ' || line[i + 1 + n] == '\n'))
+            return true;
+    return false;
+}
+
+json_t *host_json(struct service *svc)
+{
+    struct host_memory m;
+    struct utsname u;
+    host_memory(svc, &m);
+    if (uname(&u) < 0)
+        memset(&u, 0, sizeof(u));
+    return json_pack("{s:s s:s s:s s:s s:s s:s s:i s:i s:i s:{s:I s:I s:I s:I}}", "name", u.nodename, "version",
+                     HV_VERSION, "mode", svc->paths.mode == HV_MODE_SYSTEM ? "system" : "user", "kernel", u.release,
+                     "engine", "soft", "state_dir", svc->paths.state, "cpus", (int)sysconf(_SC_NPROCESSORS_ONLN),
+                     "vms", (int)count(svc, false), "running", (int)count(svc, true), "memory", "total",
+                     (json_int_t)m.total, "available", (json_int_t)m.available, "reserve", (json_int_t)m.reserve,
+                     "charged", (json_int_t)m.charged);
+}
+
+/* ---- doctor ---- */
+
+static void check(json_t *list, const char *name, const char *status, const char *hint, const char *message)
+{
+    json_array_append_new(list, json_pack("{s:s s:s s:s s:s?}", "name", name, "status", status, "message", message,
+                                          "hint", hint));
+}
+
+static void check_engine(json_t *list)
+{
+    bool virt = cpu_flag("vmx") || cpu_flag("svm");
+    const char *dev = access("/dev/kvm", R_OK | W_OK) == 0   ? "/dev/kvm can be opened"
+                      : access("/dev/kvm", F_OK) == 0        ? "/dev/kvm is there but not for this user"
+                                                             : "there is no /dev/kvm";
+    char text[300];
+    snprintf(text, sizeof(text), "%s; the CPU shows %s; auto takes soft: this version has no kvm engine", dev,
+             virt ? "VT-x or AMD-V" : "neither VT-x nor AMD-V");
+    check(list, "engine", "ok", NULL, text);
+    check(list, "trust", "ok", NULL,
+          "soft: one guest is one trust domain; for users who do not trust each other inside one guest take "
+          "--mitigations guest");
+}
+
+static void check_memory(struct service *svc, json_t *list)
+{
+    struct host_memory m;
+    char a[32], b[32], c[32], text[200];
+    host_memory(svc, &m);
+    snprintf(text, sizeof(text), "%s in all, %s available, %s kept for the host", format_size(m.total, a, sizeof(a)),
+             format_size(m.available, b, sizeof(b)), format_size(m.reserve, c, sizeof(c)));
+    bool low = m.available < m.reserve + 512 * MIB;
+    check(list, "memory", low ? "warning" : "ok", low ? "stop other programs, or give VMs less startup memory" : NULL,
+          text);
+}
+
+static void check_state(struct service *svc, json_t *list)
+{
+    struct statvfs v;
+    char a[32], text[HV_PATH_SIZE + 100];
+    if (statvfs(svc->paths.state, &v) < 0) {
+        snprintf(text, sizeof(text), "%s: %s", svc->paths.state, strerror(errno));
+        check(list, "state", "problem", "make it a folder of the user the service runs as", text);
+        return;
+    }
+    uint64_t room = (uint64_t)v.f_bavail * v.f_frsize;
+    snprintf(text, sizeof(text), "%s, %s free", svc->paths.state, format_size(room, a, sizeof(a)));
+    check(list, "state", room < 64 * MIB ? "warning" : "ok", room < 64 * MIB ? "free some disk space there" : NULL, text);
+}
+
+static void check_clock(json_t *list)
+{
+    hv_autofree char *text = NULL;
+    char msg[160];
+    if (hv_read_file("/sys/devices/system/clocksource/clocksource0/current_clocksource", 64, &text, NULL) < 0)
+        return;
+    text[strcspn(text, "\n")] = 0;
+    bool tsc = cpu_flag("constant_tsc") && cpu_flag("nonstop_tsc");
+    snprintf(msg, sizeof(msg), "clock source %s; the TSC is %s", text, tsc ? "constant" : "not constant");
+    check(list, "clock", tsc ? "ok" : "warning",
+          tsc ? NULL : "guests keep time by the TSC: expect drift when the CPU changes its frequency", msg);
+}
+
+static void check_worker(struct service *svc, json_t *list)
+{
+    char text[600];
+    bool ok = access(svc->worker_path, X_OK) == 0;
+    snprintf(text, sizeof(text), "%s%s%s", svc->worker_path, ok ? "" : ": ", ok ? "" : strerror(errno));
+    check(list, "worker", ok ? "ok" : "problem", ok ? NULL : "install hv-worker beside hvd", text);
+}
+
+json_t *host_doctor(struct service *svc)
+{
+    json_t *list = json_array();
+    check_engine(list);
+    check_memory(svc, list);
+    check_state(svc, list);
+    check_worker(svc, list);
+    check_clock(list);
+    return list;
+}

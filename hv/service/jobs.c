@@ -1,0 +1,152 @@
+/* Long operations: numbered, watchable, remembered for a while after they end. */
+#include <errno.h>
+
+#include "hv/base/log.h"
+#include "hv/service/service.h"
+
+#define JOBS_KEPT 200
+
+struct job_waiter { struct varlink_call *call; struct job *job; struct job_waiter *next; };
+
+struct job {
+    struct service *svc;
+    int64_t id;
+    char verb[32];
+    char object[4 * VM_NAME_MAX + 1];
+    bool running;
+    uint64_t started_ns, ended_ns;
+    struct hv_error error;
+    struct job_waiter *waiters;
+    void (*on_end)(void *arg, struct job *job);
+    void *on_end_arg;
+    struct job *next;                   /* newest first */
+};
+
+static void forget_old(struct service *svc)
+{
+    unsigned n = 0;
+    for (struct job **at = &svc->jobs; *at;) {
+        struct job *j = *at;
+        if (++n > JOBS_KEPT && !j->running && !j->waiters) {
+            *at = j->next;
+            free(j);
+        } else {
+            at = &j->next;
+        }
+    }
+}
+
+struct job *job_new(struct service *svc, const char *verb, const char *object)
+{
+    struct job *j = hv_alloc(sizeof(*j));
+    if (!j)
+        return NULL;
+    j->svc = svc;
+    j->id = ++svc->last_job;
+    hv_strlcpy(j->verb, verb, sizeof(j->verb));
+    hv_strlcpy(j->object, object, sizeof(j->object));
+    j->running = true;
+    j->started_ns = hv_wall_ns();
+    j->next = svc->jobs;
+    svc->jobs = j;
+    forget_old(svc);
+    return j;
+}
+
+static void waiter_free(struct job_waiter *w)
+{
+    struct job_waiter **at = &w->job->waiters;
+    while (*at && *at != w)
+        at = &(*at)->next;
+    if (*at)
+        *at = w->next;
+    varlink_call_unref(w->call);
+    free(w);
+}
+
+static void waiter_closed(void *arg) { waiter_free(arg); }
+
+void job_done(struct job *j, const struct hv_error *e)
+{
+    if (!j || !j->running)
+        return;
+    j->running = false;
+    j->ended_ns = hv_wall_ns();
+    if (e)
+        j->error = *e;
+    event_add(j->svc, "job", j->object, e ? "error" : "info", -1, job_json(j), e && e->hint[0] ? e->hint : NULL,
+              "job %lld: %s %s%s%s", (long long)j->id, j->verb, e ? "failed" : "done", e ? ": " : "",
+              e ? e->message : "");
+    if (j->on_end)
+        j->on_end(j->on_end_arg, j);
+    while (j->waiters) {
+        varlink_call_on_close(j->waiters->call, NULL, NULL);
+        varlink_reply(j->waiters->call, json_pack("{s:o}", "job", job_json(j)), false);
+        waiter_free(j->waiters);
+    }
+}
+
+void job_on_end(struct job *j, void (*fn)(void *arg, struct job *job), void *arg)
+{
+    j->on_end = fn;
+    j->on_end_arg = arg;
+}
+
+struct job *job_find(struct service *svc, int64_t id)
+{
+    struct job *j = svc->jobs;
+    while (j && j->id != id)
+        j = j->next;
+    return j;
+}
+
+int64_t job_id(const struct job *j) { return j->id; }
+bool job_is_running(const struct job *j) { return j->running; }
+
+static json_t *ms(uint64_t ns) { return ns ? json_integer((json_int_t)(ns / NS_PER_MS)) : json_null(); }
+
+json_t *job_json(const struct job *j)
+{
+    json_t *error = j->error.code == HV_OK
+                        ? json_null()
+                        : json_pack("{s:s s:s s:s s:s}", "code", hv_code_word(j->error.code), "object",
+                                    j->error.object, "message", j->error.message, "hint", j->error.hint);
+    return json_pack("{s:I s:s s:s s:s s:n s:o s:o s:o}", "id", (json_int_t)j->id, "verb", j->verb, "object",
+                     j->object, "state", j->running ? "running" : j->error.code ? "failed" : "done",
+                     "progress_pct", "started_ms", ms(j->started_ns), "ended_ms", ms(j->ended_ns), "error", error);
+}
+
+json_t *jobs_json(struct service *svc)
+{
+    json_t *list = json_array();
+    for (struct job *j = svc->jobs; j; j = j->next)
+        json_array_insert_new(list, 0, job_json(j));
+    return list;
+}
+
+void job_wait(struct job *j, struct varlink_call *call)
+{
+    struct job_waiter *w = j->running ? hv_alloc(sizeof(*w)) : NULL;
+    if (!w) {
+        varlink_reply(call, json_pack("{s:o}", "job", job_json(j)), false);
+        return;
+    }
+    w->job = j;
+    w->call = varlink_call_ref(call);
+    w->next = j->waiters;
+    j->waiters = w;
+    varlink_call_on_close(call, waiter_closed, w);
+    if (varlink_call_more(call))
+        varlink_reply(call, json_pack("{s:o}", "job", job_json(j)), true);
+}
+
+void jobs_free(struct service *svc)
+{
+    while (svc->jobs) {
+        struct job *j = svc->jobs;
+        svc->jobs = j->next;
+        while (j->waiters)
+            waiter_free(j->waiters);
+        free(j);
+    }
+}

@@ -1,0 +1,675 @@
+/* The methods of org.hv.Manager. Each checks, changes one thing, and answers. */
+#include <errno.h>
+#include <fnmatch.h>
+#include <inttypes.h>
+#include <unistd.h>
+
+#include "hv/base/log.h"
+#include "hv/service/service.h"
+
+static const char *text(const json_t *params, const char *name)
+{
+    return json_string_value(json_object_get(params, name));
+}
+
+static bool flag(const json_t *params, const char *name)
+{
+    return json_is_true(json_object_get(params, name));
+}
+
+static int64_t caller(const struct varlink_call *call) { return varlink_call_peer(call)->uid; }
+
+static void fail(struct varlink_call *call, const struct hv_error *e) { varlink_reply_error(call, e); }
+
+static void answer_vm(struct varlink_call *call, struct svc_vm *vm)
+{
+    varlink_reply(call, json_pack("{s:o}", "vm", svc_vm_json(vm)), false);
+}
+
+static void answer_job(struct varlink_call *call, const struct job *job)
+{
+    varlink_reply(call, json_pack("{s:o}", "job", job ? job_json(job) : json_null()), false);
+}
+
+/* ---- what there is ---- */
+
+static void get_info(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct service *svc = arg;
+    char host[256] = "";
+    gethostname(host, sizeof(host) - 1);
+    varlink_reply(call,
+                  json_pack("{s:s s:i s:s s:s}", "version", HV_VERSION, "api", SERVICE_API, "host", host, "mode",
+                            svc->paths.mode == HV_MODE_SYSTEM ? "system" : "user"),
+                  false);
+}
+
+/* Add the VMs a name means: itself, a GUID, or a glob's matches. False: there is none. */
+static bool add_matches(struct service *svc, const char *name, json_t *list)
+{
+    struct svc_vm *exact = registry_find(svc, name);
+    bool any = exact != NULL;
+    if (exact) {
+        json_array_append_new(list, svc_vm_json(exact));
+    } else if (strpbrk(name, "*?[")) {
+        any = true;                    /* a glob may match nothing */
+        for (struct svc_vm *vm = svc->vms; vm; vm = vm->next)
+            if (fnmatch(name, vm->name, 0) == 0)
+                json_array_append_new(list, svc_vm_json(vm));
+    }
+    return any;
+}
+
+static void list(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct service *svc = arg;
+    json_t *names = json_object_get(params, "names"), *vms = json_array(), *v;
+    size_t i;
+    if (!json_is_array(names)) {
+        for (struct svc_vm *vm = svc->vms; vm; vm = vm->next)
+            json_array_append_new(vms, svc_vm_json(vm));
+    }
+    json_array_foreach(names, i, v) {
+        if (!add_matches(svc, json_string_value(v), vms)) {
+            struct hv_error e = {0};
+            hv_fail(&e, HV_NOT_FOUND, json_string_value(v), "no such VM");
+            json_decref(vms);
+            fail(call, &e);
+            return;
+        }
+    }
+    varlink_reply(call, json_pack("{s:o}", "vms", vms), false);
+}
+
+static void export_vm(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct svc_vm *vm = registry_need(arg, call, params);
+    hv_autofree char *xml = NULL;
+    if (!vm)
+        return;
+    if (settings_xml_write(&vm->settings, &vm->id, vm->name, vm->doc, &xml, NULL) < 0) {
+        struct hv_error e = {0};
+        hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory");
+        fail(call, &e);
+        return;
+    }
+    varlink_reply(call, json_pack("{s:s}", "xml", xml), false);
+}
+
+/* ---- create, set, remove ---- */
+
+/* Files named in settings have to open with the caller's rights: better said now than at the start. */
+static int check_paths(const struct varlink_call *call, const struct settings *s, struct hv_error *e)
+{
+    const struct { const char *path, *what; } files[] = {{s->boot.kernel, "kernel"}, {s->boot.initrd, "initrd"}};
+    for (unsigned i = 0; i < ARRAY_SIZE(files); i++) {
+        if (!files[i].path)
+            continue;
+        int fd = broker_open(varlink_call_peer(call), files[i].path, files[i].what, e);
+        if (fd < 0)
+            return fd;
+        close(fd);
+    }
+    return 0;
+}
+
+static void create(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct service *svc = arg;
+    struct hv_error e = {0};
+    struct settings s;
+    struct svc_vm *vm = NULL;
+    bool dry = flag(params, "dry_run");
+    settings_init(&s);
+    int r = settings_from_json(&s, json_object_get(params, "settings"), &e);
+    if (r == 0)
+        r = check_paths(call, &s, &e);
+    if (r == 0)
+        r = registry_create(svc, text(params, "name"), &s, flag(params, "transient"), varlink_call_peer(call)->uid,
+                            dry, &vm, &e);
+    settings_fini(&s);
+    if (r < 0) {
+        fail(call, &e);
+        return;
+    }
+    answer_vm(call, vm);
+    if (dry)
+        registry_remove(vm, NULL);
+    else
+        event_add(svc, "config", vm->name, "info", caller(call), NULL, NULL, "created");
+}
+
+static json_t *change_json(const struct settings *old, const struct settings *new, const struct setting_desc *d,
+                           const char *applied)
+{
+    hv_autofree char *a = setting_get_text(old, d);
+    hv_autofree char *b = setting_get_text(new, d);
+    return json_pack("{s:s s:s? s:s? s:s}", "key", d->name, "old", a, "new", b, "applied", applied);
+}
+
+struct pending_set {
+    struct varlink_call *call;
+    struct service *svc;
+    struct guid id;
+    json_t *changes;
+};
+
+static void on_applied(void *arg, json_t *p, bool continues, const struct hv_error *e)
+{
+    struct pending_set *s = arg;
+    char id[GUID_TEXT_SIZE];
+    struct svc_vm *vm = registry_find(s->svc, guid_format(&s->id, id));
+    if (e && e->code != HV_UNREACHABLE)
+        fail(s->call, e);
+    else if (vm)
+        varlink_reply(s->call, json_pack("{s:O s:o}", "changes", s->changes, "vm", svc_vm_json(vm)), false);
+    varlink_call_unref(s->call);
+    json_decref(s->changes);
+    free(s);
+}
+
+/* Tell the worker; its answer answers the call. Without one, or when nothing is live, answer now. */
+static void apply_live(struct svc_vm *vm, struct varlink_call *call, json_t *changes, bool any_now)
+{
+    struct pending_set *p = any_now && vm->link ? hv_alloc(sizeof(*p)) : NULL;
+    if (!p) {
+        varlink_reply(call, json_pack("{s:o s:o}", "changes", changes, "vm", svc_vm_json(vm)), false);
+        return;
+    }
+    *p = (struct pending_set){.call = varlink_call_ref(call), .svc = vm->svc, .id = vm->id, .changes = changes};
+    struct hv_error e = {0};
+    if (worker_call(vm, "org.hv.Worker.Apply", json_pack("{s:o}", "settings", settings_to_json(&vm->settings)), NULL,
+                    0, on_applied, p, &e) < 0)
+        on_applied(p, NULL, false, &e);
+}
+
+static void set(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct svc_vm *vm = registry_need(arg, call, params);
+    if (!vm)
+        return;
+    struct hv_error e = {0};
+    const char *when = text(params, "when");
+    bool now = when && strcmp(when, "now") == 0, next = when && strcmp(when, "next-start") == 0;
+    struct settings fresh;
+    settings_init(&fresh);
+    int r = settings_copy(&fresh, &vm->settings);
+    if (r < 0)
+        hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory");
+    if (r == 0)
+        r = settings_from_json(&fresh, json_object_get(params, "settings"), &e);
+    if (r == 0)
+        r = settings_check(&fresh, vm->name, &e);
+    if (r == 0)
+        r = check_paths(call, &fresh, &e);
+    json_t *changes = json_array();
+    bool any = false, any_now = false;
+    for (unsigned i = 0; r == 0 && i < SETTING_COUNT; i++) {
+        const struct setting_desc *d = &setting_table[i];
+        bool live = vm->state == SVC_OFF || d->live == SETTING_NOW;
+        if (setting_equal(&vm->settings, &fresh, d))
+            continue;
+        any = true;
+        any_now |= vm->state != SVC_OFF && live;
+        if (now && !live)
+            r = hv_fail(&e, HV_CONFLICT, vm->name, "%s takes effect at the next start only", d->name);
+        json_array_append_new(changes, change_json(&vm->settings, &fresh, d, live && !next ? "now" : "next-start"));
+    }
+    if (r == 0 && any && !flag(params, "dry_run")) {
+        struct settings old = vm->settings;
+        vm->settings = fresh;
+        fresh = old;                   /* freed below, or put back */
+        r = registry_store(vm, &e);
+        if (r < 0) {
+            fresh = vm->settings;
+            vm->settings = old;
+        } else {
+            event_add(vm->svc, "config", vm->name, "info", caller(call), json_incref(changes), NULL,
+                      "%zu settings changed", json_array_size(changes));
+        }
+    }
+    settings_fini(&fresh);
+    if (r < 0) {
+        json_decref(changes);
+        fail(call, &e);
+        return;
+    }
+    apply_live(vm, call, changes, any_now && !next && !flag(params, "dry_run"));
+}
+
+static void remove_vm(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct service *svc = arg;
+    struct svc_vm *vm = registry_need(svc, call, params);
+    struct hv_error e = {0};
+    if (!vm)
+        return;
+    int r = 0;
+    if (vm->settings.lock) {
+        r = hv_fail(&e, HV_CONFLICT, vm->name, "cannot remove: it is locked");
+        hv_hint(&e, "hvctl vm set %s --lock off", vm->name);
+    } else if (vm->state != SVC_OFF) {
+        r = hv_fail(&e, HV_CONFLICT, vm->name, "cannot remove: it is %s", svc_state_word(vm));
+        hv_hint(&e, "hvctl stop %s", vm->name);
+    }
+    char name[sizeof(vm->name)];
+    hv_strlcpy(name, vm->name, sizeof(name));
+    bool transient = vm->transient;
+    if (r == 0 && !flag(params, "dry_run")) {
+        r = registry_remove(vm, &e);
+        if (r == 0 && !transient)
+            event_add(svc, "config", name, "info", caller(call), NULL, NULL, "removed");
+    }
+    if (r < 0)
+        fail(call, &e);
+    else
+        varlink_reply(call, json_pack("{s:[]}", "disks_left"), false);
+}
+
+/* ---- life cycle ---- */
+
+static void start(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct service *svc = arg;
+    struct svc_vm *vm = registry_need(svc, call, params);
+    struct hv_error e = {0};
+    if (!vm)
+        return;
+    if (vm->state == SVC_RUNNING || vm->state == SVC_PAUSED) {
+        answer_job(call, NULL);
+        return;
+    }
+    const struct settings *s = &vm->settings;
+    int r = vm->state == SVC_OFF ? 0 : hv_fail(&e, HV_CONFLICT, vm->name, "cannot start: it is %s", svc_state_word(vm));
+    hv_autoclose int kernel = -1, initrd = -1;
+    if (r == 0 && !s->boot.kernel) {
+        r = hv_fail(&e, HV_UNSUPPORTED, vm->name, "cannot start: it has nothing to boot");
+        hv_hint(&e, "create it with --kernel PATH --initrd PATH; disks are not in this version");
+    }
+    if (r == 0 && s->engine == SET_ENGINE_KVM) {
+        r = hv_fail(&e, HV_UNSUPPORTED, vm->name, "cannot start: the kvm engine is not in this version");
+        hv_hint(&e, "create it with --engine auto or --engine soft");
+    }
+    if (r == 0)
+        r = host_admit(vm, &e);
+    if (r == 0 && (kernel = broker_open(varlink_call_peer(call), s->boot.kernel, "kernel", &e)) < 0)
+        r = kernel;
+    if (r == 0 && s->boot.initrd &&
+        (initrd = broker_open(varlink_call_peer(call), s->boot.initrd, "initrd", &e)) < 0)
+        r = initrd;
+    if (r < 0) {
+        fail(call, &e);
+        return;
+    }
+    struct job *job = job_new(svc, "start", vm->name);
+    if (!job) {
+        hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory");
+        fail(call, &e);
+        return;
+    }
+    event_add(svc, "state", vm->name, "info", caller(call), NULL, NULL, "start asked for");
+    if (worker_start(vm, kernel, initrd, flag(params, "paused"), job, &e) < 0)
+        job_done(job, &e);
+    answer_job(call, job);
+}
+
+/* A stop in progress: waits for the worker's end, turns it off at the limit if asked to. */
+struct stopping {
+    struct service *svc;
+    struct guid id;
+    int64_t job;
+    struct loop_timer *timer;
+    bool then_turn_off;
+    char why_not[300];                 /* the guest would not hear; said if the time runs out */
+    struct stopping *next;
+};
+
+static struct svc_vm *stopping_vm(struct stopping *s)
+{
+    char id[GUID_TEXT_SIZE];
+    return registry_find(s->svc, guid_format(&s->id, id));
+}
+
+static void stopping_free(struct stopping *s)
+{
+    struct stopping **at = &s->svc->stoppings;
+    while (*at && *at != s)
+        at = &(*at)->next;
+    if (*at)
+        *at = s->next;
+    loop_timer_free(s->svc->loop, s->timer);
+    free(s);
+}
+
+static void ignore_reply(void *arg, json_t *p, bool continues, const struct hv_error *e) { }
+
+static int turn_off(struct svc_vm *vm, struct hv_error *e)
+{
+    svc_vm_set_state(vm, SVC_STOPPING);
+    return worker_call(vm, "org.hv.Worker.TurnOff", NULL, NULL, 0, ignore_reply, NULL, e);
+}
+
+static void on_stop_tick(void *arg)
+{
+    struct stopping *s = arg;
+    struct svc_vm *vm = stopping_vm(s);
+    struct job *job = job_find(s->svc, s->job);
+    if (!job || !job_is_running(job)) {
+        stopping_free(s);
+        return;
+    }
+    struct hv_error e = {0};
+    if (!vm || vm->state == SVC_OFF) {
+        job_done(job, NULL);
+        stopping_free(s);
+        return;
+    }
+    if (s->then_turn_off) {
+        s->then_turn_off = false;
+        if (turn_off(vm, &e) < 0)
+            worker_kill(vm);
+        loop_timer_set(s->svc->loop, s->timer, hv_now_ns() + 10 * NS_PER_SEC);
+        return;
+    }
+    if (vm->state == SVC_STOPPING)
+        svc_vm_set_state(vm, SVC_RUNNING);
+    hv_fail(&e, HV_TIMEOUT, vm->name, "%s", s->why_not[0] ? s->why_not : "the guest did not shut down in time");
+    hv_hint(&e, "hvctl stop %s --turn-off", vm->name);
+    job_done(job, &e);
+    stopping_free(s);
+}
+
+void stop_check(struct svc_vm *vm)
+{
+    for (struct stopping *s = vm->svc->stoppings; s; s = s->next)
+        if (guid_equal(&s->id, &vm->id))
+            loop_timer_set(s->svc->loop, s->timer, hv_now_ns());
+}
+
+void stops_free(struct service *svc)
+{
+    while (svc->stoppings)
+        stopping_free(svc->stoppings);
+}
+
+static void on_button(void *arg, json_t *p, bool continues, const struct hv_error *e)
+{
+    struct stopping *s = arg;
+    if (e && e->code != HV_UNREACHABLE)
+        hv_strlcpy(s->why_not, e->message, sizeof(s->why_not));
+    if (s->why_not[0])                 /* no use waiting for a guest that cannot hear */
+        loop_timer_set(s->svc->loop, s->timer, hv_now_ns());
+}
+
+static void stop(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct service *svc = arg;
+    struct svc_vm *vm = registry_need(svc, call, params);
+    struct hv_error e = {0};
+    if (!vm)
+        return;
+    if (vm->state == SVC_OFF) {
+        answer_job(call, NULL);
+        return;
+    }
+    const char *mode = text(params, "mode"), *then = text(params, "then");
+    bool pull = strcmp(mode, "turn-off") == 0;
+    int r = 0;
+    if (!pull && strcmp(mode, "shutdown") != 0)
+        r = hv_fail(&e, HV_USAGE, mode, "there is no such way to stop");
+    else if (pull && vm->settings.lock)
+        r = hv_fail(&e, HV_CONFLICT, vm->name, "cannot turn off: it is locked");
+    else if (!pull && vm->state == SVC_PAUSED)
+        r = hv_fail(&e, HV_CONFLICT, vm->name, "a paused guest cannot shut down");
+    struct stopping *s = r == 0 ? hv_alloc(sizeof(*s)) : NULL;
+    struct job *job = s ? job_new(svc, pull ? "turn-off" : "stop", vm->name) : NULL;
+    if (r == 0 && (!job || loop_timer_new(svc->loop, on_stop_tick, s, &s->timer) < 0))
+        r = hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory");
+    if (r < 0) {
+        if (e.code == HV_CONFLICT && vm->state == SVC_PAUSED)
+            hv_hint(&e, "hvctl resume %s, or hvctl stop %s --turn-off", vm->name, vm->name);
+        if (job)
+            job_done(job, &e);
+        free(s);
+        fail(call, &e);
+        return;
+    }
+    json_t *ms = json_object_get(params, "timeout_ms");
+    uint64_t limit = json_is_integer(ms) ? (uint64_t)MAX(json_integer_value(ms), 0) * NS_PER_MS : 120 * NS_PER_SEC;
+    s->svc = svc;
+    s->next = svc->stoppings;
+    svc->stoppings = s;
+    s->id = vm->id;
+    s->job = job_id(job);
+    s->then_turn_off = then && strcmp(then, "turn-off") == 0;
+    event_add(svc, "state", vm->name, "info", caller(call), NULL, NULL, "%s asked for", pull ? "turn-off" : "shutdown");
+    if (pull) {
+        /* The process ends by itself; a worker that hangs is killed after the limit of a moment. */
+        r = turn_off(vm, &e);
+        if (r < 0)
+            worker_kill(vm);
+        loop_timer_set(svc->loop, s->timer, hv_now_ns() + 10 * NS_PER_SEC);
+        s->then_turn_off = true;
+    } else {
+        svc_vm_set_state(vm, SVC_STOPPING);
+        loop_timer_set(svc->loop, s->timer, hv_now_ns() + limit);
+        r = worker_call(vm, "org.hv.Worker.PowerButton", NULL, NULL, 0, on_button, s, &e);
+        if (r < 0)
+            worker_kill(vm);
+    }
+    answer_job(call, job);
+}
+
+static void job_reply(void *arg, json_t *p, bool continues, const struct hv_error *e)
+{
+    job_done(arg, e);
+}
+
+/* pause, resume and reset: one call to the worker; its answer ends the job. */
+static void simple(struct svc_vm *vm, struct varlink_call *call, const char *verb, const char *method)
+{
+    struct hv_error e = {0};
+    struct job *job = job_new(vm->svc, verb, vm->name);
+    int r = job ? 0 : hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory");
+    if (r == 0)
+        r = worker_call(vm, method, NULL, NULL, 0, job_reply, job, &e);
+    if (r < 0) {
+        if (job)
+            job_done(job, &e);
+        fail(call, &e);
+        return;
+    }
+    event_add(vm->svc, "state", vm->name, "info", caller(call), NULL, NULL, "%s asked for", verb);
+    answer_job(call, job);
+}
+
+static void not_running(struct svc_vm *vm, struct varlink_call *call, const char *verb)
+{
+    struct hv_error e = {0};
+    hv_fail(&e, HV_CONFLICT, vm->name, "cannot %s: it is %s", verb, svc_state_word(vm));
+    fail(call, &e);
+}
+
+static void pause_vm(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct svc_vm *vm = registry_need(arg, call, params);
+    if (!vm)
+        return;
+    if (vm->state == SVC_PAUSED)
+        answer_job(call, NULL);
+    else if (vm->state != SVC_RUNNING)
+        not_running(vm, call, "pause");
+    else
+        simple(vm, call, "pause", "org.hv.Worker.Pause");
+}
+
+static void resume(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct svc_vm *vm = registry_need(arg, call, params);
+    if (!vm)
+        return;
+    if (vm->state == SVC_RUNNING)
+        answer_job(call, NULL);
+    else if (vm->state != SVC_PAUSED)
+        not_running(vm, call, "resume");
+    else
+        simple(vm, call, "resume", "org.hv.Worker.Resume");
+}
+
+static void restart(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct svc_vm *vm = registry_need(arg, call, params);
+    struct hv_error e = {0};
+    if (!vm)
+        return;
+    if (vm->state != SVC_RUNNING && vm->state != SVC_PAUSED) {
+        not_running(vm, call, "restart");
+    } else if (strcmp(text(params, "mode"), "reset") != 0) {
+        hv_fail(&e, HV_UNSUPPORTED, vm->name, "a restart by the guest is not in this version");
+        hv_hint(&e, "hvctl restart %s --reset", vm->name);
+        fail(call, &e);
+    } else {
+        simple(vm, call, "reset", "org.hv.Worker.Reset");
+    }
+}
+
+/* ---- jobs ---- */
+
+static void list_jobs(void *arg, struct varlink_call *call, const json_t *params)
+{
+    varlink_reply(call, json_pack("{s:o}", "jobs", jobs_json(arg)), false);
+}
+
+static void wait_job(void *arg, struct varlink_call *call, const json_t *params)
+{
+    json_int_t id = json_integer_value(json_object_get(params, "id"));
+    struct job *job = job_find(arg, id);
+    if (!job) {
+        struct hv_error e = {0};
+        char name[32];
+        snprintf(name, sizeof(name), "job %lld", (long long)id);
+        hv_fail(&e, HV_NOT_FOUND, name, "no such job");
+        fail(call, &e);
+        return;
+    }
+    job_wait(job, call);
+}
+
+/* ---- console ---- */
+
+/*
+ * The client's own connection is handed to the worker: after the reply its bytes are the
+ * console's, and hvd is out of the way. Whether somebody else writes is asked first, for
+ * a refusal has to be an answer to the call; two writers in the same instant: the second
+ * one's connection is closed by the worker.
+ */
+struct console_request {
+    struct varlink_call *call;
+    struct service *svc;
+    struct guid id;
+    bool read_only, take_over, history;
+    char who[96];
+};
+
+static void console_request_free(struct console_request *q)
+{
+    varlink_call_unref(q->call);
+    free(q);
+}
+
+static void on_console_status(void *arg, json_t *p, bool continues, const struct hv_error *e)
+{
+    struct console_request *q = arg;
+    struct hv_error why = {0};
+    char id[GUID_TEXT_SIZE];
+    const char *writer = e ? NULL : text(p, "writer");
+    struct svc_vm *vm = registry_find(q->svc, guid_format(&q->id, id));
+    int fd = -1;
+    void *extra = NULL;
+    size_t extra_len = 0;
+    if (e) {
+        fail(q->call, e);
+    } else if (!vm || !vm->link) {
+        hv_fail(&why, HV_CONFLICT, vm ? vm->name : "", "it is not running");
+        fail(q->call, &why);
+    } else if (writer && !q->read_only && !q->take_over) {
+        hv_fail(&why, HV_CONFLICT, vm->name, "its console is being written to by %s", writer);
+        hv_hint(&why, "--read-only to watch, or --take-over");
+        fail(q->call, &why);
+    } else if (varlink_reply_upgrade(q->call, json_pack("{s:s?}", "writer", writer), &fd, &extra, &extra_len) == 0) {
+        worker_call(vm, "org.hv.Worker.Console",
+                    json_pack("{s:i s:s s:b s:b s:b}", "fd", 0, "who", q->who, "read_only", q->read_only, "take_over",
+                              q->take_over, "history", q->history),
+                    &fd, 1, ignore_reply, NULL, &why);
+        close(fd);
+        free(extra);
+    }
+    console_request_free(q);
+}
+
+static void console(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct svc_vm *vm = registry_need(arg, call, params);
+    struct hv_error e = {0};
+    if (!vm)
+        return;
+    int r = 0;
+    if (!varlink_call_upgrade(call))
+        r = hv_fail(&e, HV_USAGE, "Console", "this call needs 'upgrade'");
+    else if (vm->state == SVC_OFF || vm->state == SVC_STARTING) {
+        r = hv_fail(&e, HV_CONFLICT, vm->name, "it is %s", svc_state_word(vm));
+        hv_hint(&e, "hvctl start %s --console", vm->name);
+    }
+    struct console_request *q = r == 0 ? hv_alloc(sizeof(*q)) : NULL;
+    if (r == 0 && !q)
+        r = hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory");
+    if (r < 0) {
+        fail(call, &e);
+        return;
+    }
+    const struct varlink_peer *peer = varlink_call_peer(call);
+    const json_t *history = json_object_get(params, "history");
+    *q = (struct console_request){.call = varlink_call_ref(call), .svc = arg, .id = vm->id,
+                                  .read_only = flag(params, "read_only"), .take_over = flag(params, "take_over"),
+                                  .history = !history || json_is_true(history)};
+    snprintf(q->who, sizeof(q->who), "uid %u (pid %d)", (unsigned)peer->uid, (int)peer->pid);
+    if (worker_call(vm, "org.hv.Worker.ConsoleStatus", NULL, NULL, 0, on_console_status, q, &e) < 0) {
+        fail(call, &e);
+        console_request_free(q);
+    }
+}
+
+/* ---- host ---- */
+
+static void host_show(void *arg, struct varlink_call *call, const json_t *params)
+{
+    varlink_reply(call, json_pack("{s:o}", "host", host_json(arg)), false);
+}
+
+static void doctor(void *arg, struct varlink_call *call, const json_t *params)
+{
+    varlink_reply(call, json_pack("{s:o}", "checks", host_doctor(arg)), false);
+}
+
+const struct varlink_method manager_methods[] = {
+    {"GetInfo", get_info},
+    {"List", list},
+    {"Create", create},
+    {"Set", set},
+    {"Remove", remove_vm},
+    {"Start", start},
+    {"Stop", stop},
+    {"Pause", pause_vm},
+    {"Resume", resume},
+    {"Restart", restart},
+    {"ListJobs", list_jobs},
+    {"WaitJob", wait_job},
+    {"Wait", wait_method},
+    {"Console", console},
+    {"Events", events_method},
+    {"Stats", stats_method},
+    {"ShowHost", host_show},
+    {"Doctor", doctor},
+    {"Export", export_vm},
+    {0},
+};

@@ -1,0 +1,228 @@
+/*
+ * The VMs of this host: one XML file each under STATE/vms, named by GUID, read at start
+ * and replaced whole on every change. A file that cannot be read is reported and left
+ * alone; it never keeps the others from loading.
+ */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "hv/base/log.h"
+#include "hv/service/service.h"
+
+static void vm_path(const struct svc_vm *vm, char *buf, size_t size)
+{
+    char id[GUID_TEXT_SIZE];
+    snprintf(buf, size, "%s/vms/%s.xml", vm->svc->paths.state, guid_format(&vm->id, id));
+}
+
+static void vm_free(struct svc_vm *vm)
+{
+    if (!vm)
+        return;
+    worker_link_free(vm->link);
+    json_decref(vm->runtime);
+    settings_fini(&vm->settings);
+    settings_doc_free(vm->doc);
+    free(vm);
+}
+
+static struct svc_vm *vm_new(struct service *svc)
+{
+    struct svc_vm *vm = hv_alloc(sizeof(*vm));
+    if (vm) {
+        vm->svc = svc;
+        settings_init(&vm->settings);
+    }
+    return vm;
+}
+
+static void insert(struct service *svc, struct svc_vm *vm)
+{
+    struct svc_vm **at = &svc->vms;
+    while (*at && strcmp((*at)->name, vm->name) < 0)
+        at = &(*at)->next;
+    vm->next = *at;
+    *at = vm;
+}
+
+static void unlink_vm(struct svc_vm *vm)
+{
+    struct svc_vm **at = &vm->svc->vms;
+    while (*at && *at != vm)
+        at = &(*at)->next;
+    if (*at)
+        *at = vm->next;
+}
+
+static int load_one(struct service *svc, const char *dir, const char *file, struct hv_error *e)
+{
+    hv_autofree char *path = hv_asprintf("%s/%s", dir, file);
+    hv_autofree char *text = NULL;
+    size_t len = 0;
+    if (!path)
+        return -ENOMEM;
+    int r = hv_read_file(path, SETTINGS_XML_MAX, &text, &len);
+    if (r < 0)
+        return hv_fail_errno(e, -r, path, "cannot read");
+    struct svc_vm *vm = vm_new(svc);
+    if (!vm)
+        return -ENOMEM;
+    r = settings_xml_read(text, len, &vm->settings, &vm->id, vm->name, sizeof(vm->name), &vm->doc, e);
+    if (r == 0 && registry_find(svc, vm->name))
+        r = hv_fail(e, HV_CONFLICT, path, "there is already a VM named %s", vm->name);
+    struct stat st;
+    if (r == 0 && stat(path, &st) == 0)
+        vm->owner = st.st_uid;
+    if (r < 0) {
+        vm_free(vm);
+        return r;
+    }
+    insert(svc, vm);
+    return 0;
+}
+
+int registry_load(struct service *svc, struct hv_error *e)
+{
+    hv_autofree char *dir = hv_asprintf("%s/vms", svc->paths.state);
+    if (!dir)
+        return -ENOMEM;
+    int r = hv_make_dir(dir, 0700, e);
+    if (r < 0)
+        return r;
+    DIR *d = opendir(dir);
+    if (!d)
+        return hv_fail_errno(e, errno, dir, "cannot read");
+    for (struct dirent *de; (de = readdir(d));) {
+        size_t n = strlen(de->d_name);
+        struct hv_error why = {0};
+        if (n < 5 || strcmp(de->d_name + n - 4, ".xml") != 0 || de->d_name[0] == '.')
+            continue;
+        if (load_one(svc, dir, de->d_name, &why) < 0) {
+            log_error("%s/%s: not loaded: %s%s%s", dir, de->d_name, why.object, why.object[0] ? ": " : "",
+                      why.message);
+            event_add(svc, "config", NULL, "error", -1, NULL, NULL, "%s: not loaded: %s", de->d_name,
+                      why.message);
+        }
+    }
+    closedir(d);
+    return 0;
+}
+
+struct svc_vm *registry_find(struct service *svc, const char *name)
+{
+    struct guid id;
+    bool is_guid = guid_parse(name, &id) == 0;
+    for (struct svc_vm *vm = svc->vms; vm; vm = vm->next)
+        if (strcmp(vm->name, name) == 0 || (is_guid && guid_equal(&vm->id, &id)))
+            return vm;
+    return NULL;
+}
+
+struct svc_vm *registry_need(struct service *svc, struct varlink_call *call, const json_t *params)
+{
+    const char *name = json_string_value(json_object_get(params, "name"));
+    struct svc_vm *vm = name ? registry_find(svc, name) : NULL;
+    if (!vm) {
+        struct hv_error e = {0};
+        hv_fail(&e, HV_NOT_FOUND, name ? name : "", "no such VM");
+        varlink_reply_error(call, &e);
+    }
+    return vm;
+}
+
+/* Characters of a UTF-8 string, or -1 if it is not one or has control characters or a slash. */
+static int name_length(const char *name)
+{
+    int n = 0;
+    for (const unsigned char *p = (const unsigned char *)name; *p; p++) {
+        if (iscntrl(*p) || *p == '/')
+            return -1;
+        n += (*p & 0xc0) != 0x80;
+    }
+    return n;
+}
+
+static int check_name(struct service *svc, const char *name, struct hv_error *e)
+{
+    struct guid id;
+    int n = name_length(name);
+    if (n < 1 || n > VM_NAME_MAX)
+        return hv_fail(e, HV_USAGE, name, "a name has 1 to %d characters, none of them '/' or a control character",
+                       VM_NAME_MAX);
+    if (name[0] == '-' || name[0] == '@')
+        return hv_fail(e, HV_USAGE, name, "a name does not start with '%c'", name[0]);
+    if (guid_parse(name, &id) == 0)
+        return hv_fail(e, HV_USAGE, name, "a GUID is no name");
+    if (registry_find(svc, name))
+        return hv_fail(e, HV_CONFLICT, name, "it exists already");
+    return 0;
+}
+
+int registry_create(struct service *svc, const char *name, const struct settings *s, bool transient, uid_t owner,
+                    bool dry_run, struct svc_vm **ret, struct hv_error *e)
+{
+    int r = check_name(svc, name, e);
+    if (r == 0)
+        r = settings_check(s, name, e);
+    if (r < 0)
+        return r;
+    struct svc_vm *vm = vm_new(svc);
+    if (!vm || settings_copy(&vm->settings, s) < 0 || guid_new(&vm->id) < 0) {
+        vm_free(vm);
+        return hv_fail(e, HV_NO_RESOURCES, name, "out of memory");
+    }
+    hv_strlcpy(vm->name, name, sizeof(vm->name));
+    vm->transient = transient;
+    vm->owner = owner;
+    if (!dry_run && !transient && (r = registry_store(vm, e)) < 0) {
+        vm_free(vm);
+        return r;
+    }
+    if (dry_run)
+        vm->transient = true;
+    insert(svc, vm);
+    *ret = vm;
+    return 0;
+}
+
+int registry_store(struct svc_vm *vm, struct hv_error *e)
+{
+    hv_autofree char *xml = NULL;
+    size_t len = 0;
+    char path[HV_PATH_SIZE + 64];
+    if (vm->transient)
+        return 0;
+    int r = settings_xml_write(&vm->settings, &vm->id, vm->name, vm->doc, &xml, &len);
+    if (r < 0)
+        return hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory");
+    vm_path(vm, path, sizeof(path));
+    r = hv_replace_file(path, xml, len, 0600);
+    return r < 0 ? hv_fail_errno(e, -r, vm->name, "cannot store its settings in %s", path) : 0;
+}
+
+int registry_remove(struct svc_vm *vm, struct hv_error *e)
+{
+    char path[HV_PATH_SIZE + 64];
+    if (!vm->transient) {
+        vm_path(vm, path, sizeof(path));
+        if (unlink(path) < 0 && errno != ENOENT)
+            return hv_fail_errno(e, errno, vm->name, "cannot delete %s", path);
+    }
+    wait_check(vm, true);
+    unlink_vm(vm);
+    vm_free(vm);
+    return 0;
+}
+
+void registry_free(struct service *svc)
+{
+    while (svc->vms) {
+        struct svc_vm *vm = svc->vms;
+        svc->vms = vm->next;
+        vm_free(vm);
+    }
+}

@@ -1,0 +1,152 @@
+/*
+ * hvd, the management service: what its files share. Everything runs on one thread,
+ * the loop's; nothing here blocks but short file operations.
+ *
+ *   registry.c   VMs on disk and in memory      methods_*.c   org.hv.Manager
+ *   worker.c     one link per running VM        jobs.c        long operations
+ *   events.c     what happened, streams         wait.c        conditions
+ *   broker.c     opens paths for callers        host.c        memory, doctor
+ */
+#ifndef HV_SERVICE_SERVICE_H
+#define HV_SERVICE_SERVICE_H
+
+#include <jansson.h>
+#include <sys/types.h>
+
+#include "hv/base/guid.h"
+#include "hv/base/loop.h"
+#include "hv/base/paths.h"
+#include "hv/rpc/varlink.h"
+#include "hv/settings/settings.h"
+#include "hv/settings/xml/xml.h"
+
+#define SERVICE_MAGIC 0x48564431u
+#define SERVICE_API 1
+#define VM_NAME_MAX 100                 /* characters; operator-surface 2 */
+#define WORKER_API_MIN 1
+#define REPORT_INTERVAL_MS 2000
+
+struct service;
+struct job;
+struct worker_link;
+
+enum svc_state { SVC_OFF, SVC_STARTING, SVC_RUNNING, SVC_PAUSED, SVC_STOPPING, SVC_STATE_COUNT };
+
+struct svc_vm {
+    struct service *svc;
+    char name[4 * VM_NAME_MAX + 1];
+    struct guid id;
+    struct settings settings;           /* as stored: what the next start takes */
+    struct settings_doc *doc;
+    bool transient;                     /* `vm run`: no file, gone when it is off */
+    uid_t owner;
+    enum svc_state state;
+    char reason[256];                   /* why it is off, for people; "" = nothing to say */
+    char exit_word[32];                 /* power-off, crash, ...: reason word of the last run */
+    struct worker_link *link;           /* while a worker process lives */
+    json_t *runtime;                    /* last report; NULL while off */
+    uint64_t last_cpu_ns, last_report_ns;
+    double cpu_pct;
+    uint64_t off_since_ns;              /* transient VMs go a moment after their end */
+    struct svc_vm *next;
+};
+
+struct service {
+    uint32_t magic;
+    struct loop *loop;
+    struct varlink_server *server;
+    struct hv_paths paths;
+    char worker_path[512];              /* the hv-worker program */
+    struct svc_vm *vms;                 /* sorted by name */
+    struct job *jobs;
+    int64_t last_job, last_event;
+    struct event_log *events;
+    struct waiter *waiters;
+    struct stats_stream *streams;
+    struct stopping *stoppings;
+    struct loop_timer *housekeeping;
+    uint64_t idle_since_ns;
+    uint64_t idle_ns;                   /* end after so long without VMs and clients; 0: never */
+};
+
+/* ---- registry.c ---- */
+int registry_load(struct service *svc, struct hv_error *e);
+struct svc_vm *registry_find(struct service *svc, const char *name_or_guid);
+/* The same, or answers the call with not-found and near names, and returns NULL. */
+struct svc_vm *registry_need(struct service *svc, struct varlink_call *call, const json_t *params);
+/* Checks the name, adds and stores. */
+int registry_create(struct service *svc, const char *name, const struct settings *s, bool transient, uid_t owner,
+                    bool dry_run, struct svc_vm **ret, struct hv_error *e);
+int registry_store(struct svc_vm *vm, struct hv_error *e);
+/* Deletes the file and frees vm. */
+int registry_remove(struct svc_vm *vm, struct hv_error *e);
+void registry_free(struct service *svc);
+
+/* ---- vm.c ---- */
+const char *svc_state_word(const struct svc_vm *vm);
+json_t *svc_vm_json(struct svc_vm *vm);
+/* One place where a VM's state changes: events, waiters, transient clean-up. vm may be gone afterwards. */
+void svc_vm_set_state(struct svc_vm *vm, enum svc_state st);
+
+/* ---- worker.c ---- */
+/* Start the VM's worker and set it up; job (a reference is taken) ends when it runs or failed. */
+int worker_start(struct svc_vm *vm, int kernel_fd, int initrd_fd, bool paused, struct job *job, struct hv_error *e);
+/* One call to the worker whose answer ends the job; fn may be NULL: fails or finishes the job. */
+int worker_call(struct svc_vm *vm, const char *method, json_t *params, const int *fds, unsigned nfds,
+                varlink_reply_fn *fn, void *arg, struct hv_error *e);
+/* Kill it now. */
+void worker_kill(struct svc_vm *vm);
+/* Find the workers of an earlier hvd by their sockets and take them over (DESIGN 10). */
+void worker_adopt_all(struct service *svc);
+pid_t worker_pid(const struct svc_vm *vm);
+void worker_link_free(struct worker_link *l);
+
+/* ---- jobs.c ---- */
+struct job *job_new(struct service *svc, const char *verb, const char *object);   /* running; NULL: no memory */
+void job_done(struct job *job, const struct hv_error *e);                         /* e NULL: success */
+struct job *job_find(struct service *svc, int64_t id);
+int64_t job_id(const struct job *job);
+bool job_is_running(const struct job *job);
+json_t *job_json(const struct job *job);
+json_t *jobs_json(struct service *svc);
+/* Answer call now or when the job changes (WaitJob). */
+void job_wait(struct job *job, struct varlink_call *call);
+/* Called once when the job ends. */
+void job_on_end(struct job *job, void (*fn)(void *arg, struct job *job), void *arg);
+void jobs_free(struct service *svc);
+
+/* ---- events.c ---- */
+/* kind: state, memory, job, disk, net, host, config. vm, hint, data (steals) may be NULL. uid -1: the service. */
+void event_add(struct service *svc, const char *kind, const char *vm, const char *severity, int64_t uid, json_t *data,
+               const char *hint, const char *fmt, ...) HV_PRINTF(8, 9);
+void events_method(void *arg, struct varlink_call *call, const json_t *params);
+int events_new(struct service *svc);
+void events_free(struct service *svc);
+
+/* ---- wait.c ---- */
+void wait_method(void *arg, struct varlink_call *call, const json_t *params);
+/* A VM's state changed: look at its waiters. removed: it is about to go. */
+void wait_check(struct svc_vm *vm, bool removed);
+
+/* ---- stats.c ---- */
+void stats_method(void *arg, struct varlink_call *call, const json_t *params);
+
+/* ---- broker.c ---- */
+/* Open path read-only with the rights of the peer. A descriptor, or -errno with e filled. */
+int broker_open(const struct varlink_peer *peer, const char *path, const char *what, struct hv_error *e);
+
+/* ---- host.c ---- */
+struct host_memory { uint64_t total, available, reserve, charged, untouched; };
+void host_memory(struct service *svc, struct host_memory *ret);
+/* Is there room to start this VM? HV_NO_RESOURCES with the numbers if not. */
+int host_admit(struct svc_vm *vm, struct hv_error *e);
+json_t *host_json(struct service *svc);
+json_t *host_doctor(struct service *svc);
+
+/* ---- methods.c ---- */
+extern const struct varlink_method manager_methods[];
+/* A VM is off: end the stop jobs that wait for it. */
+void stop_check(struct svc_vm *vm);
+void stops_free(struct service *svc);
+
+#endif

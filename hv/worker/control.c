@@ -1,0 +1,244 @@
+/* The methods of org.hv.Worker: what hvd asks of the one VM in this process. */
+#include <errno.h>
+#include <inttypes.h>
+#include <unistd.h>
+
+#include "hv/base/log.h"
+#include "hv/worker/worker.h"
+
+static void refuse(struct varlink_call *call, enum hv_code code, const char *object, const char *message)
+{
+    struct hv_error e = {0};
+    hv_fail(&e, code, object, "%s", message);
+    varlink_reply_error(call, &e);
+}
+
+/* The VM, or NULL after an answer that says there is none yet. */
+static struct vm *need_vm(struct worker *w, struct varlink_call *call)
+{
+    if (!w->vm)
+        refuse(call, HV_CONFLICT, w->name, "it is not set up yet");
+    return w->vm;
+}
+
+static void answer(struct varlink_call *call, int r, const struct hv_error *e)
+{
+    if (r < 0)
+        varlink_reply_error(call, e);
+    else
+        varlink_reply(call, json_object(), false);
+}
+
+static bool flag(const json_t *params, const char *name)
+{
+    return json_is_true(json_object_get(params, name));
+}
+
+static const char *text(const json_t *params, const char *name)
+{
+    const char *s = json_string_value(json_object_get(params, name));
+    return s ? s : "";
+}
+
+static void do_hello(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct worker *w = arg;
+    char id[GUID_TEXT_SIZE];
+    if (json_integer_value(json_object_get(params, "version")) < 1) {
+        refuse(call, HV_UNSUPPORTED, w->name, "this worker speaks version 1");
+        return;
+    }
+    varlink_reply(call,
+                  json_pack("{s:i s:s s:s s:s s:I s:s}", "version", WORKER_API, "build", HV_VERSION, "vm",
+                            w->name, "id", guid_format(&w->id, id), "pid", (json_int_t)getpid(), "state",
+                            worker_state_word(w)),
+                  false);
+}
+
+/* The descriptor a parameter names, or -1 if the parameter is absent. */
+static int take_fd(struct varlink_call *call, const json_t *params, const char *name)
+{
+    const json_t *v = json_object_get(params, name);
+    return json_is_integer(v) ? varlink_call_take_fd(call, (int)json_integer_value(v)) : -1;
+}
+
+static void do_setup(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct worker *w = arg;
+    struct hv_error e = {0};
+    hv_autoclose int kernel = take_fd(call, params, "kernel");
+    hv_autoclose int initrd = take_fd(call, params, "initrd");
+    int r = 0;
+    if (w->vm)
+        r = hv_fail(&e, HV_CONFLICT, w->name, "it is set up already");
+    else if (guid_parse(text(params, "id"), &w->id) < 0)
+        r = hv_fail(&e, HV_USAGE, "id", "'%s' is no GUID", text(params, "id"));
+    else
+        r = settings_from_json(&w->settings, json_object_get(params, "settings"), &e);
+    if (r == 0) {
+        hv_strlcpy(w->name, text(params, "name"), sizeof(w->name));
+        struct vm_config cfg = {.name = w->name, .id = w->id, .settings = &w->settings,
+                                .kernel_fd = kernel, .initrd_fd = initrd, .loop = w->loop,
+                                .hooks = {.changed = worker_changed, .arg = w}};
+        r = vm_new(&cfg, &w->vm, &e);
+    }
+    if (r == 0) {
+        r = consoles_new(w, &w->consoles);
+        if (r < 0)
+            hv_fail_errno(&e, -r, w->name, "cannot serve its console");
+    }
+    answer(call, r, &e);
+}
+
+static void do_start(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct worker *w = arg;
+    struct hv_error e = {0};
+    struct vm *vm = need_vm(w, call);
+    if (vm)
+        answer(call, vm_start(vm, flag(params, "paused"), &e), &e);
+}
+
+static void do_pause(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct hv_error e = {0};
+    struct vm *vm = need_vm(arg, call);
+    if (vm)
+        answer(call, vm_pause(vm, &e), &e);
+}
+
+static void do_resume(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct hv_error e = {0};
+    struct vm *vm = need_vm(arg, call);
+    if (vm)
+        answer(call, vm_resume(vm, &e), &e);
+}
+
+static void do_reset(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct hv_error e = {0};
+    struct vm *vm = need_vm(arg, call);
+    if (vm)
+        answer(call, vm_reset(vm, &e), &e);
+}
+
+static void do_power_button(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct worker *w = arg;
+    struct vm *vm = need_vm(w, call);
+    if (!vm)
+        return;
+    if (vm_state(vm) != VM_RUNNING)
+        refuse(call, HV_CONFLICT, w->name, "it is not running");
+    else if (!vm_power_button(vm))
+        refuse(call, HV_UNSUPPORTED, w->name, "the guest has not enabled its ACPI power button");
+    else
+        answer(call, 0, NULL);
+}
+
+static void do_turn_off(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct worker *w = arg;
+    if (w->vm && vm_state(w->vm) != VM_OFF)
+        vm_turn_off(w->vm);
+    answer(call, 0, NULL);
+    if (!w->vm)
+        worker_changed(w);      /* never set up: nothing else would end the process */
+}
+
+static void do_console(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct worker *w = arg;
+    struct hv_error e = {0};
+    int fd = take_fd(call, params, "fd");
+    if (fd < 0) {
+        refuse(call, HV_USAGE, "fd", "no descriptor came with the call");
+        return;
+    }
+    if (!w->vm || vm_state(w->vm) == VM_OFF || vm_state(w->vm) == VM_BUILT) {
+        close(fd);
+        refuse(call, HV_CONFLICT, w->name, "it is not running");
+        return;
+    }
+    int r = consoles_add(w->consoles, fd, text(params, "who"), flag(params, "read_only"),
+                         flag(params, "take_over"), flag(params, "history"), &e);
+    answer(call, r, &e);
+}
+
+static void do_console_status(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct worker *w = arg;
+    varlink_reply(call,
+                  json_pack("{s:s? s:i}", "writer", w->consoles ? consoles_writer(w->consoles) : NULL,
+                            "readers", w->consoles ? (int)consoles_count(w->consoles) : 0),
+                  false);
+}
+
+static void do_watch(void *arg, struct varlink_call *call, const json_t *params)
+{
+    const json_t *ms = json_object_get(params, "interval_ms");
+    uint64_t interval = json_is_integer(ms) && json_integer_value(ms) > 0
+                            ? (uint64_t)MIN(json_integer_value(ms), 86400000) * NS_PER_MS : 0;
+    worker_watch(arg, call, interval);
+}
+
+static void do_state(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct worker *w = arg;
+    varlink_reply(call, json_pack("{s:s s:o}", "state", worker_state_word(w), "runtime", worker_runtime(w)),
+                  false);
+}
+
+/* Which settings that take effect at once differ between the two, as a list of names. */
+static json_t *live_changes(const struct settings *old, const struct settings *new)
+{
+    json_t *names = json_array();
+    for (unsigned i = 0; i < SETTING_COUNT; i++)
+        if (setting_table[i].live == SETTING_NOW && !setting_equal(old, new, &setting_table[i]))
+            json_array_append_new(names, json_string(setting_table[i].name));
+    return names;
+}
+
+static void do_apply(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct worker *w = arg;
+    struct hv_error e = {0};
+    struct vm *vm = need_vm(w, call);
+    if (!vm)
+        return;
+    struct settings fresh;
+    settings_init(&fresh);
+    int r = settings_copy(&fresh, vm_settings(vm));
+    if (r < 0)
+        hv_fail(&e, HV_NO_RESOURCES, w->name, "out of memory");
+    if (r == 0)
+        r = settings_from_json(&fresh, json_object_get(params, "settings"), &e);
+    json_t *applied = r == 0 ? live_changes(vm_settings(vm), &fresh) : NULL;
+    if (r == 0 && (r = vm_apply(vm, &fresh)) < 0)
+        hv_fail_errno(&e, -r, w->name, "cannot apply");
+    settings_fini(&fresh);
+    if (r < 0) {
+        json_decref(applied);
+        varlink_reply_error(call, &e);
+        return;
+    }
+    varlink_reply(call, json_pack("{s:o}", "applied", applied), false);
+}
+
+const struct varlink_method worker_methods[] = {
+    {"Hello", do_hello},
+    {"Setup", do_setup},
+    {"Start", do_start},
+    {"Pause", do_pause},
+    {"Resume", do_resume},
+    {"PowerButton", do_power_button},
+    {"Reset", do_reset},
+    {"TurnOff", do_turn_off},
+    {"Console", do_console},
+    {"ConsoleStatus", do_console_status},
+    {"Watch", do_watch},
+    {"State", do_state},
+    {"Apply", do_apply},
+    {0},
+};

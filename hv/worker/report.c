@@ -1,0 +1,158 @@
+/* Reports to hvd: a reply to each watcher when the state changes and at its interval. */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "hv/base/log.h"
+#include "hv/rpc/loop_uv.h"
+#include "hv/worker/worker.h"
+
+#define REPORT_BACKLOG_MAX ((size_t)256 << 10)   /* a reader slower than this misses samples, never changes */
+#define END_POLL_NS (20 * NS_PER_MS)
+#define END_LIMIT_NS (2 * NS_PER_SEC)            /* console clients get this long for the last bytes */
+
+const char *worker_state_word(struct worker *w)
+{
+    return w->vm ? vm_state_word(vm_state(w->vm)) : "off";
+}
+
+json_t *worker_runtime(struct worker *w)
+{
+    if (!w->vm)
+        return json_object();
+    return json_pack("{s:I s:I s:i s:s s:s s:{s:I s:I}}",
+                     "uptime_ms", (json_int_t)(vm_uptime_ns(w->vm) / NS_PER_MS),
+                     "cpu_ns", (json_int_t)vm_cpu_ns(w->vm),
+                     "resets", (int)vm_resets(w->vm),
+                     "engine", vm_engine_name(w->vm),
+                     "kernel", vm_kernel_name(w->vm),
+                     "memory", "assigned", (json_int_t)vm_memory_assigned(w->vm),
+                     "resident", (json_int_t)vm_memory_resident(w->vm));
+}
+
+static void add_column(void *arg, const struct stats_table *t, unsigned i, uint64_t value)
+{
+    char name[96];
+    snprintf(name, sizeof(name), "%s.%s", t->group, t->desc[i].name);
+    json_array_append_new(arg, json_string(name));
+}
+
+static void add_value(void *arg, const struct stats_table *t, unsigned i, uint64_t value)
+{
+    json_array_append_new(arg, json_integer((json_int_t)value));
+}
+
+static json_t *report(struct watcher *x)
+{
+    struct worker *w = x->w;
+    json_t *p = json_pack("{s:s s:o}", "state", worker_state_word(w), "runtime", worker_runtime(w));
+    if (!p)
+        return NULL;
+    if (w->vm && x->interval_ns) {
+        if (!x->sent_columns) {
+            json_t *columns = json_array();
+            stats_each(vm_stats(w->vm), add_column, columns);
+            json_object_set_new(p, "columns", columns);
+            x->sent_columns = true;
+        }
+        json_t *row = json_array();
+        stats_each(vm_stats(w->vm), add_value, row);
+        json_object_set_new(p, "row", row);
+    }
+    if (!w->vm || vm_state(w->vm) == VM_OFF) {
+        const char *why = "";
+        enum vm_off_reason reason = w->vm ? vm_off_reason(w->vm, &why) : VM_OFF_TURNED_OFF;
+        json_object_set_new(p, "exit",
+                            json_pack("{s:s s:s?}", "reason", vm_off_reason_word(reason), "message",
+                                      why[0] ? why : NULL));
+    }
+    return p;
+}
+
+static void watcher_free(struct watcher *x)
+{
+    struct watcher **at = &x->w->watchers;
+    while (*at && *at != x)
+        at = &(*at)->next;
+    if (*at)
+        *at = x->next;
+    loop_timer_free(x->w->loop, x->timer);
+    varlink_call_unref(x->call);
+    free(x);
+}
+
+static void watcher_closed(void *arg) { watcher_free(arg); }
+
+static void watcher_tick(void *arg)
+{
+    struct watcher *x = arg;
+    loop_timer_set(x->w->loop, x->timer, hv_now_ns() + x->interval_ns);
+    if (varlink_call_backlog(x->call) < REPORT_BACKLOG_MAX)
+        varlink_reply(x->call, report(x), true);
+}
+
+void worker_watch(struct worker *w, struct varlink_call *call, uint64_t interval_ns)
+{
+    struct watcher *x = hv_alloc(sizeof(*x));
+    if (!x || (interval_ns && loop_timer_new(w->loop, watcher_tick, x, &x->timer) < 0)) {
+        struct hv_error e = {0};
+        free(x);
+        hv_fail(&e, HV_NO_RESOURCES, w->name, "out of memory");
+        varlink_reply_error(call, &e);
+        return;
+    }
+    x->w = w;
+    x->interval_ns = interval_ns;
+    x->call = varlink_call_ref(call);
+    if (!varlink_call_more(call)) {
+        varlink_reply(call, report(x), false);
+        watcher_free(x);
+        return;
+    }
+    x->next = w->watchers;
+    w->watchers = x;
+    varlink_call_on_close(call, watcher_closed, x);
+    varlink_reply(call, report(x), true);
+    if (x->interval_ns)
+        loop_timer_set(w->loop, x->timer, hv_now_ns() + x->interval_ns);
+}
+
+struct end_wait { struct worker *w; uint64_t limit_ns; };
+
+/* The VM is off. Console clients get their last bytes, watchers the exit, then the process ends. */
+static void try_end(void *arg)
+{
+    struct end_wait *end = arg;
+    struct worker *w = end->w;
+    bool out = !w->consoles || consoles_drain(w->consoles);
+    for (struct watcher *x = w->watchers; x; x = x->next)
+        out = out && varlink_call_backlog(x->call) == 0;
+    if (out || hv_now_ns() >= end->limit_ns)
+        loop_uv_stop(w->loop);
+    else
+        loop_timer_set(w->loop, w->end_timer, hv_now_ns() + END_POLL_NS);
+}
+
+void worker_changed(void *arg)
+{
+    struct worker *w = arg;
+    static struct end_wait end;
+    bool off = !w->vm || vm_state(w->vm) == VM_OFF;
+    if (off && w->ending)
+        return;
+    if (off && w->vm) {
+        const char *why;
+        enum vm_off_reason reason = vm_off_reason(w->vm, &why);
+        log_info("off: %s%s%s", vm_off_reason_word(reason), why[0] ? ": " : "", why);
+    }
+    /* The last reply ends the stream; the call stays referenced so that its backlog can be seen to drain. */
+    for (struct watcher *x = w->watchers; x; x = x->next)
+        varlink_reply(x->call, report(x), !off);
+    if (!off)
+        return;
+    w->ending = true;
+    end = (struct end_wait){.w = w, .limit_ns = hv_now_ns() + END_LIMIT_NS};
+    if (loop_timer_new(w->loop, try_end, &end, &w->end_timer) < 0)
+        loop_uv_stop(w->loop);
+    else
+        loop_timer_set(w->loop, w->end_timer, hv_now_ns());
+}

@@ -1,0 +1,59 @@
+/* Shared by the files of hv-worker: one process, one VM. */
+#ifndef HV_WORKER_WORKER_H
+#define HV_WORKER_WORKER_H
+
+#include "hv/base/guid.h"
+#include "hv/base/loop.h"
+#include "hv/rpc/varlink.h"
+#include "hv/settings/settings.h"
+#include "hv/vm/vm.h"
+
+#define WORKER_MAGIC 0x574b5231u
+#define WORKER_API 1              /* version of org.hv.Worker */
+
+struct console_server;
+
+/* One stream of reports (org.hv.Worker.Watch). */
+struct watcher {
+    struct worker *w;
+    struct varlink_call *call;
+    struct loop_timer *timer;
+    uint64_t interval_ns;
+    bool sent_columns;
+    struct watcher *next;
+};
+
+struct worker {
+    uint32_t magic;
+    struct loop *loop;
+    struct varlink_server *server;
+    struct vm *vm;                /* NULL before Setup */
+    char name[128];
+    struct guid id;
+    struct settings settings;
+    struct console_server *consoles;
+    struct watcher *watchers;
+    bool ending;                  /* the VM is off: last reports are out, the process ends */
+    struct loop_timer *end_timer;
+};
+
+/* control.c: the methods of org.hv.Worker. */
+extern const struct varlink_method worker_methods[];
+/* report.c: streams. worker_changed is the VM's hook. */
+void worker_watch(struct worker *w, struct varlink_call *call, uint64_t interval_ns);
+void worker_changed(void *arg);
+json_t *worker_runtime(struct worker *w);
+const char *worker_state_word(struct worker *w);
+
+/* consoles.c: clients of COM1. */
+int consoles_new(struct worker *w, struct console_server **ret);
+void consoles_free(struct console_server *cs);
+/* Takes fd over. -EBUSY with e naming the writer if there is one and take_over is not set. */
+int consoles_add(struct console_server *cs, int fd, const char *who, bool read_only, bool take_over, bool history,
+                 struct hv_error *e);
+const char *consoles_writer(const struct console_server *cs);      /* NULL: nobody */
+unsigned consoles_count(const struct console_server *cs);
+/* The VM has ended: send what is left and close everybody. Returns true once all is out. */
+bool consoles_drain(struct console_server *cs);
+
+#endif

@@ -86,6 +86,10 @@ enum { VEC_DE = 0, VEC_DB = 1, VEC_NMI = 2, VEC_BP = 3, VEC_OF = 4, VEC_BR = 5, 
  * X_FAULT c->exc is filled and no architectural state of the instruction has changed
  * (strings: counts are exact). Callers pass it up at once.
  */
+/* access() has a macro of this name, with value 1: include its headers now, so that none comes later. */
+#include <fcntl.h>
+#include <unistd.h>
+#undef X_OK
 enum { X_OK = 0, X_FAULT = 1, X_LEAVE = 2 /* leave the loop now, RIP is right: c->leave says why */ };
 
 struct soft;
@@ -164,7 +168,7 @@ struct cpu {
     struct tlb_entry *tlb;   /* the table in force: tlb_table[mode & MODE_USER ? TLB_USER : TLB_SUPER] */
     struct seg seg[6];
     uint8_t cpl;
-    uint8_t shadow;          /* interrupts are held off for one instruction (STI, MOV SS) */
+    uint8_t shadow;          /* SHADOW_*: interrupts are held off for one instruction */
     bool halted;
     uint8_t leave;           /* enum leave_reason */
     /* cpu_attend() met an interrupt that IF=0 holds off: it clears ATT_IRQ and sets this, so that the loop is
@@ -227,6 +231,7 @@ enum {
     MODE_SMAP = 2048,       /* CPL < 3, CR4.SMAP, !AC: user pages are out of reach of data accesses */
 };
 
+enum { SHADOW_STI = 1, SHADOW_SS = 2 /* MOV SS, POP SS: debug traps too */ };
 enum leave_reason { LEAVE_NONE, LEAVE_KICK, LEAVE_HALT, LEAVE_SHUTDOWN, LEAVE_ERROR };
 
 /* Recompute mode, tlb and what hangs on them after CR0/CR4/EFER/CS/SS/CPL/TF/AC changed. seg.c */

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Make an initrd whose guest comes up with a shell on ttyS0, without being root.
+#
+#   mkinitrd.sh [-k cloud|generic] [-m MODULE]... [-f FILE:PATH]... [-r SCRIPT] OUT
+#
+#   -k   whose kernel's modules (cloud)
+#   -m   load this module too, after what it depends on; may be repeated
+#   -f   put FILE of the host at PATH in the guest
+#   -r   run SCRIPT in the guest once, before the shell (its output is on ttyS0)
+#
+# The guest: busybox init, a login shell with job control whose prompt is "demo:~# ",
+# poweroff and reboot at that prompt, power off on the ACPI power button.
+set -euo pipefail
+umask 022
+here=$(dirname "${BASH_SOURCE[0]}")
+. "$here/lib.sh"
+
+kernel=cloud script=
+modules=(evdev button)
+files=()
+while getopts k:m:f:r:h opt; do
+    case $opt in
+    k) kernel=$OPTARG ;;
+    m) modules+=("$OPTARG") ;;
+    f) files+=("$OPTARG") ;;
+    r) script=$OPTARG ;;
+    h) sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; exit 0 ;;
+    *) die "unknown option" "mkinitrd.sh -h" ;;
+    esac
+done
+shift $((OPTIND - 1))
+[ $# -eq 1 ] || die "one output file is needed" "mkinitrd.sh -h"
+out=$1
+command -v cpio >/dev/null || die "no cpio" "apt-get install cpio"
+"$here/fetch.sh" "$kernel" busybox
+
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+root=$tmp/root
+mkdir -p "$root"/{bin,dev,etc/acpi/PWRF,lib/modules,proc,root,run,sys,tmp}
+
+install -m 755 "$(readlink -f "$cache/busybox")" "$root/bin/busybox"
+for applet in $("$root/bin/busybox" --list); do
+    [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
+done
+ln -s bin "$root/sbin"
+ln -s bin/init "$root/init"
+
+# Modules and what they need, in the order of loading. A module's own ELF section says what that is.
+declare -A seen=()
+add_module() {
+    local name=${1//-/_} path dep deps
+    [ -z "${seen[$name]:-}" ] || return 0
+    seen[$name]=1
+    path=$(find -L "$cache/modules-$kernel/kernel" -name "$name.ko*" -o -name "${name//_/-}.ko*" | head -n 1)
+    if [ -z "$path" ]; then
+        grep -q "/\(${name}\|${name//_/-}\)\.ko$" "$cache/modules-$kernel/modules.builtin" && return 0
+        die "the $kernel kernel has no module $name"
+    fi
+    case $path in *.ko) ;; *) die "the module $name is compressed, which this recipe does not know" ;; esac
+    deps=$(tr '\0' '\n' <"$path" | sed -n 's/^depends=//p')
+    for dep in ${deps//,/ }; do
+        add_module "$dep"
+    done
+    install -m 644 "$path" "$root/lib/modules/$name.ko"
+    printf '%s\n' "$name" >>"$root/etc/modules"
+}
+for module in "${modules[@]}"; do
+    add_module "$module"
+done
+
+cat >"$root/etc/inittab" <<'EOF'
+::sysinit:/etc/rc
+ttyS0::respawn:-/bin/sh
+::ctrlaltdel:/bin/reboot
+EOF
+cat >"$root/etc/rc" <<'EOF'
+#!/bin/sh
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
+hostname demo
+while read -r module; do
+    insmod "/lib/modules/$module.ko"
+done </etc/modules
+# acpid reads the input devices that are there when it starts.
+acpid -l /dev/null -p /run/acpid.pid
+[ ! -x /etc/rc.local ] || /etc/rc.local >/dev/ttyS0 2>&1 </dev/null
+EOF
+cat >"$root/etc/profile" <<'EOF'
+export HOME=/root PATH=/bin TERM=${TERM:-vt100} PS1='\h:\w\$ '
+cd
+EOF
+cat >"$root/etc/acpi/PWRF/00000080" <<'EOF'
+#!/bin/sh
+exec poweroff
+EOF
+echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
+echo 'root:x:0:' >"$root/etc/group"
+chmod 755 "$root/etc/rc" "$root/etc/acpi/PWRF/00000080"
+[ -z "$script" ] || install -m 755 "$script" "$root/etc/rc.local"
+for pair in ${files[@]+"${files[@]}"}; do
+    mkdir -p "$root/$(dirname "${pair#*:}")"
+    cp -L --preserve=mode "${pair%%:*}" "$root/${pair#*:}"
+done
+
+# The same inputs give the same bytes: names sorted, owners root, times fixed, inodes numbered anew.
+find "$root" -exec touch -h -d @"${SOURCE_DATE_EPOCH:-0}" {} +
+(cd "$root" && find . -mindepth 1 | LC_ALL=C sort |
+    cpio -o -H newc -R 0:0 --reproducible --quiet) >"$tmp/initrd" || die "cpio failed"
+mkdir -p "$(dirname "$out")"
+mv "$tmp/initrd" "$out"

@@ -97,3 +97,77 @@ clean:
 compile_commands.json:
 	@{ echo '['; sep=; for f in $$(find hv hvctl hvtop vhdtool wmi-compat tests -name '*.c' | sort); do \
 	  printf '%s{"directory":"%s","file":"%s","arguments":["gcc","-std=gnu17","-D_GNU_SOURCE","-I.","-I$(BUILD)/gen","-c","%s"]}\n' "$$sep" "$(CURDIR)" "$$f" "$$f"; sep=,; done; echo ']'; } > $@
+
+# ---- Debian packages ----
+
+DEPS       := gcc make libc6-dev pkg-config git libuv1-dev libjansson-dev libxml2-dev libarchive-dev \
+              libedit-dev libseccomp-dev libcap-ng-dev cpio ca-certificates
+DEPS_CHECK := bats libcmocka-dev libzydis-dev libzycore-dev tmux mandoc zsh fish acpica-tools jq \
+              binutils expect initramfs-tools-core python3-minimal xz-utils util-linux
+DEPS_BENCH := qemu-system-x86 time
+DEPS_FUZZ  := clang libclang-rt-14-dev
+
+# Installs what is missing, says what, and does nothing when all is there.
+define install_packages
+	@missing=; for p in $(1); do \
+	  dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -q '^installed' || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then echo "$@: all there"; exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; elif command -v sudo >/dev/null; then sudo=sudo; else \
+	  echo "$@: missing:$$missing"; echo "  try: as root: apt-get install$$missing"; exit 1; fi; \
+	echo "$@: installing$$missing"; \
+	$$sudo apt-get -qq update && DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qq -y --no-install-recommends install $$missing >$(BUILD_LOG) 2>&1 || \
+	{ tail -n 20 $(BUILD_LOG); exit 1; }
+endef
+BUILD_LOG = /tmp/hv-deps-$$(id -u).log
+
+.PHONY: deps deps-check deps-bench deps-fuzz
+deps:
+	$(call install_packages,$(DEPS))
+deps-check: deps
+	$(call install_packages,$(DEPS_CHECK))
+deps-bench: deps
+	$(call install_packages,$(DEPS_BENCH))
+deps-fuzz: deps
+	$(call install_packages,$(DEPS_FUZZ))
+
+# ---- the tour ----
+
+.PHONY: demo demo-clean
+demo: deps
+	@$(MAKE) -j$$(nproc) all
+	@BUILD=$(BUILD) tests/demo.sh
+demo-clean:
+	@BUILD=$(BUILD) tests/demo.sh clean
+
+# ---- tests ----
+
+STAGES ?= rooms unit unit-asan decoder guest bats man
+# Long differential runs that a sanitizer slows down most; they run in `unit` as they are.
+export UNIT_SKIP_ASAN :=
+
+.PHONY: check check-slow bench
+check: deps deps-check
+	@$(MAKE) -j$$(nproc) all $(BUILD)/tests/tools/vmboot
+	@BUILD=$(BUILD) tests/check.sh $(STAGES)
+
+check-slow: check
+	@BUILD=$(BUILD) tests/check-slow.sh
+
+bench: deps deps-bench
+	@$(MAKE) -j$$(nproc) all $(BUILD)/tests/tools/vmboot
+	@BUILD=$(BUILD) tests/bench/run.sh
+
+# ---- installation ----
+
+LIBEXEC = $(DESTDIR)$(PREFIX)/libexec/hv
+.PHONY: install
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(LIBEXEC) $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 755 $(BUILD)/bin/hvctl $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(BUILD)/bin/hvd $(BUILD)/bin/hv-worker $(LIBEXEC)/
+	install -m 644 completions/hvctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hvctl
+	install -m 644 completions/_hvctl $(DESTDIR)$(PREFIX)/share/zsh/site-functions/
+	install -m 644 completions/hvctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/
+	for s in 1 5 7 8; do set -- man/*.$$s; [ -e "$$1" ] || continue; \
+	  install -d $(DESTDIR)$(PREFIX)/share/man/man$$s; install -m 644 "$$@" $(DESTDIR)$(PREFIX)/share/man/man$$s/; done

@@ -1,0 +1,351 @@
+/*
+ * One VM in this process, driven by a script of its options: for tests and benchmarks
+ * that want to see below the service.
+ *
+ *   vmboot --kernel K [--initrd I] [--cmdline C] [--memory 512M] [--cpus 1] [--quiet] [--stats] ACTION...
+ *
+ * Actions, in order:  --until TEXT    wait for the text on the console
+ *                     --send TEXT     type it, and Return
+ *                     --for DURATION  let it run that long
+ *                     --save          pause, save, load into a fresh VM, go on with that one
+ *                     --button        press the power button
+ *                     --reset         hard reset
+ *                     --off           wait until the VM is off
+ *                     --rebooted      wait until the guest has reset itself
+ * --timeout DURATION bounds each action (60s). Exit 0 when all is done, 1 with a sentence on stderr.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <unistd.h>
+
+#include "hv/base/log.h"
+#include "hv/base/units.h"
+#include "hv/platform/console.h"
+#include "hv/rpc/loop_uv.h"
+#include "hv/vm/vm.h"
+
+enum action_kind { ACT_UNTIL, ACT_SEND, ACT_FOR, ACT_SAVE, ACT_BUTTON, ACT_RESET, ACT_OFF, ACT_REBOOTED };
+struct action { enum action_kind kind; const char *text; uint64_t ns; };
+
+static struct {
+    struct loop *loop;
+    struct vm_config cfg;
+    struct settings settings;
+    struct vm *vm;
+    struct console_watch watch;
+    uint64_t pos;                      /* what was shown */
+    char seen[8192];                   /* tail of the console since the last action */
+    size_t seen_len;
+    struct action action[64];
+    unsigned count, at;
+    unsigned resets_before;
+    uint64_t timeout_ns, started_ns, action_ns;
+    struct loop_timer *timer;
+    bool quiet, stats, advancing;
+    char *typing;                      /* rest of a --send the guest's queue has not taken yet */
+    int status;
+} t;
+
+static void advance(void);
+
+static void finish(int status, const char *why)
+{
+    if (why)
+        fprintf(stderr, "vmboot: %s\n", why);
+    t.status = status;
+    loop_uv_stop(t.loop);
+}
+
+static void print_counter(void *arg, const struct stats_table *s, unsigned i, uint64_t v)
+{
+    if (v)
+        fprintf(stderr, "  %s.%s %llu\n", s->group, s->desc[i].name, (unsigned long long)v);
+}
+
+static void on_output(void *arg)
+{
+    char buf[4096];
+    size_t n;
+    while ((n = console_read(vm_console(t.vm), &t.pos, buf, sizeof(buf), NULL))) {
+        if (!t.quiet)
+            fwrite(buf, 1, n, stdout);
+        if (n > sizeof(t.seen) / 2)
+            n = sizeof(t.seen) / 2;
+        if (t.seen_len + n > sizeof(t.seen)) {
+            size_t keep = sizeof(t.seen) / 2;
+            memmove(t.seen, t.seen + t.seen_len - keep, keep);
+            t.seen_len = keep;
+        }
+        memcpy(t.seen + t.seen_len, buf, n);
+        t.seen_len += n;
+    }
+    fflush(stdout);
+    advance();
+}
+
+static void type_more(void)
+{
+    if (!t.typing)
+        return;
+    size_t len = strlen(t.typing), n = console_input(vm_console(t.vm), t.typing, len);
+    if (n == len) {
+        free(t.typing);
+        t.typing = NULL;
+        advance();
+    } else {
+        memmove(t.typing, t.typing + n, len - n + 1);
+    }
+}
+
+static void on_room(void *arg) { type_more(); }
+
+static void attach(void)
+{
+    t.watch = (struct console_watch){.output = on_output, .room = on_room};
+    t.pos = console_end(vm_console(t.vm));
+    console_watch(vm_console(t.vm), &t.watch);
+}
+
+/* Pause, save, load into a fresh VM, resume that. */
+static bool save_and_load(void)
+{
+    struct hv_error e = {0};
+    struct save_writer w;
+    struct load_reader r;
+    struct vm *fresh = NULL;
+    uint64_t t0 = hv_now_ns();
+    save_init(&w);
+    int err = vm_pause(t.vm, &e);
+    on_output(NULL);                   /* what it said before belongs to the old one */
+    if (err == 0)
+        err = vm_save(t.vm, &w, &e);
+    uint64_t t1 = hv_now_ns();
+    console_unwatch(vm_console(t.vm), &t.watch);
+    vm_free(t.vm);
+    t.vm = NULL;
+    if (err == 0)
+        err = load_init(&r, w.out.buf, w.out.len, &e);
+    if (err == 0)
+        err = vm_new(&t.cfg, &fresh, &e);
+    if (err == 0)
+        err = vm_load(fresh, &r, &e);
+    if (err == 0) {
+        t.vm = fresh;
+        attach();
+        err = vm_resume(t.vm, &e);
+    }
+    fprintf(stderr, "vmboot: saved %zu MiB in %llu ms, loaded in %llu ms\n", w.out.len >> 20,
+            (unsigned long long)((t1 - t0) / NS_PER_MS), (unsigned long long)((hv_now_ns() - t1) / NS_PER_MS));
+    save_fini(&w);
+    if (err < 0)
+        finish(1, e.message);
+    return err == 0;
+}
+
+/* Is the present action complete? Does what it takes to begin it when `first`. */
+static bool done(const struct action *a, bool first)
+{
+    switch (a->kind) {
+    case ACT_UNTIL: {
+        char *hit = memmem(t.seen, t.seen_len, a->text, strlen(a->text));
+        if (!hit)
+            return false;
+        size_t used = (size_t)(hit - t.seen) + strlen(a->text);
+        memmove(t.seen, t.seen + used, t.seen_len - used);
+        t.seen_len -= used;
+        return true;
+    }
+    case ACT_SEND:
+        if (first) {
+            t.typing = hv_asprintf("%s\n", a->text);
+            type_more();
+        }
+        return !t.typing;
+    case ACT_FOR:
+        return hv_now_ns() - t.action_ns >= a->ns;
+    case ACT_SAVE:
+        return save_and_load();
+    case ACT_BUTTON:
+        return vm_power_button(t.vm);
+    case ACT_RESET:
+        return vm_reset(t.vm, NULL) == 0;
+    case ACT_OFF:
+        return vm_state(t.vm) == VM_OFF;
+    case ACT_REBOOTED:
+        return vm_resets(t.vm) > t.resets_before;
+    }
+    return false;
+}
+
+static void arm(void)
+{
+    const struct action *a = &t.action[t.at];
+    loop_timer_set(t.loop, t.timer, t.action_ns + (a->kind == ACT_FOR ? a->ns : t.timeout_ns));
+}
+
+static void advance(void)
+{
+    if (t.advancing || t.status >= 0)
+        return;
+    t.advancing = true;
+    while (t.at < t.count && t.status < 0) {
+        bool first = t.action_ns == 0;
+        if (first)
+            t.action_ns = hv_now_ns();
+        if (!done(&t.action[t.at], first)) {
+            arm();
+            break;
+        }
+        if (t.action[t.at].kind == ACT_REBOOTED)
+            t.resets_before = vm_resets(t.vm);
+        t.at++;
+        t.action_ns = 0;
+    }
+    if (t.at == t.count && t.status < 0)
+        finish(0, NULL);
+    t.advancing = false;
+}
+
+static void on_timer(void *arg)
+{
+    const struct action *a = &t.action[t.at];
+    char why[300];
+    if (t.at < t.count && a->kind == ACT_FOR) {
+        advance();
+        return;
+    }
+    snprintf(why, sizeof(why), "timed out at action %u%s%s", t.at + 1, a->text ? ": " : "", a->text ? a->text : "");
+    finish(1, why);
+}
+
+static void on_changed(void *arg)
+{
+    const char *text = "";
+    char why[400];
+    if (!t.vm || t.advancing)
+        return;
+    if (vm_state(t.vm) == VM_OFF) {
+        on_output(NULL);
+        enum vm_off_reason r = vm_off_reason(t.vm, &text);
+        if (t.status < 0 && !(t.at < t.count && t.action[t.at].kind == ACT_OFF)) {
+            snprintf(why, sizeof(why), "the VM went off: %s %s", vm_off_reason_word(r), text);
+            finish(r == VM_OFF_EXIT_CODE ? (int)vm_exit_code(t.vm) : 1, why);
+            return;
+        }
+    }
+    advance();
+}
+
+static void add(enum action_kind kind, const char *text, uint64_t ns)
+{
+    hv_assert(t.count < ARRAY_SIZE(t.action));
+    t.action[t.count++] = (struct action){kind, text, ns};
+}
+
+static int open_file(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        fprintf(stderr, "vmboot: %s: %s\n", path, strerror(errno));
+        exit(2);
+    }
+    return fd;
+}
+
+static void set_text(const char *key, const char *text)
+{
+    struct hv_error e = {0};
+    if (setting_set_text(&t.settings, setting_find(key), text, &e) < 0) {
+        fprintf(stderr, "vmboot: %s: %s\n", e.object, e.message);
+        exit(2);
+    }
+}
+
+static uint64_t duration(const char *text)
+{
+    struct hv_error e = {0};
+    uint64_t ns;
+    if (parse_duration(text, "duration", &ns, &e) < 0) {
+        fprintf(stderr, "vmboot: %s: %s\n", e.object, e.message);
+        exit(2);
+    }
+    return ns;
+}
+
+int main(int argc, char **argv)
+{
+    enum { KERNEL = 1, INITRD, CMDLINE, MEMORY, CPUS, QUIET, STATS, TIMEOUT, UNTIL, SEND, FOR, SAVE, BUTTON, RESET, OFF, REBOOTED, SET };
+    static const struct option o[] = {
+        {"kernel", 1, 0, KERNEL}, {"initrd", 1, 0, INITRD}, {"cmdline", 1, 0, CMDLINE}, {"memory", 1, 0, MEMORY},
+        {"cpus", 1, 0, CPUS}, {"quiet", 0, 0, QUIET}, {"stats", 0, 0, STATS}, {"timeout", 1, 0, TIMEOUT},
+        {"until", 1, 0, UNTIL}, {"send", 1, 0, SEND}, {"for", 1, 0, FOR}, {"save", 0, 0, SAVE}, {"button", 0, 0, BUTTON},
+        {"reset", 0, 0, RESET}, {"off", 0, 0, OFF}, {"rebooted", 0, 0, REBOOTED}, {"set", 1, 0, SET}, {0}};
+    int c, kernel = -1, initrd = -1;
+    log_init("vmboot");
+    settings_init(&t.settings);
+    set_text("memory.startup", "512M");
+    t.timeout_ns = 60 * NS_PER_SEC;
+    t.status = -1;
+    while ((c = getopt_long(argc, argv, "", o, NULL)) != -1) {
+        switch (c) {
+        case KERNEL: kernel = open_file(optarg); set_text("boot.kernel", "/given"); break;
+        case INITRD: initrd = open_file(optarg); set_text("boot.initrd", "/given"); break;
+        case CMDLINE: set_text("boot.cmdline", optarg); break;
+        case MEMORY: set_text("memory.startup", optarg); break;
+        case CPUS: set_text("processor.cpus", optarg); break;
+        case SET: {
+            char *eq = strchr(optarg, '=');
+            if (!eq)
+                return 2;
+            *eq = 0;
+            set_text(optarg, eq + 1);
+            break;
+        }
+        case QUIET: t.quiet = true; break;
+        case STATS: t.stats = true; break;
+        case TIMEOUT: t.timeout_ns = duration(optarg); break;
+        case UNTIL: add(ACT_UNTIL, optarg, 0); break;
+        case SEND: add(ACT_SEND, optarg, 0); break;
+        case FOR: add(ACT_FOR, NULL, duration(optarg)); break;
+        case SAVE: add(ACT_SAVE, NULL, 0); break;
+        case BUTTON: add(ACT_BUTTON, NULL, 0); break;
+        case RESET: add(ACT_RESET, NULL, 0); break;
+        case OFF: add(ACT_OFF, NULL, 0); break;
+        case REBOOTED: add(ACT_REBOOTED, NULL, 0); break;
+        default: return 2;
+        }
+    }
+    struct hv_error e = {0};
+    if (kernel < 0 || loop_uv_new(&t.loop) < 0 || loop_timer_new(t.loop, on_timer, NULL, &t.timer) < 0)
+        return 2;
+    t.cfg = (struct vm_config){.name = "vmboot", .settings = &t.settings, .kernel_fd = kernel, .initrd_fd = initrd,
+                               .loop = t.loop, .hooks = {.changed = on_changed}};
+    guid_new(&t.cfg.id);
+    t.started_ns = hv_now_ns();
+    if (vm_new(&t.cfg, &t.vm, &e) < 0) {
+        fprintf(stderr, "vmboot: %s: %s\n", e.object, e.message);
+        return 1;
+    }
+    attach();
+    t.advancing = true;                /* not before the start has returned */
+    if (vm_start(t.vm, false, &e) < 0) {
+        fprintf(stderr, "vmboot: %s: %s\n", e.object, e.message);
+        return 1;
+    }
+    t.advancing = false;
+    advance();
+    if (t.status < 0)
+        loop_uv_run(t.loop);
+    double s = (double)(hv_now_ns() - t.started_ns) / 1e9;
+    if (t.vm && t.stats) {
+        fprintf(stderr, "vmboot: %.3f s wall, %.3f s vCPU, %llu MiB resident\n", s, (double)vm_cpu_ns(t.vm) / 1e9,
+                (unsigned long long)(vm_memory_resident(t.vm) >> 20));
+        stats_each(vm_stats(t.vm), print_counter, NULL);
+    }
+    vm_free(t.vm);
+    loop_timer_free(t.loop, t.timer);
+    loop_uv_free(t.loop);
+    settings_fini(&t.settings);
+    return t.status;
+}

@@ -121,7 +121,11 @@ static void create(void *arg, struct varlink_call *call, const json_t *params)
     struct svc_vm *vm = NULL;
     bool dry = flag(params, "dry_run");
     settings_init(&s);
-    int r = settings_from_json(&s, json_object_get(params, "settings"), &e);
+    const json_t *given = json_object_get(params, "settings");
+    int r = settings_from_json(&s, given, &e);
+    /* Hyper-V's default minimum, and never above what the guest boots with. */
+    if (r == 0 && !json_object_get(json_object_get(given, "memory"), "min"))
+        s.memory.min = MIN(s.memory.min, s.memory.startup);
     if (r == 0)
         r = check_paths(call, &s, &e);
     if (r == 0)
@@ -224,7 +228,8 @@ static void set(void *arg, struct varlink_call *call, const json_t *params)
             fresh = vm->settings;
             vm->settings = old;
         } else {
-            event_add(vm->svc, "config", vm->name, "info", caller(call), json_incref(changes), NULL,
+            event_add(vm->svc, "config", vm->name, "info", caller(call),
+                      json_pack("{s:O}", "changes", changes), NULL,
                       "%zu settings changed", json_array_size(changes));
         }
     }

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Measurements beside QEMU's TCG in one run: the same kernel, initrd and command line, runs
+# in turn (A B A B ...), medians and their ratio. Never a test: nothing here passes or fails.
+#
+#   run.sh [ROUNDS]     BUILD names the build folder
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. tests/guest/lib.sh
+build=${BUILD:-build}
+rounds=${1:-5}
+work=$build/bench
+vmboot=$build/tests/tools/vmboot
+mkdir -p "$work"
+tests/guest/fetch.sh cloud busybox
+printf '#!/bin/sh\necho READY\npoweroff -f\n' >"$work/off.sh"
+tests/guest/mkinitrd.sh -k cloud -r "$work/off.sh" "$work/initrd-off"
+tests/guest/mkinitrd.sh -k cloud "$work/initrd"
+kernel=$cache/vmlinuz-cloud
+append='console=ttyS0 quiet'
+
+seconds() { # seconds COMMAND...: wall seconds of a run
+    local t0=$EPOCHREALTIME
+    "$@" >"$work/out" 2>&1 </dev/null || { cat "$work/out" >&2; return 1; }
+    LC_ALL=C awk -v a="$t0" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.3f\n", b - a }'
+}
+stat3() { sort -n "$1" | LC_ALL=C awk '{ v[NR] = $1 } END { printf "%.2f %.2f %.2f", v[1], (v[int((NR+1)/2)] + v[int(NR/2)+1]) / 2, v[NR] }'; }
+ratio() { LC_ALL=C awk -v a="$(stat3 "$1" | cut -d' ' -f2)" -v b="$(stat3 "$2" | cut -d' ' -f2)" 'BEGIN { printf "%.2f", a / b }'; }
+
+ours() { "$vmboot" --quiet --timeout 300s --kernel "$kernel" --initrd "$work/initrd-off" --cmdline "$append" --off; }
+tcg() {
+    timeout 300 qemu-system-x86_64 -accel tcg -m 512 -nographic -no-reboot -nodefaults -serial stdio \
+        -kernel "$kernel" -initrd "$work/initrd-off" -append "$append"
+}
+
+echo "host: $(nproc) CPUs, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)"
+echo "kernel: $(basename "$(readlink -f "$kernel")"), 512M, 1 vCPU; $rounds rounds"
+: >"$work/ours" >"$work/tcg"
+have_qemu=
+if command -v qemu-system-x86_64 >/dev/null; then have_qemu=1; fi
+for ((i = 0; i < rounds; i++)); do
+    seconds ours >>"$work/ours"
+    [ -z "$have_qemu" ] || seconds tcg >>"$work/tcg"
+done
+echo
+echo "process start to powered off by init      min   median  max  (s)"
+printf 'hv soft                                   %s\n' "$(stat3 "$work/ours")"
+if [ -n "$have_qemu" ]; then
+    printf 'qemu tcg                                  %s\n' "$(stat3 "$work/tcg")"
+    printf 'ratio of medians, hv / tcg                %s\n' "$(ratio "$work/ours" "$work/tcg")"
+fi
+
+# CPU time of an idle guest at its prompt.
+"$vmboot" --timeout 300s --kernel "$kernel" --initrd "$work/initrd" --cmdline "$append" \
+    --until 'demo:~# ' --for 3s --send 'echo idle-begins' --until 'idle-begins' --for 30s >"$work/idle.out" 2>&1 &
+pid=$!
+ticks() { awk '{ print $14 + $15 }' "/proc/$1/stat"; }
+for ((i = 0; i < 3000; i++)); do
+    [ "$(grep -c 'idle-begins' "$work/idle.out" || true)" -lt 2 ] || break
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.1
+done
+sleep 2
+a=$(ticks $pid)
+sleep 20
+b=$(ticks $pid)
+wait $pid || true
+LC_ALL=C awk -v a="$a" -v b="$b" -v hz="$(getconf CLK_TCK)" \
+    'BEGIN { printf "\nidle guest at its prompt: %.2f %% of a core (20 s)\n", 100 * (b - a) / hz / 20 }'

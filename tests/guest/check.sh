@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Stock kernels below the service: boots, power-off, reboot, reset, save and load in the
+# middle of a boot. One line "ok N - what" a test (TAP).
+#
+#   check.sh [-k NAME]    BUILD names the build folder; -k: only tests whose name has NAME
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+. tests/guest/lib.sh
+build=${BUILD:-build}
+vmboot=$build/tests/tools/vmboot
+work=$build/guest
+only=
+[ "${1:-}" = -k ] && only=$2
+mkdir -p "$work"
+tests/guest/fetch.sh cloud generic busybox || exit 1
+tests/guest/mkinitrd.sh -k cloud "$work/initrd" || exit 1
+n=0 bad=0
+
+# check NAME COMMAND...: one test.
+check() {
+    local name=$1 log began=$SECONDS
+    shift
+    case $name in *"$only"*) ;; *) return ;; esac
+    n=$((n + 1))
+    log=$work/$n.log
+    if "$@" >"$log" 2>&1; then
+        echo "ok $n - $name ($((SECONDS - began)) s)"
+    else
+        bad=$((bad + 1))
+        echo "not ok $n - $name"
+        tail -n 15 "$log" | sed 's/^/# /'
+    fi
+}
+
+boot() { "$vmboot" --timeout 120s --initrd "$work/initrd" --cmdline "console=ttyS0 ${quiet-quiet}" "$@"; }
+prompt='demo:~# '
+cloud=$cache/vmlinuz-cloud
+generic=$cache/vmlinuz-generic
+
+# The decompressed kernel as an ELF file: its Xen note makes it a PVH guest.
+vmlinux() {
+    [ -s "$work/vmlinux" ] && [ "$work/vmlinux" -nt "$cloud" ] || tests/guest/vmlinux.sh "$cloud" "$work/vmlinux"
+}
+
+check "bzImage, 512M: to the shell, poweroff" \
+    boot --kernel "$cloud" --until "$prompt" --send 'poweroff' --off
+check "bzImage, 6G: all of it is there" \
+    boot --kernel "$cloud" --memory 6G --until "$prompt" \
+    --send 'free -m | awk "/Mem:/ {print \"mem\", (\$2 > 5800 && \$2 < 6144) ? \"good\" : \$2}"' --until 'mem good' --send 'poweroff' --off
+vmlinux
+check "PVH ELF, 512M: to the shell, poweroff" \
+    boot --kernel "$work/vmlinux" --until "$prompt" --send 'poweroff' --off
+check "PVH ELF, 6G" \
+    boot --kernel "$work/vmlinux" --memory 6G --until "$prompt" --send 'poweroff' --off
+check "128M is enough for the cloud kernel" \
+    boot --kernel "$cloud" --memory 128M --until "$prompt" --send 'poweroff' --off
+check "reboot restarts the guest" \
+    boot --kernel "$cloud" --until "$prompt" --send 'reboot' --rebooted --until "$prompt" --send 'poweroff' --off
+check "triple fault restarts the guest as Hyper-V does" \
+    boot --kernel "$cloud" --cmdline 'console=ttyS0 quiet reboot=t' --until "$prompt" --send 'reboot -f' --rebooted --until "$prompt"
+check "the ACPI power button powers off" \
+    boot --kernel "$cloud" --until "$prompt" --for 1s --button --off
+check "hard reset" \
+    boot --kernel "$cloud" --until "$prompt" --reset --until "$prompt"
+check "save and load in the middle of a boot, five times" \
+    env quiet= "$vmboot" --timeout 120s --initrd "$work/initrd" --cmdline 'console=ttyS0' --kernel "$cloud" \
+    --until 'BIOS-e820' --save --until 'Memory:' --save --until 'NET: Registered' --save \
+    --until 'Freeing unused kernel' --save --until "$prompt" --save --send 'echo al''ive' --until 'alive' --send poweroff --off
+check "time goes on: sleep 2 takes two seconds" \
+    boot --kernel "$cloud" --until "$prompt" \
+    --send 'a=$(cut -d. -f1 /proc/uptime); sleep 2; b=$(cut -d. -f1 /proc/uptime); echo slept $((b-a>=2 && b-a<=4))' --until 'slept 1'
+check "sha256sum in the guest equals the host's" \
+    boot --kernel "$cloud" --until "$prompt" --send 'seq 1 200000 | sha256sum' --until "$(seq 1 200000 | sha256sum | cut -c1-64)"
+check "the generic kernel boots to the shell" \
+    boot --kernel "$generic" --until "$prompt" --send 'poweroff' --off
+echo "1..$n"
+[ "$bad" = 0 ] && [ "$n" -gt 0 ]

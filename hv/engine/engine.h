@@ -86,6 +86,7 @@ struct engine_ops {
     void (*destroy)(struct engine *g);
     unsigned (*caps)(const struct engine *g);
     uint64_t (*tsc_hz)(const struct engine *g);
+    uint64_t (*apic_hz)(const struct engine *g);   /* what the local APIC timer counts, before its divider */
     /* Map len bytes of host memory at hva as RAM at gpa. [quiesced] or a range not yet mapped. */
     int (*map)(struct engine *g, gpa_t gpa, uint64_t len, void *hva, bool readonly);
     int (*unmap)(struct engine *g, gpa_t gpa, uint64_t len);       /* [quiesced] */

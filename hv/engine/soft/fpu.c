@@ -154,6 +154,10 @@ static bool has_denormal(__m128i v, enum fp_lanes lanes)
  * SDM 1, 11.5.2 and 11.5.3: an unmasked invalid, denormal or divide exception keeps the operation from
  * being done, so nothing that its result would raise is reported; an unmasked underflow is
  * raised by tiny results even if they are exact.
+ *
+ * TODO(unbounded exponent): PE beside an unmasked overflow or underflow should say whether the result would
+ * be inexact with any exponent allowed; here it is what the masked response says. DPPS and DPPD are several
+ * operations in one: flags of the steps before the trapping one are missing, and exact tiny products.
  */
 int fp_trap(struct cpu *c, uint32_t raised, __m128i result, enum fp_lanes lanes)
 {

@@ -216,9 +216,6 @@ int op_MASKMOVQ(struct cpu *c, const struct x86_insn *in)
         return r;
     }
     uint64_t src = mmx_get(c, in->opnd[0].reg), mask = mmx_get(c, in->opnd[1].reg);
-    r = store_masked(c, in, (const uint8_t *)&src, (const uint8_t *)&mask, 8);
-    if (!r) {
-        mmx_enter(c);
-    }
-    return r;
+    mmx_enter(c);
+    return store_masked(c, in, (const uint8_t *)&src, (const uint8_t *)&mask, 8);
 }

@@ -25,7 +25,7 @@ struct fx_image {
 } __attribute__((aligned(16)));
 _Static_assert(sizeof(struct fx_image) == 512 && offsetof(struct fx_image, st) == 32, "SDM 1, table 10-2");
 
-/* Run a stub on the image; flags (SF ZF AF PF CF, as in RFLAGS) in and out. */
+/* Run a stub on the image; arithmetic flags in and out: AL bit 0 is OF, AH the others as SAHF takes them. */
 uint32_t x87_run(struct fx_image *img, void *mem, const void *stub, uint32_t flags)
     __attribute__((visibility("hidden")));
 __asm__(".text\n"
@@ -34,14 +34,15 @@ __asm__(".text\n"
         ".hidden x87_run\n"
         ".type x87_run, @function\n"
         "x87_run:\n"
-        "    movb %cl, %ah\n"
+        "    movl %ecx, %eax\n"
         "    fxrstor64 (%rdi)\n"
+        "    addb $0x7f, %al\n"
         "    sahf\n"
         "    call *%rdx\n"
         "    lahf\n"
+        "    seto %al\n"
         "    fxsave64 (%rdi)\n"
         "    fninit\n"
-        "    movzbl %ah, %eax\n"
         "    ret\n"
         ".size x87_run, . - x87_run\n");
 
@@ -122,6 +123,9 @@ int x87_exec(struct cpu *c, const struct x86_insn *in)
     unsigned size = memory ? mem_size(in) : 0;
 
     int r = fpu_check_x87(c);
+    if (HV_UNLIKELY(!r && in->op == X86_OP_FNOP && opcode == 3)) {
+        return X_OK;                        /* FNENI, FNDISI, FNSETPM: nothing, without waiting */
+    }
     if (HV_UNLIKELY(r || (r = x87_check_pending(c)))) {
         return r;
     }
@@ -146,9 +150,13 @@ int x87_exec(struct cpu *c, const struct x86_insn *in)
     img.mxcsr_mask = 0;
     x87_slots_out(f, img.st[0]);
 
-    bool flags = in->op == X86_OP_FCMOVCC || sets_flags(in->op);
+    uint32_t flags = 0;
+    if (in->op == X86_OP_FCMOVCC || sets_flags(in->op)) {
+        uint64_t v = cpu_rflags(c);
+        flags = (uint32_t)((v & 0xd5) << 8 | (v >> 11 & 1));
+    }
     const void *stub = memory ? x87_mem_stubs[opcode << 3 | reg] : x87_reg_stubs[opcode << 6 | (in->modrm & 63)];
-    uint32_t out = x87_run(&img, &mem, stub, flags ? (uint32_t)cpu_rflags(c) & 0xd5 : 2);
+    flags = x87_run(&img, &mem, stub, flags);
 
     uint32_t unmasked = img.sw & ~img.cw & X87_FLAGS;
     if (store && !(unmasked & ~X87_PE)) {
@@ -157,8 +165,8 @@ int x87_exec(struct cpu *c, const struct x86_insn *in)
             return r;
         }
     }
-    if (sets_flags(in->op) && !(unmasked & (X87_IE | X87_DE))) {
-        cpu_set_rflags(c, out & (FL_ZF | FL_PF | FL_CF), FL_ARITH);
+    if (sets_flags(in->op)) {
+        cpu_set_rflags(c, (flags >> 8 & 0xd5) | (flags & 1 ? FL_OF : 0), FL_ARITH);
     }
     f->sw = img.sw;
     f->tag = img.tag;

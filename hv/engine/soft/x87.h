@@ -5,8 +5,6 @@
 #include "hv/engine/soft/cpu.h"
 
 #define X87_FLAGS 0x3fu            /* IE DE ZE OE UE PE, in SW as flags and in CW as masks */
-#define X87_IE 0x01u
-#define X87_DE 0x02u
 #define X87_PE 0x20u
 #define X87_ES 0x80u               /* an unmasked exception is pending */
 #define X87_BUSY 0x8000u           /* copy of ES */

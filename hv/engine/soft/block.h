@@ -1,0 +1,76 @@
+/*
+ * Decoded blocks: straight runs of instructions, found by the physical address of their
+ * first byte and the mode they were decoded for, dropped when those bytes change.
+ *
+ *   lookup    RIP -> block through jump[] (direct mapped), else TLB, hash, decoder
+ *   links     a jump remembers the block it last reached. It may be entered directly if it was
+ *             validated for that RIP in the present TLB generation: vrip and gen say so.
+ *   dropping  gen = 0, which no lookup and no link accepts; the memory stays until the arena
+ *             is full and everything goes at once. So nothing ever points into freed memory.
+ *
+ * One cache per vCPU, touched by its thread only.
+ */
+#ifndef HV_ENGINE_SOFT_BLOCK_H
+#define HV_ENGINE_SOFT_BLOCK_H
+
+#include "hv/engine/soft/op.h"
+
+struct block {
+    uint64_t vrip;                 /* RIP it was last validated for */
+    uint64_t gen;                  /* c->map_gen then; 0: dropped */
+    uint32_t mode;                 /* MODE_*, BLOCK_ONE */
+    uint16_t len;                  /* bytes of code */
+    uint16_t first;                /* enum x86_op of the first instruction */
+    gpa_t gpa;
+    gpa_t gpa2;                    /* the second page, if it crosses into one; else BLOCK_NO_PAGE */
+    struct block *hash_next;
+    struct block *page_next[2];    /* among the blocks of the page of gpa, and of gpa2 */
+    struct op op[];
+};
+_Static_assert(sizeof(struct block) == 64, "ops start on a cache line");
+
+/* In the mode of a block: one instruction, then back to the loop (shadow, TF, breakpoints). */
+#define BLOCK_ONE 0x80000000u
+#define BLOCK_NO_PAGE (~(gpa_t)0)
+
+#define BLOCK_MAX_INSNS 32         /* fits op.n, and bounds what a jump into the middle decodes again */
+#define BLOCK_JUMP_BITS 12
+#define BLOCK_HASH_BITS 15
+#define BLOCK_PAGE_BITS 12
+#define BLOCK_ARENA_SIZE ((size_t)48 << 20)   /* a kernel boot needs about 25 MiB; pages not used cost nothing */
+
+/* Code of one physical page: a bit for each 64 bytes with code in them. */
+struct code_page {
+    gpa_t gpa;
+    uint64_t granules;
+    struct block *first;
+    struct code_page *next;
+};
+
+struct block_cache {
+    struct block *jump[1u << BLOCK_JUMP_BITS];
+    struct block *hash[1u << BLOCK_HASH_BITS];
+    struct code_page *page[1u << BLOCK_PAGE_BITS];
+    struct block none;             /* never valid: what unresolved links and empty slots point to */
+    struct op *patch;              /* the jump that is being resolved: its link is set by the next lookup */
+    int32_t budget_start;          /* c->budget when instructions were last counted */
+    uint64_t cs_base;              /* what CS was in blocks outside flat modes (their RIP is no linear address) */
+    uint32_t cs_limit;
+    struct x86_insn insn[BLOCK_MAX_INSNS];       /* scratch of the builder */
+    uint8_t *arena;
+    size_t used;
+    uint64_t built, dropped, flushed;            /* counters */
+};
+
+static inline unsigned block_jump_slot(uint64_t rip)
+{
+    return (unsigned)(rip ^ rip >> 12) & ((1u << BLOCK_JUMP_BITS) - 1);
+}
+
+/*
+ * The block at c->rip for c->mode | extra (0 or BLOCK_ONE), made if need be. NULL: fetching or
+ * decoding its first instruction faults, c->exc is filled.
+ */
+struct block *block_lookup(struct cpu *c, uint32_t extra);
+
+#endif

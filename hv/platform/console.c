@@ -277,12 +277,12 @@ int console_load(struct console *c, struct load_section *s)
     pthread_mutex_lock(&c->lock);
     c->q_head = c->q_tail = 0;
     for (uint32_t i = 0; i < n; i++) {
-        uint16_t v = load_u16(s);
-        if (v > CONSOLE_BREAK) {
+        c->queue[i] = load_u16(s);
+        if (c->queue[i] > CONSOLE_BREAK) {
             r = -EINVAL;
         }
-        c->queue[c->q_tail++] = v & 0x1FF;
     }
+    c->q_tail = r == 0 ? n : 0;
     pthread_mutex_unlock(&c->lock);
     return r;
 }

@@ -77,12 +77,22 @@ static void arm(struct pm *pm)
     }
 }
 
-static void pm_rearm(void *arg)
+static void pm_clock(void *dev)
+{
+    struct pm *pm = dev;
+    pthread_mutex_lock(&pm->lock);
+    arm(pm);   /* what is overdue comes through the timer, not out of a load */
+    pthread_mutex_unlock(&pm->lock);
+}
+
+static void pm_timer(void *arg)
 {
     struct pm *pm = arg;
     pthread_mutex_lock(&pm->lock);
-    catch_up(pm);
-    arm(pm);
+    if (machine_deadline(pm->m, 0) != UINT64_MAX) {   /* not paused */
+        catch_up(pm);
+        arm(pm);
+    }
     pthread_mutex_unlock(&pm->lock);
 }
 
@@ -215,7 +225,7 @@ int pm_new(struct machine *m, uint16_t base, struct pm **ret)
     pm->m = m;
     pm->loop = machine_loop(m);
     pm->base = base;
-    int r = loop_timer_new(pm->loop, pm_rearm, pm, &pm->timer);
+    int r = loop_timer_new(pm->loop, pm_timer, pm, &pm->timer);
     if (r < 0) {
         free(pm);
         return r;
@@ -224,7 +234,7 @@ int pm_new(struct machine *m, uint16_t base, struct pm **ret)
     pthread_mutex_init(&pm->lock, NULL);
     machine_add_ports(m, base, PM_LEN, &ports, pm);
     machine_add_device(m, &device, 0, pm);
-    machine_on_clock(m, pm_rearm, pm);
+    machine_on_clock(m, pm_clock, pm);
     *ret = pm;
     return 0;
 }

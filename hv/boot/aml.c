@@ -64,7 +64,7 @@ static void add_int(struct strbuf *sb, uint64_t val)
 
 static void add_name(struct strbuf *sb, const char *name)
 {
-    hv_assert(strlen(name) == 4 + (*name == '\\'));
+    hv_assert(strlen(name) == 4);
     strbuf_adds(sb, name);
 }
 

@@ -17,7 +17,7 @@
 /* An object that is open: its length is put in when it ends. */
 struct aml_mark { size_t pos; };
 
-/* name: "_SB_" or "\\_SB_"; segments have 4 characters. */
+/* Names are single segments of 4 characters. */
 struct aml_mark aml_scope(struct strbuf *sb, const char *name);
 struct aml_mark aml_device(struct strbuf *sb, const char *name);
 void aml_end(struct strbuf *sb, struct aml_mark m);

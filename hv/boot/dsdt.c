@@ -93,7 +93,7 @@ void dsdt_build(const struct boot_config *cfg, struct strbuf *sb)
     const uint64_t s5[] = { bd->s5_type, bd->s5_type, 0, 0 };
 
     aml_name_package(sb, "_S5_", s5, ARRAY_SIZE(s5));
-    struct aml_mark scope = aml_scope(sb, "\\_SB_");
+    struct aml_mark scope = aml_scope(sb, "_SB_");
     add_processors(sb, cfg->vcpus);
     add_motherboard(sb, bd);
     if (bd->com1) {

@@ -41,10 +41,9 @@ int layout_plan(uint64_t ram_bytes, uint64_t max_bytes, unsigned phys_bits, stru
         hv_fail(e, HV_UNSUPPORTED, "memory",
                 "%s of memory do not fit into the CPU's %u-bit physical address space",
                 format_size_exact(ram_bytes, want, sizeof(want)), phys_bits);
-        if (window_base > MEM_HIGH_BASE) {
-            hv_hint(e, "at most %s", format_size_exact(window_base - MEM_HIGH_BASE + MEM_LOW_TOP,
-                                                       room, sizeof(room)));
-        }
+        uint64_t most = window_base - MEM_HIGH_BASE + MEM_LOW_TOP;
+        most -= most > ODD_END_FROM ? LAYOUT_HOT_ADD_ALIGN : 0;   /* the window starts at an even multiple */
+        hv_hint(e, "at most %s", format_size_exact(most, room, sizeof(room)));
         return -EOPNOTSUPP;
     }
 

@@ -17,6 +17,7 @@
 #include "hv/base/endian.h"
 #include "hv/engine/soft/cpu.h"
 
+#include <emmintrin.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -138,7 +139,7 @@ static void native_begin(void)
 static int native_setup(void **state)
 {
     code_page = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    data = mmap(NULL, 4 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    data = mmap(NULL, 4 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
     if (code_page == MAP_FAILED || data == MAP_FAILED) {
         return -1;
     }
@@ -537,7 +538,7 @@ static void rnd_regs(struct regs *r)
 }
 
 /* Somewhere in the pages for a memory operand: mostly aligned RAM; also across pages, read-only, absent. */
-static uint8_t *rnd_addr(void)
+HV_UNUSED static uint8_t *rnd_addr(void)
 {
     uint8_t *p = data + 64 + rnd() % 64 * 16;
     switch (rnd() % 24) {

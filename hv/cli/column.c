@@ -114,8 +114,9 @@ void cli_cell_text(struct strbuf *sb, const json_t *row, const struct cli_column
     char buf[160];
     size_t i;
 
-    if (col->show && !raw) {
-        cli_clean(sb, col->show(row, v, buf, sizeof(buf)), ascii);
+    const char *shown = col->show && !raw ? col->show(row, v, buf, sizeof(buf)) : NULL;
+    if (shown) {
+        cli_clean(sb, shown, ascii);
         return;
     }
     switch (v ? json_typeof(v) : JSON_NULL) {
@@ -149,5 +150,16 @@ void cli_cell_text(struct strbuf *sb, const json_t *row, const struct cli_column
     default:
         strbuf_adds(sb, raw ? "" : "-");
         break;
+    }
+}
+
+void cli_cell_detail(struct strbuf *sb, const json_t *row, const struct cli_column *col, bool raw, bool ascii)
+{
+    char buf[400];
+    const char *text = col->detail && !raw ? col->detail(row, cli_cell(row, col), buf, sizeof(buf)) : NULL;
+    if (text) {
+        cli_clean(sb, text, ascii);
+    } else {
+        cli_cell_text(sb, row, col, raw, ascii);
     }
 }

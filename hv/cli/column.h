@@ -36,8 +36,10 @@ struct cli_column {
     unsigned width;               /* at least so wide when rows are printed one by one */
     bool cut;                     /* may be cut in the middle on a narrow terminal */
     const char *help;             /* one line for `--columns help` */
-    /* Writes what people read instead of the value itself; row is the whole object. NULL: by unit. */
+    /* Writes what people read instead of the value itself; row is the whole object. A NULL
+     * function, or one that returns NULL: by unit. detail: the same in the list form only. */
     const char *(*show)(const json_t *row, const json_t *v, char *buf, size_t size);
+    const char *(*detail)(const json_t *row, const json_t *v, char *buf, size_t size);
     enum cli_role (*role)(const json_t *row, const json_t *v);
 };
 
@@ -54,8 +56,10 @@ const json_t *cli_cell(const json_t *row, const struct cli_column *col);
 const struct cli_column *cli_column_find(const struct cli_columns *t, const char *key, size_t len);
 bool cli_is_number(enum cli_unit u);
 
-/* The value for people, or raw: bytes, seconds and plain numbers. Appends; "-" for unknown. */
+/* The value for people, or raw: bytes, seconds and plain numbers. Appends; unknown is "-", raw nothing. */
 void cli_cell_text(struct strbuf *sb, const json_t *row, const struct cli_column *col, bool raw, bool ascii);
+/* The same in the list form: detail where the column has it. */
+void cli_cell_detail(struct strbuf *sb, const json_t *row, const struct cli_column *col, bool raw, bool ascii);
 
 #define CLI_MAX_COLUMNS 64
 

@@ -218,7 +218,7 @@ static void help_tool(const struct cli_call *c)
     }
     fputs("options of many:\n", f);
     for (const struct cli_option *o = cli_universal; o->name; o++) {
-        if (o->use) {
+        if (o->use && !(o->flags & CLI_LATER)) {
             option_entry(f, o);
         }
     }
@@ -226,7 +226,7 @@ static void help_tool(const struct cli_call *c)
         fputs("\nnot in this version:\n  ", f);
         wrap(f, later.buf, 2, 2);
     }
-    fprintf(f, "\n%s NOUN VERB --help shows a command; %s help NOUN VERB opens its manual page.\n", t->name, t->name);
+    fprintf(f, "\n%s NOUN VERB --help shows a command, %s help NOUN VERB its manual page.\n", t->name, t->name);
 }
 
 void cli_print_help(const struct cli_call *c)

@@ -386,8 +386,10 @@ static int check_args(struct parse *p)
         i++;
     }
     if (c->n_args > max && !repeats) {
-        return hv_fail(p->e, HV_USAGE, NULL, "'%s' takes %s%u argument%s: '%s' is one too many", name,
-                       max ? "" : "no arguments; not ", max, max == 1 ? "" : "s", c->args[max]);
+        char count[16];
+        snprintf(count, sizeof(count), "%u", max);
+        return hv_fail(p->e, HV_USAGE, NULL, "'%s' takes %s argument%s: '%s' is one too many", name,
+                       max ? count : "no", max == 1 ? "" : "s", c->args[max]);
     }
     if (c->all && c->n_args) {
         return hv_fail(p->e, HV_USAGE, NULL, "'%s': names and --all exclude each other", name);

@@ -189,7 +189,11 @@ static void header_text(struct strbuf *sb, const struct cli_column *c)
 static char *cell(const struct cli_printer *p, const json_t *row, const struct cli_column *col)
 {
     struct strbuf sb = {0};
-    cli_cell_text(&sb, row, col, p->call->raw, cli_ascii(p->call));
+    if (p->format == CLI_FMT_LIST) {
+        cli_cell_detail(&sb, row, col, p->call->raw, cli_ascii(p->call));
+    } else {
+        cli_cell_text(&sb, row, col, p->call->raw, cli_ascii(p->call));
+    }
     if (sb.len == 0) {
         strbuf_addc(&sb, '-');
     }
@@ -484,13 +488,14 @@ void cli_stream_row(struct cli_printer *p, const json_t *row)
         put_name(p, row);
         break;
     default:
-        for (unsigned i = 0; i < p->n && !p->rows; i++) {
+        /* Not cut: a column grows when it must and stays so. */
+        for (unsigned i = 0; i < p->n; i++) {
             strbuf_auto text = {0};
+            hv_autofree char *shown = cell(p, row, p->col[i]);
             header_text(&text, p->col[i]);
-            p->width[i] = MAX(p->col[i]->width, cli_text_width(text.buf ? text.buf : ""));
-            if (i + 1 == p->n && !right_aligned(p->col[i])) {
-                p->width[i] = UINT16_MAX;                /* the last one takes what it needs */
-            }
+            p->width[i] = MAX(p->width[i], p->col[i]->width);
+            p->width[i] = MAX(p->width[i], cli_text_width(text.buf ? text.buf : ""));
+            p->width[i] = MAX(p->width[i], cli_text_width(shown ? shown : "-"));
         }
         put_header(p);
         put_row(p, row);

@@ -54,6 +54,11 @@ void cli_suggest_add(struct cli_suggest *s, const char *candidate)
     if (len >= 3 && strncmp(candidate, s->word, len) == 0) {
         d = MIN(d, 1U);
     }
+    /* ... or its end: "strat" for restart. */
+    size_t cand = strnlen(candidate, MAX_WORD);
+    if (len >= 4 && cand > len) {
+        d = MIN(d, cli_distance(s->word, candidate + (cand - len)) + 1);
+    }
     if (d > limit || d >= MAX(len, 1U)) {
         return;
     }

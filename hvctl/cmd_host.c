@@ -1,0 +1,139 @@
+/* The noun host. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "hvctl/hvctl.h"
+
+static const struct cli_column host_columns[] = {
+    {"name", .help = "its name"},
+    {"mode", .help = "whose service this is: system or user"},
+    {"version", .help = "of the service"},
+    {"engine", .help = "CPU engine that auto takes"},
+    {"kernel", .help = "Linux kernel of the host"},
+    {"cpus", .unit = CLI_UNIT_NUMBER, .help = "processors"},
+    {"total", "memory.total", .unit = CLI_UNIT_SIZE, .help = "memory"},
+    {"available", "memory.available", .unit = CLI_UNIT_SIZE, .help = "memory that programs could still have"},
+    {"reserve", "memory.reserve", .unit = CLI_UNIT_SIZE, .help = "memory kept for the host itself"},
+    {"charged", "memory.charged", .unit = CLI_UNIT_SIZE, .help = "memory promised to VMs"},
+    {"vms", .unit = CLI_UNIT_NUMBER, .help = "virtual machines"},
+    {"running", .unit = CLI_UNIT_NUMBER, .help = "those that run"},
+    {"state_dir", .cut = true, .help = "where their settings are"},
+    {0},
+};
+static const struct cli_columns host_table = {
+    .col = host_columns, .defaults = "name,mode,engine,cpus,total,available,charged,vms,running",
+};
+
+static int host_show(struct cli_call *c, struct hv_error *e)
+{
+    struct cli_printer p;
+    struct conn *k = NULL;
+    json_t *reply;
+    int r = cli_printer_init(&p, c, &host_table, CLI_FMT_LIST, e);
+    if (r == 0) {
+        r = conn_open(c, &k, e);
+    }
+    if (r == 0) {
+        r = conn_call(k, "ShowHost", NULL, 0, &reply, e);
+    }
+    if (r == 0) {
+        json_t *rows = json_pack("[O]", json_object_get(reply, "host"));
+        cli_print_rows(&p, rows, true);
+        json_decref(rows);
+        json_decref(reply);
+    }
+    conn_close(k);
+    cli_printer_fini(&p);
+    return r < 0 ? r : 0;
+}
+
+/* ---- doctor ---- */
+
+static enum cli_role check_role(const json_t *row, const json_t *v)
+{
+    const char *s = json_string_value(v);
+    return !s ? ROLE_NONE : strcmp(s, "problem") == 0 ? ROLE_ERROR : strcmp(s, "warning") == 0 ? ROLE_LOW : ROLE_OK;
+}
+
+static const struct cli_column doctor_columns[] = {
+    {"status", .width = 7, .role = check_role, .help = "ok, warning or problem"},
+    {"name", .width = 10, .header = "CHECK", .help = "what was looked at"},
+    {"message", .header = "FOUND", .help = "what was found"},
+    {"hint", .header = "TRY", .help = "what to do about it"},
+    {0},
+};
+static const struct cli_columns doctor_table = {.col = doctor_columns, .defaults = "status,name,message"};
+
+/* For people each check is a line, and what to do stands under it. */
+static void print_checks(struct cli_call *c, const json_t *checks)
+{
+    size_t i;
+    json_t *check;
+    json_array_foreach((json_t *)checks, i, check) {
+        const char *status = json_string_value(json_object_get(check, "status"));
+        const char *hint = json_string_value(json_object_get(check, "hint"));
+        const char *name = json_string_value(json_object_get(check, "name"));
+        const char *message = json_string_value(json_object_get(check, "message"));
+        enum cli_role role = check_role(check, json_object_get(check, "status"));
+        strbuf_auto line = {0};
+        strbuf_addf(&line, "%s%-7s%s  ", cli_role_start(c, role), status ? status : "-", cli_role_end(c, role));
+        cli_clean(&line, name ? name : "-", cli_ascii(c));
+        strbuf_adds(&line, ": ");
+        cli_clean(&line, message ? message : "-", cli_ascii(c));
+        if (hint && *hint) {
+            strbuf_adds(&line, "\n         try: ");
+            cli_clean(&line, hint, cli_ascii(c));
+        }
+        fprintf(c->out, "%s\n", line.buf ? line.buf : "");
+    }
+}
+
+static int host_doctor(struct cli_call *c, struct hv_error *e)
+{
+    struct cli_printer p;
+    struct conn *k = NULL;
+    json_t *reply, *check;
+    size_t i;
+    int r = cli_printer_init(&p, c, &doctor_table, CLI_FMT_DEFAULT, e);
+    if (r == 0) {
+        r = conn_open(c, &k, e);
+    }
+    if (r == 0) {
+        r = conn_call(k, "Doctor", NULL, 0, &reply, e);
+    }
+    if (r == 0) {
+        const json_t *checks = json_object_get(reply, "checks");
+        if (p.format == CLI_FMT_DEFAULT && !c->columns && !c->filter && !c->sort) {
+            print_checks(c, checks);
+        } else {
+            p.format = p.format == CLI_FMT_DEFAULT ? CLI_FMT_TABLE : p.format;
+            cli_print_rows(&p, checks, false);
+        }
+        json_array_foreach((json_t *)checks, i, check) {
+            const char *status = json_string_value(json_object_get(check, "status"));
+            if (status && strcmp(status, "problem") == 0) {
+                c->exit_code = HV_FAILED;
+            }
+        }
+        json_decref(reply);
+    }
+    conn_close(k);
+    cli_printer_fini(&p);
+    return r < 0 ? r : 0;
+}
+
+#define EXAMPLES(...) (const struct cli_example[]){__VA_ARGS__, {0}}
+
+const struct cli_command host_commands[] = {
+    {.noun = "host", .verb = "show", .help = "what this host has and promised", .use = CLI_USE_LIST,
+     .columns = &host_table, .run = host_show,
+     .examples = EXAMPLES({"hvctl host", "for people"}, {"hvctl host show -o json", "for a program"})},
+    {.noun = "host", .verb = "doctor", .help = "check what virtual machines need, and say what to do",
+     .use = CLI_USE_LIST, .columns = &doctor_table, .run = host_doctor,
+     .about = "Exit status 1 if a check found a problem, 0 if there are at most warnings.",
+     .examples = EXAMPLES({"hvctl host doctor", "when something does not work"})},
+    {.noun = "host", .verb = "set", .help = "change how the host treats its virtual machines"},
+    {.noun = "host", .verb = "metrics", .help = "the OpenMetrics text once"},
+    {.noun = "host", .verb = "numa", .help = "its NUMA nodes"},
+    {0},
+};

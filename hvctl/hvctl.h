@@ -1,0 +1,136 @@
+/*
+ * What the files of hvctl share: the connection to the service, targets, views of a VM, and
+ * the nouns' command tables. One file per noun: cmd_*.c.
+ */
+#ifndef HVCTL_HVCTL_H
+#define HVCTL_HVCTL_H
+
+#include "hv/cli/call.h"
+#include "hv/cli/column.h"
+
+extern const struct cli_tool hvctl_tool;
+
+/* ---- conn.c: one connection to the management service ---- */
+struct conn;
+
+/* Connects to the host that c->host names. Errors: HV_UNREACHABLE, HV_DENIED. */
+int conn_open(struct cli_call *c, struct conn **ret, struct hv_error *e);
+/* The same for completion: starts no service, says nothing. */
+int conn_open_existing(struct cli_call *c, struct conn **ret);
+void conn_close(struct conn *k);                      /* NULL is fine */
+/* "system" or "user": whose service it is; "" where that cannot be known. */
+const char *conn_mode(const struct conn *k);
+
+/*
+ * One call of org.hv.Manager: params (stolen, NULL = {}), *ret the reply, the caller's
+ * reference. timeout_ns 0: --timeout counts, if there is one; UINT64_MAX: for ever. After HV_TIMEOUT the connection
+ * is of no more use: close it.
+ */
+int conn_call(struct conn *k, const char *method, json_t *params, uint64_t timeout_ns, json_t **ret,
+              struct hv_error *e);
+/* fn for each reply; a non-zero return of fn ends it and is returned. */
+int conn_stream(struct conn *k, const char *method, json_t *params, int (*fn)(void *arg, json_t *reply), void *arg,
+                struct hv_error *e);
+/* Console: on 0 *ret_fd carries raw bytes (k keeps owning it), *extra (malloc'ed) what had come already. */
+int conn_upgrade(struct conn *k, const char *method, json_t *params, int *ret_fd, void **extra, size_t *extra_len,
+                 struct hv_error *e);
+
+/* ---- view.c: a VM as the tool shows it ---- */
+
+/* The service's Vm object as one with keys nested by noun: {name, id, state, memory: {...}, ...}. New. */
+json_t *view_vm(const json_t *vm);
+/* Only name, id, state and one part ("memory"). New. */
+json_t *view_part(const json_t *view, const char *part);
+
+extern const struct cli_columns view_vm_columns, view_memory_columns, vm_stats_columns;
+
+/* ---- targets.c: which VMs a command is about ---- */
+struct target {
+    char *name;                 /* as the service knows it, or as typed where it does not */
+    json_t *vm;                 /* the service's Vm object before the command; NULL: there is none */
+    struct hv_error error;      /* how it went */
+};
+struct targets {
+    struct target *t;
+    unsigned n;
+    bool one;                   /* a single literal name: JSON gives an object, not an array */
+};
+
+/*
+ * Resolve the positional arguments from `first` on: names, GUIDs, globs, or --all (then filter
+ * decides which, NULL: every VM). A name that is not there becomes a target with vm NULL and its error set.
+ */
+int targets_find(struct cli_call *c, struct conn *k, unsigned first, bool (*filter)(const json_t *vm),
+                 struct targets *ret, struct hv_error *e);
+void targets_free(struct targets *ts);
+
+/*
+ * Do fn for each target, --jobs at a time, each worker with its own connection. Errors are
+ * printed as they happen. The result is the command's: 0, or with one target its error in e,
+ * with several HV_PARTIAL in c->exit_code if some failed, and the common code if all did.
+ */
+int targets_each(struct cli_call *c, struct targets *ts,
+                 int (*fn)(struct cli_call *c, struct conn *k, struct target *t, void *arg, struct hv_error *e),
+                 void *arg, struct hv_error *e);
+
+/* With -o: the VMs as they are now, in the verb's form (json: an object for one literal name). */
+int targets_print(struct cli_call *c, const struct targets *ts, const struct cli_columns *columns, const char *part,
+                  struct hv_error *e);
+
+/* ---- job.c ---- */
+
+/*
+ * Follow the job of a reply {"job": ...}: to its end, or with --no-wait print its number.
+ * *ret_null (may be NULL): there was none, the end state already held. patience_ns: call
+ * impatient(arg) once if it takes longer; 0: never.
+ */
+struct job_follow {
+    uint64_t timeout_ns;        /* 0: --timeout */
+    uint64_t patience_ns;
+    void (*impatient)(void *arg);
+    void *arg;
+};
+int job_follow(struct cli_call *c, struct conn *k, const json_t *reply, const struct job_follow *how, bool *ret_null,
+               struct hv_error *e);
+
+/* ---- time.c ---- */
+/* A TIME of rule 5 as milliseconds since 1970: "22:20", "2026-11-20T22:20", "24h" ago. */
+int time_parse(const char *text, const char *object, uint64_t now_ns, int64_t *ret_ms, struct hv_error *e);
+
+/* ---- vm_*.c ---- */
+int vm_list(struct cli_call *c, struct hv_error *e);
+int vm_show(struct cli_call *c, struct hv_error *e);
+int vm_stats(struct cli_call *c, struct hv_error *e);
+int vm_create(struct cli_call *c, struct hv_error *e);
+int vm_set(struct cli_call *c, struct hv_error *e);
+int vm_remove(struct cli_call *c, struct hv_error *e);
+int vm_start(struct cli_call *c, struct hv_error *e);
+int vm_stop(struct cli_call *c, struct hv_error *e);
+int vm_restart(struct cli_call *c, struct hv_error *e);
+int vm_pause(struct cli_call *c, struct hv_error *e);
+int vm_resume(struct cli_call *c, struct hv_error *e);
+int vm_wait(struct cli_call *c, struct hv_error *e);
+int vm_console(struct cli_call *c, struct hv_error *e);
+int vm_run(struct cli_call *c, struct hv_error *e);
+
+/* Shared by listings: fetch, view, print, again every --delay under --watch. part: NULL, "memory". */
+int list_vms(struct cli_call *c, const struct cli_columns *columns, const char *part, struct hv_error *e);
+int show_vms(struct cli_call *c, const struct cli_columns *columns, const char *part, struct hv_error *e);
+/* Store or apply settings on each target and say what changed; build() makes them for one VM (stolen). */
+int set_vms(struct cli_call *c, json_t *(*build)(struct cli_call *c, const json_t *vm, struct hv_error *e),
+            const struct cli_columns *columns, const char *part, struct hv_error *e);
+/* What the options of create and run ask for, over the settings of --like. New, NULL with e filled. */
+json_t *create_settings(struct cli_call *c, struct conn *k, struct hv_error *e);
+/* Wait for a condition of a VM; timeout_ns 0: --timeout. */
+int wait_for(struct cli_call *c, struct conn *k, const char *name, const char *cond, struct hv_error *e);
+/* Attach the console of a VM and say how it ended; the exit code goes to c->exit_code. */
+int attach_console(struct cli_call *c, const char *name, struct hv_error *e);
+
+/* Exit code bits of a command. */
+#define CODE(x) (1u << HV_##x)
+
+/* ---- tables ---- */
+extern const struct cli_command vm_commands[], memory_commands[], host_commands[], job_commands[], events_commands[],
+    help_commands[], completion_commands[];
+
+#endif

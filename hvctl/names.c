@@ -1,0 +1,85 @@
+/* Completion of names. */
+#include "hvctl/names.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define LIMIT_MS 300
+
+/* The shell waits: no answer is better than a late one. */
+static void on_alarm(int sig)
+{
+    _exit(0);
+}
+
+static void start_alarm(void)
+{
+    struct itimerval t = {.it_value = {.tv_usec = LIMIT_MS * 1000}};
+    signal(SIGALRM, on_alarm);
+    setitimer(ITIMER_REAL, &t, NULL);
+}
+
+static bool wanted(enum cli_type type, const char *state)
+{
+    bool off = strcmp(state, "off") == 0;
+    return type == CLI_VM || (type == CLI_VM_OFF && off) || (type == CLI_VM_RUNNING && !off);
+}
+
+static void add_vms(struct conn *k, enum cli_type type, void (*add)(void *arg, const char *word, const char *what),
+                    void *arg)
+{
+    json_t *reply, *vm;
+    size_t i;
+    if (conn_call(k, "List", NULL, 0, &reply, NULL) < 0) {
+        return;
+    }
+    json_array_foreach(json_object_get(reply, "vms"), i, vm) {
+        const char *name = json_string_value(json_object_get(vm, "name"));
+        const char *state = json_string_value(json_object_get(vm, "state"));
+        if (name && state && wanted(type, state)) {
+            add(arg, name, state);
+        }
+    }
+    json_decref(reply);
+}
+
+static void add_jobs(struct conn *k, void (*add)(void *arg, const char *word, const char *what), void *arg)
+{
+    json_t *reply, *job;
+    size_t i;
+    if (conn_call(k, "ListJobs", NULL, 0, &reply, NULL) < 0) {
+        return;
+    }
+    json_array_foreach(json_object_get(reply, "jobs"), i, job) {
+        char id[32], what[200];
+        snprintf(id, sizeof(id), "%" PRId64, (int64_t)json_integer_value(json_object_get(job, "id")));
+        const char *verb = json_string_value(json_object_get(job, "verb"));
+        const char *object = json_string_value(json_object_get(job, "object"));
+        snprintf(what, sizeof(what), "%s %s", verb ? verb : "", object ? object : "");
+        add(arg, id, what);
+    }
+    json_decref(reply);
+}
+
+void names_complete(struct cli_call *c, enum cli_type type, const char *prefix,
+                    void (*add)(void *arg, const char *word, const char *what), void *arg)
+{
+    bool vm = type == CLI_VM || type == CLI_VM_OFF || type == CLI_VM_RUNNING;
+    struct conn *k;
+    if (!vm && type != CLI_JOB) {
+        return;
+    }
+    start_alarm();
+    if (conn_open_existing(c, &k) < 0) {
+        return;
+    }
+    if (vm) {
+        add_vms(k, type, add, arg);
+    } else {
+        add_jobs(k, add, arg);
+    }
+    conn_close(k);
+}

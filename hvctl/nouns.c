@@ -1,0 +1,47 @@
+/*
+ * All nouns of the grammar. Those without commands are not in this version (rule 11).
+ */
+#include "hvctl/hvctl.h"
+
+#include "hvctl/names.h"
+
+static const struct cli_noun nouns[] = {
+    {"vm", NULL, "virtual machines", vm_commands, .default_verb = "list"},
+    {"memory", NULL, "their memory", memory_commands, .default_verb = "list", .target_verb = "show"},
+    {"host", NULL, "this host", host_commands, .default_verb = "show"},
+    {"job", NULL, "operations that take time", job_commands, .default_verb = "list"},
+    {"events", NULL, "what happens, as it happens", events_commands},
+    {"completion", NULL, "print the completion file of a shell", completion_commands},
+    {"help", NULL, "the manual page of a command", help_commands},
+    {"processor", "cpu", "virtual processors"},
+    {"disk", NULL, "virtual disks"},
+    {"dvd", NULL, "virtual DVD drives"},
+    {"net", "nic", "network adapters"},
+    {"switch", NULL, "virtual switches"},
+    {"checkpoint", "snapshot", "checkpoints"},
+    {"integration", NULL, "integration services"},
+    {"guest", NULL, "what the guest tells, and files for it"},
+    {"firmware", NULL, "what a virtual machine boots from"},
+    {"com", NULL, "serial ports"},
+    {"metering", NULL, "resource metering"},
+    {"replication", NULL, "replication to another host"},
+    {"wmi", NULL, "the WMI endpoint"},
+    {"group", NULL, "groups of virtual machines"},
+    {"access", NULL, "who may use a virtual machine"},
+    {"get", NULL, "settings as a file"},
+    {"diff", NULL, "how the host differs from a file"},
+    {"apply", NULL, "make the host match a file"},
+    {"edit", NULL, "settings in an editor"},
+    {"shell", NULL, "the interactive shell"},
+    {"bridge", NULL, "join stdin and stdout to the service"},
+    {0},
+};
+
+const struct cli_tool hvctl_tool = {
+    .name = "hvctl",
+    .help = "manage virtual machines",
+    .nouns = nouns,
+    .default_noun = "vm",
+    .later_hint = "man hv-from-hyperv",
+    .complete = names_complete,
+};

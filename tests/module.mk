@@ -3,7 +3,7 @@
 #   make unit T=base/test_units   one
 UNIT_SRCS := $(sort $(wildcard tests/unit/*/test_*.c))
 UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRCS))
-UNIT_PKGS := cmocka zydis
+UNIT_PKGS := cmocka
 UNIT_ARCHIVES = $(foreach r,$(ROOMS),$(if $($(r)_OBJS),$(BUILD)/lib/$(r).a))
 
 $(patsubst %.c,$(BUILD)/obj/%.o,$(UNIT_SRCS)): PKGS := $(UNIT_PKGS) $(sort $(foreach r,$(ROOMS),$($(r)_PKGS)))

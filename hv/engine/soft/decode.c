@@ -223,8 +223,8 @@ static int decode_opnd(struct dec *d, struct x86_insn *in, uint64_t attr, const 
             unsigned ext = d->b;
             if (od->kind == X86_OPND_XMM && d->hi)
                 ext |= (unsigned)d->x << 1;
-            else if (od->kind >= X86_OPND_K)
-                ext = 0;
+            else if (od->kind == X86_OPND_K)
+                ext = 0;                 /* B is ignored */
             return reg_check(d, in, o, in->modrm & 7, ext);
         }
         o->kind = X86_OPND_MEM;
@@ -236,7 +236,8 @@ static int decode_opnd(struct dec *d, struct x86_insn *in, uint64_t attr, const 
     case OS_VVVV:
         d->v_used = true;
         o->size = (uint8_t)size_of(d, in, od->size);
-        return reg_check(d, in, o, d->v & 7, d->v & 24);
+        /* Outside 64-bit mode bit 3 is ignored, but checked where vvvv is not used. */
+        return reg_check(d, in, o, d->v & 7, d->m64 ? d->v & 24 : 0);
     case OS_OPC:
         o->size = (uint8_t)size_of(d, in, od->size);
         return reg_check(d, in, o, in->opcode & 7, d->b);
@@ -332,10 +333,8 @@ static int decode_vex(struct dec *d, struct x86_insn *in, bool three, unsigned *
     }
     d->r = a & 0x80 ? 0 : 8;
     d->v = (~b >> 3) & 15;
-    if (!d->m64) {
+    if (!d->m64)
         d->b = 0;
-        d->v &= 7;
-    }
     *ret_l = (b >> 2) & 1;
     *ret_pp = b & 3;
     return in->map < 1 || in->map > 3 ? -EILSEQ : 0;
@@ -360,7 +359,6 @@ static int decode_evex(struct dec *d, struct x86_insn *in, unsigned *ret_pp, uns
         d->r = d->b = 0;
         if (d->v & 16)
             return -EILSEQ;
-        d->v &= 7;
     }
     *ret_l = (p2 >> 5) & 3;
     *ret_pp = p1 & 3;
@@ -415,24 +413,21 @@ static int distinct_check(const struct x86_insn *in, uint64_t attr)
 
 static unsigned operand_size(const struct dec *d, const struct x86_insn *in, enum x86_mode mode, uint64_t attr)
 {
-    bool p66 = (in->prefix & X86_PFX_66) && !(attr & RF_NO66);
+    /* As a mandatory prefix 66 says nothing about sizes. */
+    bool p66 = (in->prefix & X86_PFX_66) && !(attr & RF_NO66) && (attr & RS_ALL_PP) != RS_ONLY(RS_PP, 4, 1);
     unsigned osz;
 
-    if (mode == X86_MODE_64) {
-        if (attr & RF_F64)
-            osz = 8;
-        else if (d->w)
-            osz = 8;
-        else if (attr & RF_D64)
-            osz = p66 ? 2 : 8;
-        else
-            osz = p66 ? 2 : 4;
-    } else {
-        osz = (mode == X86_MODE_32) != p66 ? 4 : 2;
-    }
-    if (osz == 8 && (attr & RF_OSZ4))
-        osz = 4;
-    return osz;
+    if (HV_UNLIKELY(attr & (RF_OSZY | RF_OSZM)))
+        return d->m64 && (d->w || (attr & RF_OSZM)) ? 8 : 4;
+    if (!d->m64)
+        return (mode == X86_MODE_32) != p66 ? 4 : 2;
+    if (d->w || (attr & RF_F64))
+        osz = 8;
+    else if (attr & RF_D64)
+        osz = p66 ? 2 : 8;
+    else
+        osz = p66 ? 2 : 4;
+    return attr & RF_OSZ4 ? MIN(osz, 4) : osz;
 }
 
 /* Everything after prefixes and opcode: pick the row, read ModRM, displacement, immediates. */

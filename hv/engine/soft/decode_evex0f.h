@@ -1,6 +1,9 @@
 /* EVEX map 1 (0F): decoder rows for decode_tab.c. SDM volume 2, the instructions' pages. */
 
-/* Packed single (W0, 4-byte elements), packed double (W1, 8), scalars. */
+/*
+ * Conversions from 32-bit integers to double are exact: rounding is accepted and without effect.
+ * Packed single (W0, 4-byte elements), packed double (W1, 8), scalars.
+ */
 #define PS(name, c, ...) M(name##PS, NP | W0 | (c), __VA_ARGS__)
 #define PD(name, c, ...) M(name##PD, P66 | W1 | (c), __VA_ARGS__)
 #define PSPD(name, c)    PS(name, KZ | BC4 | (c), Vx, Hx, Wx), PD(name, KZ | BC8 | (c), Vx, Hx, Wx)
@@ -22,8 +25,7 @@ OPC(16, MM(VMOVHPS, NP | W0 | L0, V16, H16, W8), MR(VMOVLHPS, NP | W0 | L0, V16,
     MM(VMOVHPD, P66 | W1 | L0, V16, H16, W8), M(VMOVSHDUP, PF3 | W0 | KZ, Vx, Wx))
 OPC(17, MM(VMOVHPS, NP | W0 | L0, W8, V16), MM(VMOVHPD, P66 | W1 | L0, W8, V16))
 OPC(28, PS(VMOVA, KZ, Vx, Wx), PD(VMOVA, KZ, Vx, Wx)) OPC(29, PS(VMOVA, KZ, Wx, Vx), PD(VMOVA, KZ, Wx, Vx))
-OPC(2A, M(VCVTSI2SS, PF3 | LIG | ER, V4, H16, Ey), M(VCVTSI2SD, PF2 | W1 | LIG | ER, V8, H16, Ey),
-    M(VCVTSI2SD, PF2 | W0 | LIG, V8, H16, Ey))
+OPC(2A, M(VCVTSI2SS, PF3 | LIG | ER, V4, H16, Ey), M(VCVTSI2SD, PF2 | LIG | ER, V8, H16, Ey))
 OPC(2B, MM(VMOVNTPS, NP | W0, Wx, Vx), MM(VMOVNTPD, P66 | W1, Wx, Vx))
 OPC(2C, M(VCVTTSS2SI, PF3 | LIG | SAE, Gy, W4), M(VCVTTSD2SI, PF2 | LIG | SAE, Gy, W8))
 OPC(2D, M(VCVTSS2SI, PF3 | LIG | ER, Gy, W4), M(VCVTSD2SI, PF2 | LIG | ER, Gy, W8))
@@ -60,24 +62,23 @@ OPC(79, M(VCVTPS2UDQ, NP | W0 | KZ | BC4 | ER, Vx, Wx), M(VCVTPD2UDQ, NP | W1 | 
     M(VCVTPS2UQQ, P66 | W0 | KZ | BC4 | ER, Vx, Wh), M(VCVTPD2UQQ, P66 | W1 | KZ | BC8 | ER, Vx, Wx),
     M(VCVTSS2USI, PF3 | LIG | ER, Gy, W4), M(VCVTSD2USI, PF2 | LIG | ER, Gy, W8))
 OPC(7A, M(VCVTTPS2QQ, P66 | W0 | KZ | BC4 | SAE, Vx, Wh), M(VCVTTPD2QQ, P66 | W1 | KZ | BC8 | SAE, Vx, Wx),
-    M(VCVTUDQ2PD, PF3 | W0 | KZ | BC4, Vx, Wh), M(VCVTUQQ2PD, PF3 | W1 | KZ | BC8 | ER, Vx, Wx),
+    M(VCVTUDQ2PD, PF3 | W0 | KZ | BC4 | ER, Vx, Wh), M(VCVTUQQ2PD, PF3 | W1 | KZ | BC8 | ER, Vx, Wx),
     M(VCVTUDQ2PS, PF2 | W0 | KZ | BC4 | ER, Vx, Wx), M(VCVTUQQ2PS, PF2 | W1 | KZ | BC8 | ER, Vh, Wx))
 OPC(7B, M(VCVTPS2QQ, P66 | W0 | KZ | BC4 | ER, Vx, Wh), M(VCVTPD2QQ, P66 | W1 | KZ | BC8 | ER, Vx, Wx),
-    M(VCVTUSI2SS, PF3 | LIG | ER, V4, H16, Ey), M(VCVTUSI2SD, PF2 | W1 | LIG | ER, V8, H16, Ey),
-    M(VCVTUSI2SD, PF2 | W0 | LIG, V8, H16, Ey))
+    M(VCVTUSI2SS, PF3 | LIG | ER, V4, H16, Ey), M(VCVTUSI2SD, PF2 | LIG | ER, V8, H16, Ey))
 OPC(7E, M(VMOVQ, P66 | W1 | L0 | M64, Eq, V16), M(VMOVD, P66 | L0, Ed, V16), M(VMOVQ, PF3 | W1 | L0, V16, W8))
 OPC(7F, M(VMOVDQA32, P66 | W0 | KZ, Wx, Vx), M(VMOVDQA64, P66 | W1 | KZ, Wx, Vx), M(VMOVDQU32, PF3 | W0 | KZ, Wx, Vx),
     M(VMOVDQU64, PF3 | W1 | KZ, Wx, Vx), M(VMOVDQU8, PF2 | W0 | KZ, Wx, Vx), M(VMOVDQU16, PF2 | W1 | KZ, Wx, Vx))
 OPC(C2, PS(VCMP, KM | BC4 | SAE, Kg, Hx, Wx, Ib), PD(VCMP, KM | BC8 | SAE, Kg, Hx, Wx, Ib),
     M(VCMPSS, PF3 | W0 | LIG | KM | SAE, Kg, H4, W4, Ib), M(VCMPSD, PF2 | W1 | LIG | KM | SAE, Kg, H8, W8, Ib))
-OPC(C4, M(VPINSRW, P66 | L0, V16, H16, EdMw, Ib)) OPC(C5, MR(VPEXTRW, P66 | L0, Gy, W16, Ib))
+OPC(C4, M(VPINSRW, P66 | L0, V16, H16, EdMw, Ib)) OPC(C5, MR(VPEXTRW, P66 | L0, Gd, W16, Ib))
 OPC(C6, PS(VSHUF, KZ | BC4, Vx, Hx, Wx, Ib), PD(VSHUF, KZ | BC8, Vx, Hx, Wx, Ib))
 OPC(D1, SH(VPSRLW, 0)) OPC(D2, SH(VPSRLD, W0)) OPC(D3, SH(VPSRLQ, W1)) OPC(D4, X3(VPADDQ, W1 | BC8)) OPC(D5, X3(VPMULLW, 0))
 OPC(D6, M(VMOVQ, P66 | W1 | L0, W8, V8)) OPC(D8, X3(VPSUBUSB, 0)) OPC(D9, X3(VPSUBUSW, 0)) OPC(DA, X3(VPMINUB, 0))
 OPC(DB, X3(VPANDD, W0 | BC4), X3(VPANDQ, W1 | BC8)) OPC(DC, X3(VPADDUSB, 0)) OPC(DD, X3(VPADDUSW, 0)) OPC(DE, X3(VPMAXUB, 0))
 OPC(DF, X3(VPANDND, W0 | BC4), X3(VPANDNQ, W1 | BC8)) OPC(E0, X3(VPAVGB, 0)) OPC(E1, SH(VPSRAW, 0))
 OPC(E2, SH(VPSRAD, W0), SH(VPSRAQ, W1)) OPC(E3, X3(VPAVGW, 0)) OPC(E4, X3(VPMULHUW, 0)) OPC(E5, X3(VPMULHW, 0))
-OPC(E6, M(VCVTDQ2PD, PF3 | W0 | KZ | BC4, Vx, Wh), M(VCVTQQ2PD, PF3 | W1 | KZ | BC8 | ER, Vx, Wx),
+OPC(E6, M(VCVTDQ2PD, PF3 | W0 | KZ | BC4 | ER, Vx, Wh), M(VCVTQQ2PD, PF3 | W1 | KZ | BC8 | ER, Vx, Wx),
     M(VCVTTPD2DQ, P66 | W1 | KZ | BC8 | SAE, Vh, Wx), M(VCVTPD2DQ, PF2 | W1 | KZ | BC8 | ER, Vh, Wx))
 OPC(E7, MM(VMOVNTDQ, P66 | W0, Wx, Vx)) OPC(E8, X3(VPSUBSB, 0)) OPC(E9, X3(VPSUBSW, 0)) OPC(EA, X3(VPMINSW, 0))
 OPC(EB, X3(VPORD, W0 | BC4), X3(VPORQ, W1 | BC8)) OPC(EC, X3(VPADDSB, 0)) OPC(ED, X3(VPADDSW, 0)) OPC(EE, X3(VPMAXSW, 0))

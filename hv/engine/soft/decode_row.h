@@ -33,6 +33,7 @@ enum {
     RS_REXB = 29,     /* 2 values */
 };
 #define RS_ONLY(base, count, val) (((((uint64_t)1 << (count)) - 1) << (base)) & ~((uint64_t)1 << ((base) + (val))))
+#define RS_ALL_PP ((uint64_t)15 << RS_PP)
 
 /* Flags. */
 #define RF_MODRM  ((uint64_t)1 << 32)
@@ -52,10 +53,12 @@ enum {
 #define RF_SAE    ((uint64_t)1 << 46)    /* EVEX.b with registers: suppress exceptions */
 #define RF_BC     ((uint64_t)1 << 47)    /* EVEX.b with memory: broadcast of an element */
 #define RF_ELEM   48                     /* 3 bits: element size of broadcast and disp8*N: 0, or 1 + log2 */
-#define RF_NO66   ((uint64_t)1 << 51)    /* 66 is a mandatory prefix here, not an operand size */
+#define RF_NO66   ((uint64_t)1 << 51)    /* 66 is no operand size here */
 #define RF_A64    ((uint64_t)1 << 52)    /* no 16-bit addresses (VSIB) */
 #define RF_DISTINCT ((uint64_t)1 << 53)  /* vector operands must differ: gathers */
 #define RF_OSZ4   ((uint64_t)1 << 54)    /* operand size 8 means 4: IN, OUT, INS, OUTS */
+#define RF_OSZY   ((uint64_t)1 << 55)    /* operand size 8 with W, else 4 */
+#define RF_OSZM   ((uint64_t)1 << 56)    /* operand size 8 in 64-bit mode, else 4 */
 #define RF_ELEM_SIZE(attr) ((1u << (((attr) >> RF_ELEM) & 7)) >> 1)
 
 /* Where an operand comes from. */
@@ -97,7 +100,7 @@ struct x86_odesc { uint8_t src, kind, size, msize /* 0: as size */, reg; };
     OD(Ey, RM, GPR, SZ_Y, 0, 0) OD(Em, RM, GPR, SZ_M, 0, 0) OD(Ea, RM, GPR, SZ_A, 0, 0)          \
     OD(EvMw, RM, GPR, SZ_V, 2, 0) OD(EdMb, RM, GPR, 4, 1, 0) OD(EdMw, RM, GPR, 4, 2, 0)          \
     OD(Mp, RM, GPR, 0, SZ_P, 0) OD(M2v, RM, GPR, 0, SZ_2V, 0) OD(Mdt, RM, GPR, 0, SZ_DT, 0)      \
-    OD(M0, RM, GPR, 0, 0, 0) OD(Mt, RM, GPR, 0, 10, 0) OD(Menv, RM, GPR, 0, SZ_ENV, 0)           \
+    OD(Mb, RM, GPR, 0, 1, 0) OD(M0, RM, GPR, 0, 0, 0) OD(Mt, RM, GPR, 0, 10, 0) OD(Menv, RM, GPR, 0, SZ_ENV, 0)           \
     OD(Mfs, RM, GPR, 0, SZ_FSAVE, 0) OD(Mc, RM, GPR, 0, SZ_C16, 0) OD(Mo, RM, GPR, 0, 16, 0)     \
     OD(M48, RM, GPR, 0, 48, 0) OD(Mz, RM, GPR, 0, 64, 0) OD(Mlea, RM, GPR, 0, SZ_A, 0)           \
     OD(Gb, REG, GPR, 1, 0, 0) OD(Gw, REG, GPR, 2, 0, 0) OD(Gd, REG, GPR, 4, 0, 0)                \
@@ -119,7 +122,7 @@ struct x86_odesc { uint8_t src, kind, size, msize /* 0: as size */, reg; };
     OD(Yb, STRDI, MEM, 1, 0, 0) OD(Yv, STRDI, MEM, SZ_V, 0, 0) OD(Yz, STRDI, MEM, SZ_Z, 0, 0)    \
     OD(MBX, MEMREG, MEM, 1, 0, 3)                                                                \
     OD(ST0, FIX, ST, 10, 0, 0) OD(STi, RM, ST, 10, 0, 0)                                         \
-    OD(P8, REG, MMX, 8, 0, 0) OD(Q8, RM, MMX, 8, 0, 0) OD(Q4, RM, MMX, 4, 0, 0)                  \
+    OD(P4, REG, MMX, 4, 0, 0) OD(P8, REG, MMX, 8, 0, 0) OD(Q8, RM, MMX, 8, 0, 0) OD(Q4, RM, MMX, 4, 0, 0)                  \
     OD(V2, REG, XMM, 2, 0, 0) OD(V4, REG, XMM, 4, 0, 0) OD(V8, REG, XMM, 8, 0, 0)                \
     OD(V16, REG, XMM, 16, 0, 0) OD(V32, REG, XMM, 32, 0, 0) OD(V64, REG, XMM, 64, 0, 0)          \
     OD(Vx, REG, XMM, SZ_X, 0, 0) OD(Vh, REG, XMM, SZ_XH, 0, 0) OD(Vq, REG, XMM, SZ_XQ, 0, 0)     \

@@ -50,7 +50,7 @@ enum x86_opnd_kind {
  *              is one, else they are ES and rDI. XLAT: MEM seg:[rBX], AL is added by the executor.
  *   far        ptr16:xx: {IMM offset, IMM2 selector}; m16:xx: MEM of 4, 6 or 10 bytes, offset first
  *   size       a scalar SSE operand has the size it uses (ADDSS: 4); 0: none or more than 255
- *              bytes (FXSAVE, XSAVE, INVLPG)
+ *              bytes (FXSAVE, XSAVE)
  */
 struct x86_opnd {
     uint8_t kind;

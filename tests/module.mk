@@ -15,7 +15,7 @@ $(UNIT_BINS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $$(UNIT_ARCHIVES)
 
 .PHONY: unit
 unit: $(if $(T),$(BUILD)/tests/$(T),$(filter-out $(addprefix $(BUILD)/tests/,$(UNIT_SKIP)),$(UNIT_BINS)))
-	@fail=0; for t in $^; do case $$t in */tests/*) ./$$t || { echo "FAILED: $$t"; fail=1; };; esac; done; exit $$fail
+	@fail=0; for t in $^; do case $$t in */tests/*) $(if $(filter /%,$(BUILD)),,./)$$t || { echo "FAILED: $$t"; fail=1; };; esac; done; exit $$fail
 
 # Tools of the tests: one VM in process, driven by a script of options.
 TOOL_ROOMS := vm boot platform machine engine engine_soft memory settings rpc base

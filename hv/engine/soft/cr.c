@@ -177,7 +177,7 @@ int op_clts(struct cpu *c, const struct x86_insn *in)
     return X_OK;
 }
 
-/* ---- debug registers. TODO(breakpoints): DR0-3 and DR7 are kept, nothing matches them ---- */
+/* ---- debug registers. The loop matches instruction breakpoints. TODO(data breakpoints) ---- */
 
 int op_mov_dr(struct cpu *c, const struct x86_insn *in)
 {
@@ -189,9 +189,8 @@ int op_mov_dr(struct cpu *c, const struct x86_insn *in)
     if (dr == 4 || dr == 5)
         dr += 2;
     if (c->dr[7] & DR7_GD) {
-        int r = cpu_raise(c, VEC_DB);
-        c->exc.error = (uint32_t)DR6_BD;
-        return r;
+        c->dr[6] |= DR6_BD;
+        return cpu_raise(c, VEC_DB);
     }
     if (!write) {
         cpu_reg_set(c, in->opnd[0].reg, size, c->dr[dr]);

@@ -247,10 +247,7 @@ static struct event event_of(struct cpu *c, const struct exc *x)
     if (x->vector == VEC_PF) {
         c->cr2 = x->cr2;
     } else if (x->vector == VEC_DB) {
-        /* error carries the DR6 bits of the cause; none: single step. */
-        c->dr[6] |= x->error ? x->error : DR6_BS;
-        c->dr[7] &= ~DR7_GD;
-        ev.error = 0;
+        c->dr[7] &= ~DR7_GD;       /* the causes in DR6 are set by whoever raised it */
     }
     return ev;
 }

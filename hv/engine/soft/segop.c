@@ -20,7 +20,7 @@ int op_mov_seg(struct cpu *c, const struct x86_insn *in)
     if (!r)
         r = seg_load(c, seg, (uint16_t)v);
     if (!r && seg == X86_SEG_SS)
-        c->shadow = 1;
+        c->shadow = SHADOW_SS;
     return r;
 }
 
@@ -45,7 +45,7 @@ int op_pop_seg(struct cpu *c, const struct x86_insn *in)
         return r;
     }
     if (in->opnd[0].reg == X86_SEG_SS)
-        c->shadow = 1;
+        c->shadow = SHADOW_SS;
     return X_OK;
 }
 

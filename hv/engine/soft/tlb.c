@@ -21,6 +21,16 @@
 /* cpu.rmw.active */
 enum { RMW_NONE, RMW_BOUNCED, RMW_IN_CODE };
 
+/* Bytes of a page with code were written. */
+static void written_to_code(struct cpu *c, gpa_t gpa, unsigned len)
+{
+    code_written(c, gpa, len);
+    /* Announced, but no block came of it (the instruction faulted): the page is data again. */
+    struct soft_page *p = soft_page_at(c->soft, gpa);
+    if (p && atomic_load_explicit(&p->code, memory_order_relaxed) >> c->vp & 1 && !block_page_has_code(c, gpa))
+        tlb_mark_code(c, gpa, false);
+}
+
 /* Where one access within a page goes. */
 struct place { uint8_t *host; gpa_t gpa; unsigned slow; };
 
@@ -110,6 +120,10 @@ static int place(struct cpu *c, unsigned t, unsigned seg, uint64_t va, enum cpu_
         e->wtag = page | soft_write_tag_bits(c, gpa, true);
         tag = e->wtag;
     }
+    if (acc == ACC_WRITE && tag & TLB_SLOW_CODE && !soft_page_is_code(c->soft, gpa)) {
+        e->wtag = page | soft_write_tag_bits(c, gpa, true);     /* other vCPUs dropped theirs since */
+        tag = e->wtag;
+    }
     ret->slow = tag & ~HV_PAGE_MASK;
     ret->gpa = gpa | (va & ~HV_PAGE_MASK);
     ret->host = ret->slow & TLB_SLOW_MMIO ? NULL : (uint8_t *)(va + e->addend);
@@ -193,7 +207,7 @@ static void place_write(struct cpu *c, const struct place *p, const void *buf, u
             return;
         ram_load(p->host, buf, len);
         if (p->slow & TLB_SLOW_CODE)
-            code_written(c, p->gpa, len);
+            written_to_code(c, p->gpa, len);
         return;
     }
     for (unsigned done = 0, n; done < len; done += n) {
@@ -356,7 +370,7 @@ int cpu_rmw_finish(struct cpu *c)
     uint8_t active = c->rmw.active;
     c->rmw.active = RMW_NONE;
     if (active == RMW_IN_CODE)
-        code_written(c, c->rmw.va, c->rmw.size);
+        written_to_code(c, c->rmw.va, c->rmw.size);
     else if (active == RMW_BOUNCED)
         return cpu_st_bytes(c, c->rmw.seg, c->rmw.va, c->rmw.buf, c->rmw.size);
     return X_OK;
@@ -394,7 +408,7 @@ int cpu_sys_rmw_or8(struct cpu *c, uint64_t va, uint8_t bits)
     if (p.host && !(p.slow & TLB_SLOW_ROM)) {
         __atomic_fetch_or(p.host, bits, __ATOMIC_SEQ_CST);
         if (p.slow & TLB_SLOW_CODE)
-            code_written(c, p.gpa, 1);
+            written_to_code(c, p.gpa, 1);
     } else if (!p.host) {
         uint8_t v;
         place_read(c, &p, &v, 1);

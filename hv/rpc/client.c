@@ -224,10 +224,10 @@ static uint64_t deadline(uint64_t timeout_ns)
     return timeout_ns == 0 || __builtin_add_overflow(hv_now_ns(), timeout_ns, &d) ? 0 : d;
 }
 
-static int one_reply(struct varlink_client *c, const char *method, bool more, uint64_t timeout_ns,
+static int one_reply(struct varlink_client *c, const char *method, bool more, uint64_t deadline_ns,
                      struct reply *ret, struct hv_error *e)
 {
-    int r = receive_message(c, deadline(timeout_ns), e);
+    int r = receive_message(c, deadline_ns, e);
 
     if (r == 0) {
         r = reply_read(c->last.json, method, more, ret, e);
@@ -246,7 +246,7 @@ int varlink_call_fds(struct varlink_client *c, const char *method, json_t *param
         r = send_call(c, call_message(method, params, NULL), fds, nfds, e);
     }
     if (r == 0) {
-        r = one_reply(c, method, false, timeout_ns, &reply, e);
+        r = one_reply(c, method, false, deadline(timeout_ns), &reply, e);
     }
     if (r == 0 && ret) {
         *ret = json_incref(reply.params);
@@ -283,13 +283,14 @@ int varlink_call_stream(struct varlink_client *c, const char *method, json_t *pa
                         int (*fn)(void *arg, json_t *params, bool continues), void *arg, struct hv_error *e)
 {
     struct reply reply = { 0 };
+    uint64_t end = deadline(timeout_ns);
     int r = check_usable(c, params, e);
 
     if (r == 0) {
         r = send_call(c, call_message(method, params, "more"), NULL, 0, e);
     }
     while (r == 0) {
-        r = one_reply(c, method, true, timeout_ns, &reply, e);
+        r = one_reply(c, method, true, end, &reply, e);
         if (r == 0) {
             r = fn(arg, reply.params, reply.continues);
             c->used_up = c->used_up || (r != 0 && reply.continues);
@@ -315,7 +316,7 @@ int varlink_call_upgraded(struct varlink_client *c, const char *method, json_t *
         r = send_call(c, call_message(method, params, "upgrade"), NULL, 0, e);
     }
     if (r == 0) {
-        r = one_reply(c, method, false, timeout_ns, &reply, e);
+        r = one_reply(c, method, false, deadline(timeout_ns), &reply, e);
     }
     if (r < 0) {
         return r;

@@ -99,7 +99,7 @@ int varlink_call_fds(struct varlink_client *c, const char *method, json_t *param
 /* The i-th descriptor that came with the last reply, the caller's from now on; -1 if there is none. */
 int varlink_client_take_fd(struct varlink_client *c, int index);
 /* A `more` call: fn for each reply until continues is false (returns 0) or fn returns non-zero (returned).
- * timeout_ns bounds the wait for each reply. params of fn are borrowed. */
+ * timeout_ns bounds the whole stream. params of fn are borrowed. */
 int varlink_call_stream(struct varlink_client *c, const char *method, json_t *params, uint64_t timeout_ns,
                         int (*fn)(void *arg, json_t *params, bool continues), void *arg, struct hv_error *e);
 /* An `upgrade` call; on 0 *ret_fd is the socket (non-blocking, the caller's; c can only be freed then) and

@@ -34,8 +34,9 @@
 /* name, name_end: guest bytes at load address `org`; labels work relative to it. */
 #define GUEST_CODE(name, ...)                                                                    \
     extern const uint8_t name[], name##_end[];                                                   \
-    __asm__(".pushsection .rodata\n.balign 16\n.globl " #name "\n" #name ":\n" __VA_ARGS__      \
-            "\n.globl " #name "_end\n" #name "_end:\n.code64\n.popsection\n")
+    __asm__(".pushsection .rodata\n.balign 16\n.globl " #name "\n.intel_syntax noprefix\n" #name ":\n"   \
+            __VA_ARGS__                                                                           \
+            "\n.globl " #name "_end\n" #name "_end:\n.code64\n.att_syntax prefix\n.popsection\n")
 
 struct test_vm {
     struct engine *g;

@@ -31,9 +31,11 @@ int conn_call(struct conn *k, const char *method, json_t *params, uint64_t timeo
 /* fn for each reply; a non-zero return of fn ends it and is returned. */
 int conn_stream(struct conn *k, const char *method, json_t *params, int (*fn)(void *arg, json_t *reply), void *arg,
                 struct hv_error *e);
-/* Console: on 0 *ret_fd carries raw bytes (k keeps owning it), *extra (malloc'ed) what had come already. */
-int conn_upgrade(struct conn *k, const char *method, json_t *params, int *ret_fd, void **extra, size_t *extra_len,
-                 struct hv_error *e);
+/* Join a VM's console: on 0 *ret_fd (the caller's, non-blocking) carries raw bytes, *extra
+ * (malloc'ed) what had come already, and k can only be closed. */
+struct console_how { bool read_only, take_over, history; };
+int conn_console(struct conn *k, const char *name, const struct console_how *how, int *ret_fd, void **extra,
+                 size_t *extra_len, struct hv_error *e);
 
 /* ---- view.c: a VM as the tool shows it ---- */
 

@@ -128,10 +128,9 @@ static int session(struct cli_call *c, struct console *o, bool history, bool tak
     if (r < 0) {
         return r;
     }
-    r = conn_upgrade(k, "Console",
-                     json_pack("{s:s,s:b,s:b,s:b}", "name", o->name, "read_only", o->read_only, "take_over", take_over,
-                               "history", history),
-                     &o->fd, &extra, &o->extra_len, e);
+    struct console_how how = {o->read_only, take_over, history};
+    o->fd = -1;
+    r = conn_console(k, o->name, &how, &o->fd, &extra, &o->extra_len, e);
     if (r == 0 && resume) {
         struct conn *k2;
         json_t *reply;
@@ -149,6 +148,9 @@ static int session(struct cli_call *c, struct console *o, bool history, bool tak
         *ret = console_run(o);
     }
     free(extra);
+    if (o->fd >= 0) {
+        close(o->fd);
+    }
     conn_close(k);
     return r;
 }

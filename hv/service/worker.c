@@ -177,10 +177,14 @@ static void start_failed(struct worker_link *l, const struct hv_error *e)
 static void on_started(void *arg, json_t *p, bool continues, const struct hv_error *e)
 {
     struct worker_link *l = arg;
-    if (e)
+    if (e) {
         start_failed(l, e);
-    else
-        end_start_job(l, NULL);
+        return;
+    }
+    /* Its report comes on the other connection, perhaps later: who follows the job must see it started. */
+    if (l->vm && l->vm->state == SVC_STARTING)
+        svc_vm_set_state(l->vm, l->paused ? SVC_PAUSED : SVC_RUNNING);
+    end_start_job(l, NULL);
 }
 
 static void on_setup(void *arg, json_t *p, bool continues, const struct hv_error *e)

@@ -10,6 +10,8 @@
 #define MAX_BASIC 0x16u
 #define MAX_EXTENDED 0x80000008u
 
+#define LEAF7_2_BHI_CTRL (1u << 4)
+
 #define BIT(f) (1u << ((f) & 31))
 
 /* Register of each cpuf_word. */
@@ -100,7 +102,9 @@ int cpuid_model(const struct engine_config *cfg, unsigned vp, uint64_t tsc_hz, u
     add_cache(&t, 3, 3, 3, 1u << core_bits, n, 16, 16384);         /* 16 MiB, shared by all */
     add_sub(&t, 4, 4, 0, 0, 0, 0);
     add(&t, 6, 4, 0, 0, 0);                                        /* ARAT: the APIC timer never stops */
-    add_sub(&t, 7, 0, 0, offered_word(CPUF_W_7B), offered_word(CPUF_W_7C), leaf7d);
+    add_sub(&t, 7, 0, cfg->mitigations_guest ? 0 : 2, offered_word(CPUF_W_7B), offered_word(CPUF_W_7C), leaf7d);
+    if (!cfg->mitigations_guest)
+        add_sub(&t, 7, 2, 0, 0, 0, LEAF7_2_BHI_CTRL);              /* else Linux clears branch history by loops */
     add_sub(&t, 0xb, 0, 0, 1, 0x100, vp);
     add_sub(&t, 0xb, 1, core_bits, n, 0x201, vp);
     add_sub(&t, 0xb, 2, 0, 0, 2, vp);

@@ -41,8 +41,8 @@
 #define MSR_TSC_AUX       0xc0000103u
 
 /* RDCL_NO IBRS_ALL SKIP_L1DFL SSB_NO MDS_NO PSCHANGE_NO TAA_NO SBDR_SSDP_NO FBSDP_NO PSDP_NO BHI_NO PBRSB_NO
- * GDS_NO RFDS_NO: specs/soft-engine 7, --mitigations fast. */
-#define ARCH_CAP_FAST 0x0d10e17bull
+ * GDS_NO RFDS_NO ITS_NO: --mitigations fast. */
+#define ARCH_CAP_FAST 0x400000000d10e17bull
 
 /*
  * The plain registers: where each lives and which values it takes. `valid`: bits that may be
@@ -62,7 +62,7 @@ static const struct plain { uint32_t msr; uint16_t feature; bool canonical; size
     { MSR_GS_BASE, CPUF_LM, true, FIELD(seg[X86_SEG_GS].base), UINT64_MAX },
     { MSR_KERNEL_GS, CPUF_LM, true, FIELD(kernel_gs_base), UINT64_MAX },
     { MSR_TSC_AUX, CPUF_RDTSCP, false, FIELD(tsc_aux), UINT32_MAX },
-    { MSR_SPEC_CTRL, CPUF_SPEC_CTRL, false, FIELD(spec_ctrl), 0x7 },
+    { MSR_SPEC_CTRL, CPUF_SPEC_CTRL, false, FIELD(spec_ctrl), 0x407 },   /* IBRS STIBP SSBD BHI_DIS_S */
     { MSR_MCG_STATUS, CPUF_MCA, false, FIELD(mcg_status), 0x7 },
     { MSR_MISC_ENABLE, NO_FEATURE, false, FIELD(misc_enable), 0x400c51889ull },
     { MSR_MTRR_DEF, CPUF_MTRR, false, FIELD(mtrr_def), 0xcff },

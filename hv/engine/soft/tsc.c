@@ -14,7 +14,7 @@
 #include "hv/engine/soft/soft.h"
 
 #define MEASURE_NS   (20 * NS_PER_MS)
-#define MEASURE_RUNS 3
+#define MEASURE_RUNS 2
 
 uint64_t tsc_host_now(void)
 {
@@ -79,13 +79,20 @@ static uint64_t announced(void)
     return 0;
 }
 
+/* Processors run at whole MHz: what is that close to one is one, measured with a few ppm of noise. */
+static uint64_t nominal(uint64_t hz)
+{
+    uint64_t mhz = (hz + 500000) / 1000000 * 1000000, diff = hz > mhz ? hz - mhz : mhz - hz;
+    return diff < hz / 250000 ? mhz : hz;
+}
+
 static uint64_t host_hz;
 
 static void find_host_hz(void)
 {
     uint64_t measured = measure(), said = announced();
     uint64_t diff = said > measured ? said - measured : measured - said;
-    host_hz = said && diff < said / 2000 ? said : measured;
+    host_hz = said && diff < said / 2000 ? said : nominal(measured);
     log_debug("soft", "host TSC: measured %llu Hz, CPUID says %llu Hz", (unsigned long long)measured,
               (unsigned long long)said);
 }

@@ -89,26 +89,20 @@ static void put_mem(struct out *o, const struct x86_insn *in, const struct x86_o
     const char *sep = "";
 
     put(o, "%s", size_word(op->size));
-    if (op->implicit && in->base != 7 && op == &in->opnd[0] && in->nopnd == 2 && in->opnd[1].kind == X86_OPND_MEM &&
-        in->op == X86_OP_MOVS) {
-        put(o, "es:[");                  /* MOVS: the destination is not in base */
-        put_gpr(o, 7, in->adsize);
-        put(o, "]");
-        return;
-    }
-    if (op == &in->opnd[1] && in->op == X86_OP_CMPS) {
+    bool di = (in->op == X86_OP_MOVS && op == &in->opnd[0]) || (in->op == X86_OP_CMPS && op == &in->opnd[1]);
+    if (di) {                            /* the one that is not in base */
         put(o, "es:[");
         put_gpr(o, 7, in->adsize);
         put(o, "]");
         return;
     }
-    if ((in->prefix & X86_PFX_SEG) || in->seg == X86_SEG_ES || in->seg >= X86_SEG_FS)
+    if (in->seg != (in->base == 4 || in->base == 5 ? X86_SEG_SS : X86_SEG_DS))
         put(o, "%s:", seg_names[in->seg % X86_SEG_COUNT]);
     put(o, "[");
     if (in->base == X86_REG_RIP) {
         uint64_t va = rip + in->len + (uint64_t)in->disp;
         put(o, "rip%s0x%" PRIx64 "]", in->disp < 0 ? "-" : "+", in->disp < 0 ? -(uint64_t)in->disp : (uint64_t)in->disp);
-        put(o, " /* 0x%" PRIx64 " */", in->adsize == 4 ? va & 0xffffffff : va);
+        put(o, " (0x%" PRIx64 ")", in->adsize == 4 ? va & 0xffffffff : va);
         return;
     }
     if (in->base != X86_REG_NONE) {
@@ -157,21 +151,56 @@ static void put_opnd(struct out *o, const struct x86_insn *in, const struct x86_
     }
 }
 
+static bool is_string(const struct x86_insn *in)
+{
+    return in->map == 0 && !(in->prefix & X86_PFX_VEX) &&
+           ((in->opcode >= 0x6c && in->opcode <= 0x6f) || (in->opcode >= 0xa4 && in->opcode <= 0xa7) ||
+            (in->opcode >= 0xaa && in->opcode <= 0xaf));
+}
+
+/* 0, 1, 2, 3 for operand sizes 1, 2, 4, 8. */
+static unsigned size_index(const struct x86_insn *in)
+{
+    return in->opsize == 8 ? 3 : in->opsize == 4 ? 2 : in->opsize == 2 ? 1 : 0;
+}
+
 static void put_mnemonic(struct out *o, const struct x86_insn *in)
 {
+    static const char cbw[4][5] = { "cbw", "cbw", "cwde", "cdqe" }, cwd[4][4] = { "cwd", "cwd", "cdq", "cqo" };
+
     switch (in->op) {
-    case X86_OP_JCC: put(o, "j%s", cc_names[in->cc & 15]); break;
-    case X86_OP_SETCC: put(o, "set%s", cc_names[in->cc & 15]); break;
-    case X86_OP_CMOVCC: put(o, "cmov%s", cc_names[in->cc & 15]); break;
-    case X86_OP_FCMOVCC: put(o, "fcmov%s", fcc_names[in->cc & 7]); break;
-    default: put_lower(o, x86_op_name(in->op)); break;
+    case X86_OP_JCC: put(o, "j%s", cc_names[in->cc & 15]); return;
+    case X86_OP_SETCC: put(o, "set%s", cc_names[in->cc & 15]); return;
+    case X86_OP_CMOVCC: put(o, "cmov%s", cc_names[in->cc & 15]); return;
+    case X86_OP_FCMOVCC: put(o, "fcmov%s", fcc_names[(in->opcode & 1) * 4 + ((in->modrm >> 3) & 3)]); return;
+    case X86_OP_CBW: put(o, "%s", cbw[size_index(in)]); return;
+    case X86_OP_CWD: put(o, "%s", cwd[size_index(in)]); return;
+    case X86_OP_MOV_SEG:
+    case X86_OP_MOV_CR:
+    case X86_OP_MOV_DR: put(o, "mov"); return;
+    case X86_OP_CALL_IND: put(o, "call"); return;
+    case X86_OP_JMP_IND: put(o, "jmp"); return;
+    case X86_OP_RET_FAR: put(o, "retf"); return;
+    case X86_OP_INCSSP:
+    case X86_OP_RDSSP:
+    case X86_OP_IRET:
+    case X86_OP_PUSHF:
+    case X86_OP_POPF:
+        put_lower(o, x86_op_name(in->op));
+        put(o, "%s", in->opsize == 8 ? "q" : in->opsize == 4 ? "d" : "");
+        return;
+    default:
+        put_lower(o, x86_op_name(in->op));
+        if (is_string(in))
+            put(o, "%c", "bwdq"[size_index(in)]);
+        return;
     }
 }
 
 const char *x86_format(const struct x86_insn *in, uint64_t rip, char *buf, size_t size)
 {
     struct out o = { .buf = buf, .size = size };
-    bool string = in->map == 0 && ((in->opcode >= 0x6c && in->opcode <= 0x6f) || (in->opcode >= 0xa4 && in->opcode <= 0xaf));
+    bool string = is_string(in);
 
     if (!size)
         return buf;
@@ -186,10 +215,14 @@ const char *x86_format(const struct x86_insn *in, uint64_t rip, char *buf, size_
     for (unsigned i = 0; i < in->nopnd && i < ARRAY_SIZE(in->opnd); i++) {
         put(&o, i ? ", " : " ");
         put_opnd(&o, in, &in->opnd[i], rip);
-        if (i == 0 && in->evex && (in->evex_aaa_z_b & 7))
+        if (i == 0 && (in->evex_aaa_z_b & 7))
             put(&o, " {k%u}%s", in->evex_aaa_z_b & 7, in->evex_aaa_z_b & 8 ? "{z}" : "");
     }
-    if (in->evex && (in->evex_aaa_z_b & 16))
-        put(&o, in->modrm >= 0xc0 ? " {er}" : " {1tox}");
+    if (in->evex_aaa_z_b & 16) {
+        if (in->modrm < 0xc0)
+            put(&o, " {1tox}");
+        else
+            put(&o, " {%s-sae}", (const char *[]){ "rn", "rd", "ru", "rz" }[(in->evex_aaa_z_b >> 5) & 3]);
+    }
     return buf;
 }

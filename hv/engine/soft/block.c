@@ -428,7 +428,7 @@ struct block *block_lookup(struct cpu *c, uint32_t extra)
     const struct tlb_entry *t = tlb_at(c, va);
     if (t->xtag == (va & HV_PAGE_MASK)) {
         size_t i = (size_t)(t - c->tlb_table[0]);        /* the tables are one array, tlb_phys is its parallel */
-        gpa = c->tlb_phys[0][i].gpa | (va & ~HV_PAGE_MASK);
+        gpa = (&c->tlb_phys[0][0])[i].gpa | (va & ~HV_PAGE_MASK);
         host = (const uint8_t *)(va + t->addend);
     } else if (fetch(c, va, &host, &gpa) != X_OK) {
         return NULL;

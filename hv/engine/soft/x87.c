@@ -64,6 +64,12 @@ __asm__(".text\n"
 extern const uint8_t x87_mem_stubs[64][4] __attribute__((visibility("hidden")));
 extern const uint8_t x87_reg_stubs[512][4] __attribute__((visibility("hidden")));
 
+const void *x87_stub(unsigned opcode, unsigned modrm)
+{
+    opcode &= 7;
+    return modrm < 0xc0 ? x87_mem_stubs[opcode << 3 | (modrm >> 3 & 7)] : x87_reg_stubs[opcode << 6 | (modrm & 63)];
+}
+
 void x87_slots_out(const struct x87 *f, uint8_t *slots)
 {
     unsigned top = X87_TOP(f->sw);
@@ -112,24 +118,15 @@ static unsigned mem_size(const struct x86_insn *in)
     return 0;
 }
 
-/* Any x87 instruction but those of x87_env.c. */
-int x87_exec(struct cpu *c, const struct x86_insn *in)
+static int exec_slow(struct cpu *c, const struct x86_insn *in, unsigned size)
 {
     struct x87 *f = &c->x87;
     struct fx_image img;
     __m128i mem = _mm_setzero_si128();
-    unsigned reg = in->modrm >> 3 & 7, opcode = in->opcode & 7;
-    bool memory = in->modrm < 0xc0, store = memory && is_store(in->op);
-    unsigned size = memory ? mem_size(in) : 0;
+    bool store = size && is_store(in->op);
+    int r;
 
-    int r = fpu_check_x87(c);
-    if (HV_UNLIKELY(!r && in->op == X86_OP_FNOP && opcode == 3)) {
-        return X_OK;                        /* FNENI, FNDISI, FNSETPM: nothing, without waiting */
-    }
-    if (HV_UNLIKELY(r || (r = x87_check_pending(c)))) {
-        return r;
-    }
-    if (memory && !store) {
+    if (size && !store) {
         r = size == 8 ? vec_load_mem(c, in, 8, false, &mem)
           : size == 4 ? vec_load_mem(c, in, 4, false, &mem)
                       : vec_load_slow(c, in, size, false, &mem);
@@ -155,8 +152,7 @@ int x87_exec(struct cpu *c, const struct x86_insn *in)
         uint64_t v = cpu_rflags(c);
         flags = (uint32_t)((v & 0xd5) << 8 | (v >> 11 & 1));
     }
-    const void *stub = memory ? x87_mem_stubs[opcode << 3 | reg] : x87_reg_stubs[opcode << 6 | (in->modrm & 63)];
-    flags = x87_run(&img, &mem, stub, flags);
+    flags = x87_run(&img, &mem, x87_stub(in->opcode, in->modrm), flags);
 
     uint32_t unmasked = img.sw & ~img.cw & X87_FLAGS;
     if (store && !(unmasked & ~X87_PE)) {
@@ -174,10 +170,33 @@ int x87_exec(struct cpu *c, const struct x86_insn *in)
     if (ignored) {
         x87_update_es(f);
     }
+    return X_OK;
+}
+
+/* Any x87 instruction but those of x87_env.c. */
+int x87_exec(struct cpu *c, const struct x86_insn *in)
+{
+    struct x87 *f = &c->x87;
+    unsigned opcode = in->opcode & 7, size = in->modrm < 0xc0 ? mem_size(in) : 0;
+    int r = fpu_check_x87(c);
+    if (HV_UNLIKELY(!r && in->op == X86_OP_FNOP && opcode == 3)) {
+        return X_OK;                        /* FNENI, FNDISI, FNSETPM: nothing, without waiting */
+    }
+    if (HV_UNLIKELY(r || (r = x87_check_pending(c)))) {
+        return r;
+    }
+
+    r = (f->cw & X87_FLAGS) == X87_FLAGS ? x87_try_fast(c, in, size) : X87_SLOW;
+    if (r == X87_SLOW) {
+        r = exec_slow(c, in, size);
+    }
+    if (HV_UNLIKELY(r)) {
+        return r;
+    }
     f->fop = (uint16_t)(opcode << 8 | in->modrm);
     f->fip = c->rip;
     f->fcs = c->seg[X86_SEG_CS].sel;
-    if (memory) {
+    if (size) {
         f->fdp = cpu_ea(c, in);
         f->fds = c->seg[in->seg].sel;
     }

@@ -100,6 +100,9 @@ static int events(struct cli_call *c, struct hv_error *e)
     if (r == 0) {
         r = conn_stream(k, "Events", json_incref(params), on_events, &f, e);
         cli_stream_end(&f.p);
+        if (r < 0 && e->code == HV_TIMEOUT) {
+            hv_fail(e, HV_TIMEOUT, "events", c->count ? "fewer than -n came in time" : "the time is up");
+        }
     }
     json_decref(params);
     conn_close(k);

@@ -270,6 +270,8 @@ static int create_transient(struct cli_call *c, struct conn *k, const char *name
     if (!settings) {
         return -EINVAL;
     }
+    /* A triple fault is the end, with its reason: this is a run, not a machine that has to come back. */
+    cli_json_set_path(settings, "boot.on_triple_fault", json_string("off"));
     if (cli_has(c, "no-reboot")) {
         cli_json_set_path(settings, "boot.on_reboot", json_string("off"));
     }

@@ -124,6 +124,8 @@ int cli_ask(const struct cli_call *c, const char *object, const char *doing, str
 void cli_print_help(const struct cli_call *c);
 /* The options and synopsis of a command as mdoc, for the man pages. */
 void cli_print_mdoc(const struct cli_command *cmd, const char *tool, FILE *out);
+/* The universal options as mdoc. */
+void cli_print_mdoc_universal(FILE *out);
 /* The whole table. */
 json_t *cli_dump(const struct cli_tool *t);
 /* words[n]: what was typed after the tool's name, the last being completed (may be ""). One candidate a

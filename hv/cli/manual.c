@@ -89,7 +89,7 @@ void cli_print_mdoc(const struct cli_command *cmd, const char *tool, FILE *f)
         fprintf(f, ".%sAr \"%s%s\"\n", a->flags & CLI_OPTIONAL ? "Op " : "", a->name,
                 a->flags & CLI_REPEAT ? " ..." : "");
     }
-    fputs(".Op Ar options\n.Ed\n.Pp\n", f);
+    fputs(".Op Ar options\n.Ed\n", f);
     for (unsigned i = 0; (o = cli_option_at(cmd, i)); i++) {
         later += (o->flags & CLI_LATER) != 0;
         own += !(o->flags & CLI_LATER) && (!cli_option_find(NULL, o->name, strlen(o->name)) || o->use);
@@ -111,6 +111,17 @@ void cli_print_mdoc(const struct cli_command *cmd, const char *tool, FILE *f)
             }
         }
     }
+}
+
+void cli_print_mdoc_universal(FILE *f)
+{
+    fputs(".Bl -tag -width Ds\n", f);
+    for (const struct cli_option *o = cli_universal; o->name; o++) {
+        if (!(o->flags & CLI_LATER)) {
+            mdoc_option(f, o);
+        }
+    }
+    fputs(".El\n", f);
 }
 
 static json_t *dump_option(const struct cli_option *o)

@@ -312,28 +312,37 @@ static void widen(struct cli_printer *p, const struct sort_key *k, size_t n)
 
 /* ---- the other forms ---- */
 
+/* What the list form shows of a column, NULL where it is unknown and was not asked for. */
+static char *list_cell(const struct cli_printer *p, const json_t *row, const struct cli_column *col)
+{
+    const json_t *v = cli_cell(row, col);
+    char *text = !p->chosen && (!v || json_is_null(v)) ? NULL : cell(p, row, col);
+    if (text && !p->chosen && strcmp(text, "-") == 0) {
+        free(text);
+        text = NULL;
+    }
+    return text;
+}
+
 static void put_list(struct cli_printer *p, const json_t *row)
 {
     strbuf_auto line = {0};
     unsigned width = 0;
     for (unsigned i = 0; i < p->n; i++) {
-        const json_t *v = cli_cell(row, p->col[i]);
-        if (p->chosen || (v && !json_is_null(v))) {
-            width = MAX(width, (unsigned)strlen(p->col[i]->key));
-        }
+        hv_autofree char *text = list_cell(p, row, p->col[i]);
+        width = text ? MAX(width, (unsigned)strlen(p->col[i]->key)) : width;
     }
     if (p->rows) {
         put_line(p, &line);
     }
     for (unsigned i = 0; i < p->n; i++) {
-        const json_t *v = cli_cell(row, p->col[i]);
-        if (!p->chosen && (!v || json_is_null(v))) {
+        hv_autofree char *text = list_cell(p, row, p->col[i]);
+        if (!text) {
             continue;
         }
-        hv_autofree char *text = cell(p, row, p->col[i]);
-        enum cli_role role = p->col[i]->role ? p->col[i]->role(row, v) : ROLE_NONE;
+        enum cli_role role = p->col[i]->role ? p->col[i]->role(row, cli_cell(row, p->col[i])) : ROLE_NONE;
         strbuf_addf(&line, "%s:%*s%s%s%s", p->col[i]->key, (int)(width - strlen(p->col[i]->key) + 2), "",
-                    cli_role_start(p->call, role), text ? text : "-", cli_role_end(p->call, role));
+                    cli_role_start(p->call, role), text, cli_role_end(p->call, role));
         put_line(p, &line);
     }
 }

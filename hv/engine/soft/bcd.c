@@ -34,7 +34,7 @@ static int op_aad(struct cpu *c, const struct x86_insn *in)
     uint32_t cc;
     uint8_t v = cc_add8((uint8_t)ax, (uint8_t)((ax >> 8) * (uint8_t)in->imm), &cc);
     set_ax(c, v);
-    c->cc = cc_logic(v, 1);
+    c->cc = cc;                    /* all of the addition's */
     return X_OK;
 }
 

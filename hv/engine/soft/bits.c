@@ -27,9 +27,15 @@ static int op_bit(struct cpu *c, const struct x86_insn *in)
     int r = cpu_opnd_get(c, in, 1, &x.src);
     if (r != X_OK)
         return r;
-    if (o->kind != X86_OPND_MEM)
-        return opnd_rmw(c, in, 0, bit_compute, &x, false);
-
+    x.size = o->size;
+    x.cc = c->cc;
+    if (o->kind != X86_OPND_MEM) {
+        uint64_t v = bit_compute(&x, cpu_reg_get(c, o->reg, o->size));
+        if (in->op != X86_OP_BT)
+            cpu_reg_set(c, o->reg, o->size, v);
+        c->cc = x.cc;
+        return X_OK;
+    }
     uint64_t off = cpu_ea(c, in), va;
     if (in->opnd[1].kind == X86_OPND_GPR) {
         int64_t bit = (int64_t)sext(x.src, o->size);
@@ -38,8 +44,6 @@ static int op_bit(struct cpu *c, const struct x86_insn *in)
     r = cpu_seg_lin(c, in->seg, off, o->size, in->op == X86_OP_BT ? ACC_READ : ACC_WRITE, &va);
     if (r != X_OK)
         return r;
-    x.size = o->size;
-    x.cc = c->cc;
     if (in->op != X86_OP_BT)
         return mem_rmw(c, in->seg, va, o->size, bit_compute, &x, in->prefix & X86_PFX_LOCK);
     uint64_t v;

@@ -83,6 +83,15 @@ static inline uint32_t cc_logic(uint64_t v, unsigned size)
     return f | (__builtin_parity(low) ? 0 : CC_PF);
 }
 
+/*
+ * ROL and ROR of a register by an immediate other than 1 keep OF on Intel CPUs (the SDM leaves it
+ * undefined); by CL, and of memory, they compute it. cc: flags by CL; old: before; n: the masked count.
+ */
+static inline uint32_t cc_rotate_imm(uint32_t cc, uint32_t old, unsigned n)
+{
+    return n == 1 ? cc : (cc & ~CC_OF) | (old & CC_OF);
+}
+
 /* Loads the guest's flags (a copy of cc in EAX) into the host's; then the instruction; then saves them. */
 #define CC_LOAD "addb $0x7f, %%al\n\tsahf\n\t"
 #define CC_SAVE "\n\tlahf\n\tseto %%al"

@@ -7,11 +7,14 @@
 #define WIDE(h) { [SZ_16] = h##16, [SZ_32] = h##32, [SZ_64] = h##64 }
 #define WIDE_FORMS(h) { [SZ_16] = FORMS(h##16), [SZ_32] = FORMS(h##32), [SZ_64] = FORMS(h##64) }
 
-#define SHIFT(name, bits)                                                                         \
+/* fix: what the immediate form does to the flags beyond the form by CL; old: the flags before. */
+#define SHIFT(name, bits, fix)                                                                    \
     HANDLER(name##_ri##bits)                                                                      \
     {                                                                                             \
+        uint32_t old HV_UNUSED = cc;                                                              \
         uint##bits##_t v = cc_##name##bits(GET(bits, op->r), (uint8_t)op->imm, &cc);              \
         SET(bits, op->r, v);                                                                      \
+        fix;                                                                                      \
         NEXT;                                                                                     \
     }                                                                                             \
     HANDLER(name##_rc##bits)                                                                      \
@@ -20,14 +23,16 @@
         SET(bits, op->r, v);                                                                      \
         NEXT;                                                                                     \
     }
-#define SHIFT_ALL(name) SHIFT(name, 8) SHIFT(name, 16) SHIFT(name, 32) SHIFT(name, 64)
-SHIFT_ALL(rol)
-SHIFT_ALL(ror)
-SHIFT_ALL(rcl)
-SHIFT_ALL(rcr)
-SHIFT_ALL(shl)
-SHIFT_ALL(shr)
-SHIFT_ALL(sar)
+#define SHIFT_ALL(name, fix) SHIFT(name, 8, fix(8)) SHIFT(name, 16, fix(16)) SHIFT(name, 32, fix(32)) SHIFT(name, 64, fix(64))
+#define ROTATED(bits) cc = cc_rotate_imm(cc, old, (unsigned)op->imm & (bits == 64 ? 63 : 31))
+#define AS_BY_CL(bits) (void)0
+SHIFT_ALL(rol, ROTATED)
+SHIFT_ALL(ror, ROTATED)
+SHIFT_ALL(rcl, AS_BY_CL)
+SHIFT_ALL(rcr, AS_BY_CL)
+SHIFT_ALL(shl, AS_BY_CL)
+SHIFT_ALL(shr, AS_BY_CL)
+SHIFT_ALL(sar, AS_BY_CL)
 op_handler *const op_shift_ri[SH_COUNT][SZ_COUNT] = {
     [SH_ROL] = SIZES(rol_ri), [SH_ROR] = SIZES(ror_ri), [SH_RCL] = SIZES(rcl_ri), [SH_RCR] = SIZES(rcr_ri),
     [SH_SHL] = SIZES(shl_ri), [SH_SHR] = SIZES(shr_ri), [SH_SAR] = SIZES(sar_ri),

@@ -143,7 +143,7 @@ static struct flag_use flag_use(const struct x86_insn *in)
         return (struct flag_use){ CC_ALL, CC_ALL, false };
     case X86_OP_ROL: case X86_OP_ROR:
         if (is_imm(in, 1) && (in->imm & (in->opnd[0].size == 8 ? 63 : 31)))
-            return (struct flag_use){ 0, CC_CF | CC_OF, false };
+            return (struct flag_use){ CC_OF, CC_CF | CC_OF, false };
         return (struct flag_use){ CC_ALL, CC_ALL, false };
     case X86_OP_MUL: case X86_OP_IMUL:
         return (struct flag_use){ 0, CC_ALL, false };

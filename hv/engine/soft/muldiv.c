@@ -32,10 +32,10 @@ static void mul8(uint64_t *lo, uint64_t *hi, uint8_t b, bool is_signed, uint32_t
     uint16_t p = is_signed ? (uint16_t)((int8_t)*lo * (int8_t)b) : (uint16_t)((uint8_t)*lo * b);
     uint64_t a = *cc, r = *lo;
     if (is_signed)
-        __asm__("xchgq %%rax, %[r]\n\t" CC_LOAD "movq %[r], %%rax\n\timulb %[b]" CC_SAVE
+        __asm__(CC_LOAD "movq %[r], %%rax\n\timulb %[b]" CC_SAVE
                 : "+&a"(a), [r] "+&r"(r) : [b] "r"(b) : "cc");
     else
-        __asm__("xchgq %%rax, %[r]\n\t" CC_LOAD "movq %[r], %%rax\n\tmulb %[b]" CC_SAVE
+        __asm__(CC_LOAD "movq %[r], %%rax\n\tmulb %[b]" CC_SAVE
                 : "+&a"(a), [r] "+&r"(r) : [b] "r"(b) : "cc");
     *cc = (uint32_t)a;
     *lo = p & 0xff;

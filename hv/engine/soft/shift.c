@@ -22,8 +22,14 @@ static uint64_t shift_compute(struct rmw_arg *x, uint64_t a)
 static int op_shift_any(struct cpu *c, const struct x86_insn *in)
 {
     struct rmw_arg x = { .op = in->op };
+    uint32_t before = c->cc;
     int r = cpu_opnd_get(c, in, 1, &x.src);
-    return r != X_OK ? r : opnd_rmw(c, in, 0, shift_compute, &x, false);
+    if (r == X_OK)
+        r = opnd_rmw(c, in, 0, shift_compute, &x, false);
+    if (r == X_OK && in->opnd[0].kind == X86_OPND_GPR && in->opnd[1].kind == X86_OPND_IMM &&
+        (in->op == X86_OP_ROL || in->op == X86_OP_ROR))
+        c->cc = cc_rotate_imm(c->cc, before, x.src & (x.size == 8 ? 63 : 31));
+    return r;
 }
 
 struct dshift_arg { struct rmw_arg x; uint8_t count; };

@@ -40,19 +40,19 @@ download() {
 }
 
 # package PACKAGE: the folder it is unpacked in, fetched when not there yet. Prints the folder.
-package() {
-    local dir=$cache/pkg/$1 tmp
+package() (
+    dir=$cache/pkg/$1
     if [ ! -d "$dir" ]; then
         mkdir -p "$cache/pkg"
         tmp=$(mktemp -d "$cache/pkg/.new.XXXXXX")
+        trap 'rm -rf "$tmp"' EXIT
         mkdir "$tmp/deb" "$tmp/root"
         download "$tmp/deb" "$1"
         dpkg-deb -x "$tmp"/deb/*.deb "$tmp/root" || die "cannot unpack $1"
         mv -T "$tmp/root" "$dir"
-        rm -rf "$tmp"
     fi
     printf '%s\n' "$dir"
-}
+)
 
 # The package that a meta package stands for now: linux-image-cloud-amd64 -> linux-image-6.1.0-56-cloud-amd64.
 resolve_meta() {

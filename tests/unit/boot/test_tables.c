@@ -13,6 +13,9 @@
 
 #include "hv/boot/aml.h"
 #include "hv/boot/loader.h"
+#include "hv/platform/ioapic.h"
+#include "hv/platform/pm.h"
+#include "hv/platform/reset.h"
 #include "tests/unit/boot/fixture.h"
 
 #define BASE LOADER_ACPI
@@ -115,6 +118,19 @@ static void test_fadt(void **state)
     const uint8_t *facs = table(&sb, "FACS", &len);
     assert_int_equal(len, 64);
     assert_int_equal(facs[32], 2);
+}
+
+/* What the tables say of the usual board is what the devices do. */
+static void test_board_is_the_platform(void **state)
+{
+    const struct boot_board bd = BOOT_BOARD_DEFAULT;
+
+    assert_int_equal(bd.pm_base, PM_BASE);
+    assert_int_equal(bd.s5_type, PM_SLP_TYP_S5);
+    assert_int_equal(bd.sci_irq, PM_SCI_IRQ);
+    assert_int_equal(bd.reset_port, RESET_PORT);
+    assert_int_equal(bd.reset_value, RESET_VALUE);
+    assert_int_equal(LAYOUT_IOAPIC_BASE, IOAPIC_BASE);
 }
 
 /* The board decides what the FADT says of it. */
@@ -461,7 +477,8 @@ static void test_smbios_large(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rsdp), cmocka_unit_test(test_fadt), cmocka_unit_test(test_fadt_follows_the_board),
+        cmocka_unit_test(test_rsdp), cmocka_unit_test(test_fadt), cmocka_unit_test(test_board_is_the_platform),
+        cmocka_unit_test(test_fadt_follows_the_board),
         cmocka_unit_test(test_madt), cmocka_unit_test(test_dsdt_bytes), cmocka_unit_test(test_vmbus_has_the_windows),
         cmocka_unit_test(test_aml_lengths), cmocka_unit_test(test_aml_integers), cmocka_unit_test(test_iasl),
         cmocka_unit_test(test_smbios), cmocka_unit_test(test_smbios_large),

@@ -48,6 +48,14 @@ struct channel {
     uint64_t next_start;
 };
 
+enum pit_counter { COUNT_TICKS, COUNT_LATE, COUNT_LOST, PIT_COUNTERS };
+static const struct stats_desc pit_desc[PIT_COUNTERS] = {
+    [COUNT_TICKS] = { "ticks", "interrupts", "pulses of the system timer's line", STATS_COUNTER },
+    [COUNT_LATE] = { "late", "interrupts", "periods missed by a late loop, made up for afterwards",
+                     STATS_COUNTER },
+    [COUNT_LOST] = { "lost", "interrupts", "periods missed and not made up for", STATS_COUNTER },
+};
+
 struct pit {
     uint32_t magic;
     struct machine *m;
@@ -60,6 +68,8 @@ struct pit {
     uint64_t makeup_due;        /* tick of the next late pulse, if any are left */
     uint32_t missed;            /* pulses to make up for */
     uint64_t last_pulse;
+    struct stats_table stats;
+    _Atomic uint64_t counter[PIT_COUNTERS];
 };
 
 /* ---- time ---- */
@@ -332,7 +342,11 @@ static bool advance(struct pit *p, uint64_t now)
         p->due = rise + (late + 1) * c->count;
         if (c->count >= MIN_TICKS) {
             uint32_t cap = PIT_HZ / c->count;
-            p->missed = (uint32_t)MIN(p->missed + late, (uint64_t)cap);
+            uint64_t room = cap > p->missed ? cap - p->missed : 0;
+            uint64_t kept = MIN(late, room);
+            p->missed += (uint32_t)kept;
+            stats_add(&p->stats, COUNT_LATE, kept);
+            stats_add(&p->stats, COUNT_LOST, late - kept);
         }
     } else {
         p->due = next_rise(c, now);
@@ -350,6 +364,7 @@ static void pit_timer(void *arg)
             if (advance(p, now)) {
                 p->last_pulse = now;
                 p->makeup_due = now + MAX(p->ch[0].count / 2, MIN_TICKS);
+                stats_add(&p->stats, COUNT_TICKS, 1);
                 machine_irq_pulse(p->m, 0);
             }
         }
@@ -607,6 +622,9 @@ int pit_new(struct machine *m, struct pit **ret)
     }
     p->magic = PIT_MAGIC;
     pthread_mutex_init(&p->lock, NULL);
+    p->stats = (struct stats_table){ .group = "pit", .desc = pit_desc, .count = PIT_COUNTERS,
+                                     .value = p->counter };
+    stats_register(machine_stats(m), &p->stats);
     pit_reset(p);
     machine_add_ports(m, 0x40, 4, &ports, p);
     machine_add_ports(m, 0x61, 1, &port61, p);

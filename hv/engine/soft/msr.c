@@ -155,12 +155,12 @@ static int set_efer(struct cpu *c, uint64_t v)
     return X_OK;
 }
 
-/* SDM 17.17.3: TSC_ADJUST moves with the TSC, and the TSC with it. */
-static void set_tsc(struct cpu *c, uint64_t v)
+/* SDM 17.17.3: TSC_ADJUST moves with the TSC, and the TSC with it. The APIC timer counts on as before. */
+static void move_tsc(struct cpu *c, uint64_t delta)
 {
-    uint64_t delta = v - cpu_tsc(c);
     c->tsc_offset += delta;
     c->tsc_adjust += delta;
+    lapic_tsc_moved(&c->lapic, delta);
 }
 
 static int machine_read(struct cpu *c, uint32_t msr, uint64_t *ret)
@@ -269,13 +269,12 @@ int msr_write(struct cpu *c, uint32_t msr, uint64_t val)
     }
     switch (msr) {
     case MSR_TSC:
-        set_tsc(c, val);
+        move_tsc(c, val - cpu_tsc(c));
         return X_OK;
     case MSR_TSC_ADJUST:
         if (!cpu_has(c, CPUF_TSC_ADJUST))
             break;
-        c->tsc_offset += val - c->tsc_adjust;
-        c->tsc_adjust = val;
+        move_tsc(c, val - c->tsc_adjust);
         return X_OK;
     case MSR_PAT:
         if (!msr_pat_valid(val))

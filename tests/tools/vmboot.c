@@ -42,6 +42,7 @@ static struct {
     unsigned resets_before;
     uint64_t timeout_ns, started_ns, action_ns;
     struct loop_timer *timer;
+    struct loop_post look;
     bool quiet, stats, advancing;
     char *typing;                      /* rest of a --send the guest's queue has not taken yet */
     int status;
@@ -81,7 +82,7 @@ static void on_output(void *arg)
         t.seen_len += n;
     }
     fflush(stdout);
-    advance();
+    loop_post(t.loop, &t.look);        /* not here: the next action may free the console that calls us */
 }
 
 static void type_more(void)
@@ -92,7 +93,7 @@ static void type_more(void)
     if (n == len) {
         free(t.typing);
         t.typing = NULL;
-        advance();
+        loop_post(t.loop, &t.look);
     } else {
         memmove(t.typing, t.typing + n, len - n + 1);
     }
@@ -173,7 +174,10 @@ static bool done(const struct action *a, bool first)
     case ACT_OFF:
         return vm_state(t.vm) == VM_OFF;
     case ACT_REBOOTED:
-        return vm_resets(t.vm) > t.resets_before;
+        if (vm_resets(t.vm) == t.resets_before)
+            return false;
+        t.seen_len = 0;                /* what it said before it went down */
+        return true;
     }
     return false;
 }
@@ -206,6 +210,8 @@ static void advance(void)
         finish(0, NULL);
     t.advancing = false;
 }
+
+static void on_look(void *arg) { advance(); }
 
 static void on_timer(void *arg)
 {
@@ -321,6 +327,7 @@ int main(int argc, char **argv)
         return 2;
     t.cfg = (struct vm_config){.name = "vmboot", .settings = &t.settings, .kernel_fd = kernel, .initrd_fd = initrd,
                                .loop = t.loop, .hooks = {.changed = on_changed}};
+    t.look = (struct loop_post){.fn = on_look};
     guid_new(&t.cfg.id);
     t.started_ns = hv_now_ns();
     if (vm_new(&t.cfg, &t.vm, &e) < 0) {

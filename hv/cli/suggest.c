@@ -46,9 +46,9 @@ void cli_suggest_init(struct cli_suggest *s, const char *word)
 
 void cli_suggest_add(struct cli_suggest *s, const char *candidate)
 {
-    /* A third of the word may be wrong, and a word of two letters may have one wrong. */
+    /* A third of the word may be wrong, and a short word may have one letter wrong. */
     size_t len = strnlen(s->word, MAX_WORD);
-    unsigned limit = len <= 3 ? 1 : len <= 6 ? 2 : (unsigned)len / 3;
+    unsigned limit = len <= 4 ? 1 : len <= 6 ? 2 : (unsigned)len / 3;
     unsigned d = cli_distance(s->word, candidate);
     /* What was typed is a beginning: "stat" for start, status, stats. */
     if (len >= 3 && strncmp(candidate, s->word, len) == 0) {

@@ -307,7 +307,7 @@ static const char *compare(const struct zcmp *c)
     if (in->op != expected_op(c))
         return "operation";
     if ((in->op == X86_OP_JCC || in->op == X86_OP_SETCC || in->op == X86_OP_CMOVCC || in->op == X86_OP_FCMOVCC) &&
-        (in->op == X86_OP_FCMOVCC ? (in->opcode & 1) * 4 + ((in->modrm >> 3) & 3) : in->cc) != op_of[c->zin.mnemonic].cc)
+        in->cc != op_of[c->zin.mnemonic].cc)
         return "condition";
     if (in->adsize * 8 != c->zin.address_width)
         return "address size";

@@ -462,8 +462,11 @@ static int decode_body(struct dec *d, struct x86_insn *in, enum x86_mode mode, c
 
     uint64_t attr = row->attr;
     in->op = row->op;
-    if (attr & RF_CC)
-        in->cc = in->opcode & 15;
+    if (attr & RF_CC) {
+        /* FCMOVcc, the only one of the one-byte map with ModRM: DA and DB, ModRM.reg 0 to 3. */
+        bool fcmov = in->map == 0 && in->has_modrm;
+        in->cc = fcmov ? (uint8_t)((in->opcode & 1) << 2 | (in->modrm >> 3 & 3)) : in->opcode & 15;
+    }
     d->osz = (uint8_t)operand_size(d, in, mode, attr);
     in->opsize = attr & RF_BYTE ? 1 : d->osz;
     if (d->vex)

@@ -74,7 +74,7 @@ struct x86_insn {
     uint8_t adsize;        /* effective address size: 2, 4, 8 */
     uint8_t prefix;        /* enum x86_prefix_bits; of F2 and F3 the last one only */
     uint8_t rex;           /* 0x4x or 0; VEX.RXBW and EVEX.RXBW are folded in */
-    uint8_t cc;            /* condition 0..15 of Jcc, SETcc, CMOVcc, FCMOVcc 0..7 */
+    uint8_t cc;            /* condition 0..15 of Jcc, SETcc, CMOVcc; of FCMOVcc 0..7: B E BE U NB NE NBE NU */
     uint8_t modrm;
     uint8_t has_modrm;
     uint8_t nopnd;
@@ -92,7 +92,10 @@ struct x86_insn {
     uint16_t imm2;
 };
 
-/* What decides decoding besides the bytes. */
+/*
+ * What decides decoding besides the bytes. VEX and EVEX are decoded in 16-bit code too: that
+ * they are undefined in real and virtual-8086 mode is for the executor to say, as is CPUID.
+ */
 enum x86_mode { X86_MODE_16, X86_MODE_32, X86_MODE_64 };   /* CS.D = 0, CS.D = 1, CS.L = 1 */
 
 /*

@@ -172,7 +172,7 @@ static void put_mnemonic(struct out *o, const struct x86_insn *in)
     case X86_OP_JCC: put(o, "j%s", cc_names[in->cc & 15]); return;
     case X86_OP_SETCC: put(o, "set%s", cc_names[in->cc & 15]); return;
     case X86_OP_CMOVCC: put(o, "cmov%s", cc_names[in->cc & 15]); return;
-    case X86_OP_FCMOVCC: put(o, "fcmov%s", fcc_names[(in->opcode & 1) * 4 + ((in->modrm >> 3) & 3)]); return;
+    case X86_OP_FCMOVCC: put(o, "fcmov%s", fcc_names[in->cc & 7]); return;
     case X86_OP_CBW: put(o, "%s", cbw[size_index(in)]); return;
     case X86_OP_CWD: put(o, "%s", cwd[size_index(in)]); return;
     case X86_OP_MOV_SEG:

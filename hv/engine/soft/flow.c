@@ -91,27 +91,22 @@ static int op_ret_near(struct cpu *c, const struct x86_insn *in)
 
 /* ---- BOUND ---- */
 
+/* The lower bound is read and checked before the upper one is read. */
 static int op_bound(struct cpu *c, const struct x86_insn *in)
 {
     unsigned size = in->opsize;
-    uint64_t off = cpu_ea(c, in), va, lo, hi;
-    int r = cpu_seg_lin(c, in->seg, off, size * 2, ACC_READ, &va);
-    if (r != X_OK)
-        return r;
-    if (size == 2) {
-        r = cpu_ld16(c, in->seg, va, &lo);
-        if (r == X_OK)
-            r = cpu_ld16(c, in->seg, (uint32_t)(va + 2), &hi);
-    } else {
-        r = cpu_ld32(c, in->seg, va, &lo);
-        if (r == X_OK)
-            r = cpu_ld32(c, in->seg, (uint32_t)(va + 4), &hi);
-    }
-    if (r != X_OK)
-        return r;
+    uint64_t off = cpu_ea(c, in), va, v;
     int64_t i = (int64_t)sext(cpu_reg_get(c, in->opnd[0].reg, size), size);
-    if (i < (int64_t)sext(lo, size) || i > (int64_t)sext(hi, size))
-        return cpu_raise(c, VEC_BR);
+    for (unsigned k = 0; k < 2; k++) {
+        int r = cpu_seg_lin(c, in->seg, zext(off + k * size, in->adsize), size, ACC_READ, &va);
+        if (r == X_OK)
+            r = size == 2 ? cpu_ld16(c, in->seg, va, &v) : cpu_ld32(c, in->seg, va, &v);
+        if (r != X_OK)
+            return r;
+        int64_t bound = (int64_t)sext(v, size);
+        if (k == 0 ? i < bound : i > bound)
+            return cpu_raise(c, VEC_BR);
+    }
     return X_OK;
 }
 

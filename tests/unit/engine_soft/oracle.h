@@ -1,7 +1,8 @@
 /*
  * The host CPU as the oracle for integer code: the same bytes, at the same address, with the
- * same registers and memory, natively at CPL 3 and in the engine at CPL 3, in 64-bit and in
- * 32-bit (compatibility) mode. Both sides end in INT3, or in the fault the code makes.
+ * same registers and memory, natively at CPL 3 and in the engine at CPL 3: 64-bit code, flat
+ * 32-bit code, and 16-bit code in segments with base and limit (the process's LDT; the engine's
+ * segment registers). Both sides end in INT3, or in the fault the code makes.
  *
  * Host addresses are guest addresses: ORACLE_VA .. +7 pages is one mapping of this process
  * and the RAM of the guest at that linear address.
@@ -14,7 +15,9 @@
 #ifndef TESTS_ORACLE_H
 #define TESTS_ORACLE_H
 
+#include <asm/ldt.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/ucontext.h>
 
 #include "hv/engine/soft/intops.h"
@@ -25,11 +28,14 @@
 #define DATA_VA    (ORACLE_VA + 0x2000)
 #define STACK_VA   (ORACLE_VA + 0x5000)
 #define PAGES      7
-#define WINDOW     512u                /* bytes around the end of page 2 and in the stack that are compared */
+#define WINDOW     1024u               /* bytes around the end of page 2 and in the stack that are compared */
 #define DATA_MID   (DATA_VA + 0x1000)
 #define STACK_MID  (STACK_VA + 0x800)
 #define SEL_UCODE32 0x48               /* beside those of soft_vm.h */
 #define STUBS_GPA  0x40000             /* a HLT for each vector */
+
+enum oracle_mode { CODE_64, CODE_32, CODE_16, CODE_MODES };
+#define LIMIT_16   0x31ffu             /* of the data segment of 16-bit code: inside the window */
 
 struct regs { uint64_t gpr[16], rip, rflags, cr2; unsigned vector; };
 
@@ -47,11 +53,12 @@ static bool one_in(unsigned n) { return rnd() % n == 0; }
 
 static struct regs *native_regs;
 static volatile int native_phase;
-static bool native_32;
+static enum oracle_mode mode;
 static greg_t native_saved[NGREG];
 static const uint8_t greg_of[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                                      REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
 #define NATIVE_FLAGS (FL_ARITH | FL_DF)
+#define LDT_SEL(i) ((uint64_t)(i) << 3 | 7)
 
 static void on_signal(int sig, siginfo_t *si, void *ctx)
 {
@@ -62,8 +69,10 @@ static void on_signal(int sig, siginfo_t *si, void *ctx)
             g[greg_of[i]] = (greg_t)native_regs->gpr[i];
         g[REG_EFL] = (greg_t)(((uint64_t)g[REG_EFL] & ~NATIVE_FLAGS) | (native_regs->rflags & NATIVE_FLAGS));
         g[REG_RIP] = (greg_t)native_regs->rip;
-        if (native_32)
+        if (mode == CODE_32)           /* CS, and SS in the top word */
             g[REG_CSGSFS] = (g[REG_CSGSFS] & ~(greg_t)0xffff) | 0x23;
+        else if (mode == CODE_16)
+            g[REG_CSGSFS] = (greg_t)(((uint64_t)g[REG_CSGSFS] & 0x0000ffffffff0000) | LDT_SEL(0) | LDT_SEL(2) << 48);
         native_phase = 2;
     } else if (native_phase == 2) {
         for (int i = 0; i < 16; i++)
@@ -102,11 +111,23 @@ static void oracle_begin(void)
                      :: "i"((int)~FL_ID) : "cc", "memory");
 }
 
+/* Segments of 16-bit code: 0 code, 1 data, 2 stack. */
+static int ldt_make(void)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        struct user_desc d = { .entry_number = i, .base_addr = ORACLE_VA, .limit = i == 1 ? LIMIT_16 : 0xffff,
+                               .contents = i == 0 ? MODIFY_LDT_CONTENTS_CODE : MODIFY_LDT_CONTENTS_DATA };
+        if (syscall(SYS_modify_ldt, 1, &d, sizeof(d)))
+            return -1;
+    }
+    return 0;
+}
+
 /* ---- engine ---- */
 
 static struct test_vm oracle_vm;
 static struct cpu *cpu;
-static struct vcpu_regs regs_64, regs_32;
+static struct vcpu_regs regs_of[CODE_MODES];
 
 static int oracle_setup(void **state)
 {
@@ -131,13 +152,17 @@ static int oracle_setup(void **state)
     vm_start64(vm, 0, CODE_VA, STACK_MID);
     cpu = vm_cpu(vm, 0);
     struct vcpu *v = vm->g->ops->vcpu(vm->g, 0);
-    vm->g->ops->get_regs(v, &regs_64);
-    regs_64.gdt_limit = 0x5f;
+    struct vcpu_regs *r = regs_of;
+    vm->g->ops->get_regs(v, r);
+    r->gdt_limit = 0x5f;
     for (unsigned i = 0; i < 6; i++)
-        regs_64.seg[i] = vm_seg(SEL_UDATA | 3, 0, UINT32_MAX, 0xc0f3);
-    regs_32 = regs_64;
-    regs_64.seg[X86_SEG_CS] = vm_seg(SEL_UCODE64 | 3, 0, UINT32_MAX, 0xa0fb);
-    regs_32.seg[X86_SEG_CS] = vm_seg(SEL_UCODE32 | 3, 0, UINT32_MAX, 0xc0fb);
+        r->seg[i] = vm_seg(SEL_UDATA | 3, 0, UINT32_MAX, 0xc0f3);
+    r[CODE_32] = r[CODE_16] = r[CODE_64];
+    r[CODE_64].seg[X86_SEG_CS] = vm_seg(SEL_UCODE64 | 3, 0, UINT32_MAX, 0xa0fb);
+    r[CODE_32].seg[X86_SEG_CS] = vm_seg(SEL_UCODE32 | 3, 0, UINT32_MAX, 0xc0fb);
+    r[CODE_16].seg[X86_SEG_CS] = vm_seg(7, ORACLE_VA, 0xffff, 0x00fb);
+    r[CODE_16].seg[X86_SEG_DS] = r[CODE_16].seg[X86_SEG_ES] = vm_seg(15, ORACLE_VA, LIMIT_16, 0x00f3);
+    r[CODE_16].seg[X86_SEG_SS] = vm_seg(23, ORACLE_VA, 0xffff, 0x00f3);
     return 0;
 }
 
@@ -148,20 +173,32 @@ static int oracle_teardown(void **state)
     return 0;
 }
 
-/* Put the vCPU into user mode, for 64-bit or 32-bit code; costs a TLB flush. */
-static void engine_mode(bool code32)
+static enum x86_mode decode_mode(void)
 {
-    struct vcpu *v = oracle_vm.g->ops->vcpu(oracle_vm.g, 0);
-    native_32 = code32;
-    if (code32)                        /* null in 64-bit processes, which never look */
-        __asm__ volatile("mov %0, %%ds; mov %0, %%es" :: "r"(0x2b));
-    assert_int_equal(engine_soft.set_regs(v, code32 ? &regs_32 : &regs_64), 0);
+    return mode == CODE_64 ? X86_MODE_64 : mode == CODE_32 ? X86_MODE_32 : X86_MODE_16;
 }
 
-static void engine_run(struct regs *r)
+/* Where segments of the mode begin. */
+static uint64_t oracle_base(void) { return mode == CODE_16 ? ORACLE_VA : 0; }
+
+/* Put both sides into user mode for such code; costs a TLB flush. False: the host cannot. */
+static bool oracle_mode(enum oracle_mode m)
 {
-    struct cpu *c = cpu;
-    const struct vcpu_regs *t = native_32 ? &regs_32 : &regs_64;
+    struct vcpu *v = oracle_vm.g->ops->vcpu(oracle_vm.g, 0);
+    mode = m;
+    if (m == CODE_16 && ldt_make())
+        return false;
+    if (m != CODE_64) {                /* null in 64-bit processes, which never look */
+        uint64_t sel = m == CODE_16 ? LDT_SEL(1) : 0x2b;
+        __asm__ volatile("mov %k0, %%ds; mov %k0, %%es" :: "r"(sel));
+    }
+    assert_int_equal(engine_soft.set_regs(v, &regs_of[m]), 0);
+    return true;
+}
+
+static void engine_load(struct cpu *c, const struct regs *r)
+{
+    const struct vcpu_regs *t = &regs_of[mode];
     for (unsigned i = 0; i < 6; i++)
         c->seg[i] = (struct seg){ t->seg[i].base, t->seg[i].limit, t->seg[i].attr, t->seg[i].sel };
     c->cpl = 3;
@@ -171,6 +208,12 @@ static void engine_run(struct regs *r)
     cpu_update_mode(c);
     memcpy(c->gpr, r->gpr, sizeof(c->gpr));
     c->rip = r->rip;
+}
+
+static void engine_run(struct regs *r)
+{
+    struct cpu *c = cpu;
+    engine_load(c, r);
     c->cr2 = 0;
     soft_enter_guest(vcpu_of(c));
     enum leave_reason why = cpu_loop(c);
@@ -194,12 +237,7 @@ static void engine_run(struct regs *r)
 static void engine_callout(struct regs *r, const struct x86_insn *in)
 {
     struct cpu *c = cpu;
-    c->cpl = 3;
-    cpu_update_mode(c);
-    memcpy(c->gpr, r->gpr, sizeof(c->gpr));
-    cpu_set_rflags(c, r->rflags | FL_IF, UINT64_MAX);
-    c->rip = r->rip;
-    c->cr2 = 0;
+    engine_load(c, r);
     int done;
     do {                               /* a string may want to be gone on with */
         c->next_rip = r->rip + in->len;
@@ -233,7 +271,7 @@ static void print_code(uint64_t va, const uint8_t *code, unsigned len)
     for (unsigned i = 0; i < len;) {
         struct x86_insn in;
         char text[96];
-        if (x86_decode(code + i, MIN(len - i, 15u), native_32 ? X86_MODE_32 : X86_MODE_64, &in)) {
+        if (x86_decode(code + i, MIN(len - i, 15u), decode_mode(), &in)) {
             printf("  %llx: (undefined)\n", (unsigned long long)(va + i));
             return;
         }
@@ -259,7 +297,7 @@ static unsigned oracle_cases;
 static bool same_result(const struct regs *want, const struct regs *got, const struct window *native,
                         const struct window *engine, uint64_t undefined)
 {
-    return memcmp(want->gpr, got->gpr, (native_32 ? 8 : 16) * 8) == 0 && want->rip == got->rip &&
+    return memcmp(want->gpr, got->gpr, (mode == CODE_64 ? 16 : 8) * 8) == 0 && want->rip == got->rip &&
            want->vector == got->vector && want->cr2 == got->cr2 && !((want->rflags ^ got->rflags) & ~undefined) &&
            memcmp(native, engine, sizeof(*native)) == 0;
 }
@@ -291,7 +329,7 @@ static unsigned oracle_compare(const uint8_t *code, unsigned len, uint64_t va, c
     struct x86_insn in;
     memcpy((void *)va, code, len);
     ((uint8_t *)va)[len] = 0xcc;
-    want.rip = got.rip = out.rip = va;
+    want.rip = got.rip = out.rip = va - oracle_base();
     window_get(&before);
     native_run(&want);
     window_get(&native);
@@ -306,7 +344,7 @@ static unsigned oracle_compare(const uint8_t *code, unsigned len, uint64_t va, c
         printf("\ncase %u: the loop differs\n", oracle_cases);
         print_code(va, code, len);
         report("loop", start, &want, &got, &before, &native, &engine);
-    } else if (!x86_decode(code, len, native_32 ? X86_MODE_32 : X86_MODE_64, &in) && in.len == len &&
+    } else if (!x86_decode(code, len, decode_mode(), &in) && in.len == len &&
                int_op_find(in.op) && !(in.op == X86_OP_PUSH && in.opnd[0].kind == X86_OPND_SEG)) {
         engine_callout(&out, &in);
         window_get(&engine);

@@ -17,7 +17,17 @@ static void put_imm(struct code *k, uint64_t v, unsigned size)
     k->len += size;
 }
 
-static bool wide(void) { return !native_32; }
+static bool wide(void) { return mode == CODE_64; }
+
+/* Data as code sees it. */
+static uint64_t data_mid(void) { return DATA_MID - oracle_base(); }
+
+/* The prefix that gives an operand size, if any. */
+static void put_osz(struct code *k, unsigned osz)
+{
+    if (osz == (mode == CODE_16 ? 4 : 2))
+        put(k, 0x66);
+}
 
 /* Numbers near where things happen. */
 static uint64_t value(void)
@@ -147,12 +157,29 @@ static bool usable(uint32_t flags)
     return !(flags & (wide() ? FM_32ONLY : FM_64ONLY));
 }
 
+/* mov r32, imm32 */
+static void put_set(struct code *k, unsigned reg, uint64_t v)
+{
+    put_osz(k, 4);
+    if (reg >= 8)
+        put(k, 0x41);
+    put(k, 0xb8 | (reg & 7));
+    put_imm(k, v, 4);
+}
+
 /* A memory operand in the window, all ways of addressing. mod and rm go where the caller says. */
-static void put_mem(struct code *k, unsigned reg, unsigned size, bool align, unsigned at_rex, unsigned imm_len)
+static void put_mem(struct code *k, unsigned reg, bool align, bool addr16, unsigned at_rex)
 {
     static const uint8_t base64[] = { 5, 12, 13, 14 };
     unsigned base = wide() ? base64[rnd() % 4] : 5;
     int32_t disp = (int32_t)(rnd() % 200) - 100;
+    if (addr16) {                                      /* [bp+disp] of SS, or [disp] of DS */
+        static const uint8_t mods[] = { 0, 1, 2 };
+        unsigned m = mods[rnd() % 3];
+        put(k, 6 | reg << 3 | m << 6);
+        put_imm(k, m ? (uint64_t)(int64_t)disp : data_mid() + (uint64_t)(int64_t)disp + rnd() % 500, m == 1 ? 1 : 2);
+        return;
+    }
     if (align) {
         base = 14;
         disp = (int32_t)(rnd() % 16) * 16 + (one_in(16) ? 8 : 0);
@@ -167,7 +194,7 @@ static void put_mem(struct code *k, unsigned reg, unsigned size, bool align, uns
         put(k, (wide() ? 4 : 5) | reg << 3);
         if (wide())
             put(k, 0x25);
-        put_imm(k, DATA_MID + (uint64_t)(int64_t)disp, 4);
+        put_imm(k, data_mid() + (uint64_t)(int64_t)disp, 4);
         return;
     }
     bool small = disp == (int8_t)disp && !one_in(4);
@@ -190,9 +217,8 @@ static void put_mem(struct code *k, unsigned reg, unsigned size, bool align, uns
 /* One instruction of a form. */
 static void put_form(struct code *k, const struct form *f, uint64_t va)
 {
-    unsigned start = k->len;
     bool byte = f->flags & FM_BYTE;
-    unsigned osz = byte ? 1 : 4;
+    unsigned osz = byte ? 1 : mode == CODE_16 && (f->flags & FM_NOW) ? 2 : 4;
     if (!byte) {
         unsigned pick = rnd() % 4;
         if (f->flags & FM_ONLYW)
@@ -206,23 +232,23 @@ static void put_form(struct code *k, const struct form *f, uint64_t va)
     unsigned reg = work_reg(), rm = work_reg();
     bool narrow = byte || (f->flags & FM_SRC8);
     if ((f->flags & FM_SMALL) && mem) {                 /* mov r32, small; its high bits may make it negative */
-        if (reg >= 8)
-            put(k, 0x41);
-        put(k, 0xb8 | (reg & 7));
-        put_imm(k, rnd() % 2000, 4);
-        start = k->len;
+        put_set(k, reg, rnd() % 2000);
     }
     if ((f->flags & FM_DIVIDE) && one_in(2)) {
-        put(k, 0x31);                                  /* xor edx, edx; or ah small */
+        put(k, 0x31);                                  /* xor edx, edx (or dx, dx) */
         put(k, 0xd2);
-        start = k->len;
     }
-    if (osz == 2)
-        put(k, 0x66);
+    if (!byte)
+        put_osz(k, osz);
     if (mem && (f->flags & FM_LOCK) && one_in(3) && f->digit != 7 && !(f->map == 0 && (f->opcode & 2) && f->digit < 0))
         put(k, 0xf0);
-    if (wide() && mem && one_in(16))
-        put(k, 0x3e);
+    bool addr16 = mode == CODE_16;
+    if (mem && addr16 && one_in(4)) {
+        put(k, 0x67);
+        addr16 = false;
+    }
+    if (mem && mode != CODE_32 && one_in(16))
+        put(k, mode == CODE_64 ? 0x3e : one_in(2) ? 0x3e : one_in(2) ? 0x36 : 0x26);
     if (mem && wide() && one_in(16) && !(f->flags & FM_ALIGN))
         put(k, 0x67);
     if (f->mandatory)
@@ -260,7 +286,7 @@ static void put_form(struct code *k, const struct form *f, uint64_t va)
     if (!(f->flags & FM_NOMODRM)) {
         unsigned field = f->digit >= 0 ? (unsigned)f->digit : reg & 7;
         if (mem && !(high && wide()))
-            put_mem(k, field, osz, f->flags & FM_ALIGN, at_rex, imm_len);
+            put_mem(k, field, f->flags & FM_ALIGN, addr16, at_rex);
         else if (mem)
             put(k, 5 | field << 3), put_imm(k, 0x52495052, 4);
         else
@@ -279,7 +305,6 @@ static void put_form(struct code *k, const struct form *f, uint64_t va)
         int32_t disp = (int32_t)(DATA_MID + rnd() % 64 - (va + k->len));
         memcpy(k->buf + modrm_at + 1, &disp, 4);
     }
-    (void)start;
 }
 
 /* Three-operand and vector-encoded: BMI. */
@@ -303,7 +328,7 @@ static void put_vex(struct code *k, unsigned i)
     put(k, w << 7 | (~v & 15) << 3 | vex_forms[i].pp);
     put(k, vex_forms[i].opcode);
     if (mem) {
-        put(k, 5 | (reg & 7) << 3 | 1 << 6);           /* [rbp+disp8] */
+        put(k, (mode == CODE_16 ? 6 : 5) | (reg & 7) << 3 | 1 << 6);   /* [rbp+disp8] */
         put(k, (unsigned)rnd() % 100);
     } else {
         put(k, 0xc0 | (reg & 7) << 3 | (rm & 7));
@@ -312,23 +337,14 @@ static void put_vex(struct code *k, unsigned i)
         put(k, (unsigned)rnd());
 }
 
-/* mov r32, imm32 */
-static void put_set(struct code *k, unsigned reg, uint64_t v)
-{
-    if (reg >= 8)
-        put(k, 0x41);
-    put(k, 0xb8 | (reg & 7));
-    put_imm(k, v, 4);
-}
-
 /* A string instruction with its registers; counts small enough for the window. */
 static void put_string(struct code *k)
 {
     static const uint8_t op[] = { 0xa4, 0xaa, 0xac, 0xa6, 0xae };
     unsigned o = op[rnd() % 5] | (unsigned)one_in(2);
     unsigned osz = o & 1 ? rnd() % 3 : 0;
-    put_set(k, R_RSI, DATA_MID - 200 + rnd() % 400);
-    put_set(k, R_RDI, one_in(3) ? DATA_MID + rnd() % 4 : DATA_MID - 200 + rnd() % 400);
+    put_set(k, R_RSI, data_mid() - 200 + rnd() % 400);
+    put_set(k, R_RDI, one_in(3) ? data_mid() + rnd() % 4 : data_mid() - 200 + rnd() % 400);
     put_set(k, R_RCX, rnd() % 24);
     if (one_in(3))
         put(k, 0xfd);
@@ -349,7 +365,7 @@ static void put_instruction(struct code *k, uint64_t va);
 static void put_jump(struct code *k, uint64_t va)
 {
     struct code over = { .len = 0 };
-    unsigned kind = rnd() % 10;
+    unsigned kind = rnd() % 10, near = mode == CODE_16 ? 2 : 4;
     if (one_in(2)) {
         static const uint8_t first[] = { 0x39, 0x3b, 0x85, 0x84, 0x38 };
         if (one_in(4)) {
@@ -373,29 +389,29 @@ static void put_jump(struct code *k, uint64_t va)
         put(k, over.len);
     } else if (kind == 2) {
         put(k, 0xe8);                                  /* call: the return address stays on the stack */
-        put_imm(k, over.len, 4);
+        put_imm(k, over.len, near);
     } else if (kind == 3) {
         put(k, 0x0f);
         put(k, 0x80 + rnd() % 16);
-        put_imm(k, over.len, 4);
+        put_imm(k, over.len, near);
     } else if (kind == 4) {                            /* push address; ret */
         put(k, 0x68);
         unsigned at = k->len;
-        put_imm(k, 0, 4);
+        put_imm(k, 0, near);
         bool imm = one_in(2);
         put(k, imm ? 0xc2 : 0xc3);
         if (imm)
             put_imm(k, 8 * (rnd() % 4), 2);
-        uint64_t target = va + k->len + over.len;
-        memcpy(k->buf + at, &target, 4);
+        uint64_t target = va - oracle_base() + k->len + over.len;
+        memcpy(k->buf + at, &target, near);
     } else if (kind == 5) {                            /* jmp, call through a register */
         put(k, 0xb8);
         unsigned at = k->len;
-        put_imm(k, 0, 4);
+        put_imm(k, 0, near);
         put(k, 0xff);
         put(k, one_in(2) ? 0xe0 : 0xd0);
-        uint64_t target = va + k->len + over.len;
-        memcpy(k->buf + at, &target, 4);
+        uint64_t target = va - oracle_base() + k->len + over.len;
+        memcpy(k->buf + at, &target, near);
     } else {
         put(k, 0x70 + rnd() % 16);
         put(k, over.len);
@@ -426,15 +442,15 @@ static void put_instruction(struct code *k, uint64_t va)
         if (one_in(2)) {
             put(k, 0xc0 | r << 3 | (work_reg() & 3));
         } else {
-            put(k, 0x45 | r << 3);
+            put(k, (mode == CODE_16 ? 0x46 : 0x45) | r << 3);
             put(k, rnd() % 100);
         }
     } else if (pick == 8) {                            /* XLAT */
-        put_set(k, R_RBX, DATA_MID - 128);
+        put_set(k, R_RBX, data_mid() - 128);
         put(k, 0xd7);
     } else if (pick == 9) {                            /* POPF with what user mode may change safely */
         put(k, 0x68);
-        put_imm(k, (rnd() & (FL_ARITH | FL_DF)) | 0x202, 4);
+        put_imm(k, (rnd() & (FL_ARITH | FL_DF)) | 0x202, mode == CODE_16 ? 2 : 4);
         put(k, 0x9d);
         put(k, 0xfc);
     } else {
@@ -459,8 +475,8 @@ static void random_state(struct regs *r)
     memset(r, 0, sizeof(*r));
     for (unsigned i = 0; i < 16; i++)
         r->gpr[i] = wide() ? value() : (uint32_t)value();
-    r->gpr[R_RSP] = STACK_MID + 8 * (rnd() % 8);
-    r->gpr[R_RBP] = DATA_MID - 64 + rnd() % 128;
+    r->gpr[R_RSP] = STACK_MID - oracle_base() + 8 * (rnd() % 8);
+    r->gpr[R_RBP] = data_mid() - 64 + rnd() % 128;
     r->gpr[12] = DATA_MID - 64 + rnd() % 128;
     r->gpr[13] = DATA_MID + rnd() % 32;
     r->gpr[14] = DATA_MID;
@@ -487,11 +503,12 @@ static uint64_t code_place(unsigned len)
 #define CASES_EACH 200
 
 /* Every form alone; what differs is told once a form and fails at the end. */
-static void each_form(bool code32)
+static void each_form(enum oracle_mode m)
 {
     oracle_begin();
-    engine_mode(code32);
-    set_seed(code32 ? 32 : 64);
+    if (!oracle_mode(m))
+        skip();
+    set_seed(m);
     unsigned bad = 0, ran = 0;
     for (size_t i = 0; i < ARRAY_SIZE(forms) + ARRAY_SIZE(vex_forms); i++) {
         const struct form *f = i < ARRAY_SIZE(forms) ? &forms[i] : NULL;
@@ -516,22 +533,24 @@ static void each_form(bool code32)
             printf("  ^ %s, opcode %02x\n", f ? f->name : vex_forms[i - ARRAY_SIZE(forms)].name,
                    f ? f->opcode : vex_forms[i - ARRAY_SIZE(forms)].opcode);
         bad += !same;
-        ran += done > CASES_EACH / 8;
-        if (same && done <= CASES_EACH / 8 && !(f && !strcmp(f->name, "into")))
+        ran += done > CASES_EACH / 10;
+        if (same && done <= CASES_EACH / 10 && !(f && (!strcmp(f->name, "into") || (mode == CODE_16 && f->opcode == 0xc3))))
             printf("%s %02x: only %u of %u cases ran to their end\n", f ? f->name : "vex", f ? f->opcode : 0, done, CASES_EACH);
     }
     printf("%u forms, %u cases\n", ran, oracle_cases);
     assert_int_equal(bad, 0);
 }
 
-static void every_form_alone_64(void **state) { each_form(false); }
-static void every_form_alone_32(void **state) { each_form(true); }
+static void every_form_alone_64(void **state) { each_form(CODE_64); }
+static void every_form_alone_32(void **state) { each_form(CODE_32); }
+static void every_form_alone_16(void **state) { each_form(CODE_16); }
 
-static void sequences(bool code32, unsigned cases)
+static void sequences(enum oracle_mode m, unsigned cases)
 {
     oracle_begin();
-    engine_mode(code32);
-    set_seed(code32 ? 1032 : 1064);
+    if (!oracle_mode(m))
+        skip();
+    set_seed(1000 + m);
     for (unsigned n = 0; n < cases; n++) {
         struct code k = { .len = 0 };
         struct regs r;
@@ -545,16 +564,19 @@ static void sequences(bool code32, unsigned cases)
     }
 }
 
-static void sequences_64(void **state) { sequences(false, 200000); }
-static void sequences_32(void **state) { sequences(true, 60000); }
+static void sequences_64(void **state) { sequences(CODE_64, 200000); }
+static void sequences_32(void **state) { sequences(CODE_32, 60000); }
+static void sequences_16(void **state) { sequences(CODE_16, 60000); }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_form_alone_64),
         cmocka_unit_test(every_form_alone_32),
+        cmocka_unit_test(every_form_alone_16),
         cmocka_unit_test(sequences_64),
         cmocka_unit_test(sequences_32),
+        cmocka_unit_test(sequences_16),
     };
     return cmocka_run_group_tests_name("interp", tests, oracle_setup, oracle_teardown);
 }

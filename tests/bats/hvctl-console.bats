@@ -147,7 +147,7 @@ booted() {
     # Killed, it still puts the terminal back.
     tmux -S "$s" send-keys 'clear; hvctl console web1 --no-history; stty -a >'"$BATS_TEST_TMPDIR/killed" Enter
     sleep 0.5
-    pkill -TERM -P "$(tmux -S "$s" display-message -p '#{pane_pid}')" hvctl
+    kill -TERM "$(pgrep -P "$(tmux -S "$s" display-message -p '#{pane_pid}')")"
     deadline=$((SECONDS + 5))
     until [ -s "$BATS_TEST_TMPDIR/killed" ] || [ "$SECONDS" -ge "$deadline" ]; do sleep 0.1; done
     cmp "$BATS_TEST_TMPDIR/before" "$BATS_TEST_TMPDIR/killed"

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-static int sample_run(struct cli_call *c, struct hv_error *e) { return 0; }
+HV_UNUSED static int sample_run(struct cli_call *c, struct hv_error *e) { return 0; }
 
 static const struct cli_column sample_columns_[] = {
     {"name", .cut = true, .help = "its name"},
@@ -90,7 +90,7 @@ static const struct cli_tool sample_tool = {
 #define WORDS_MAX 16
 
 /* Parse "x WORDS..." into c; words end with NULL. */
-static int sample_parse(struct cli_call *c, struct hv_error *e, const char *const *words)
+HV_UNUSED static int sample_parse(struct cli_call *c, struct hv_error *e, const char *const *words)
 {
     static char *argv[WORDS_MAX];
     int argc = 0;

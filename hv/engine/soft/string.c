@@ -367,13 +367,16 @@ static int run_string(struct cpu *c, const struct x86_insn *in, unsigned k)
     if ((in->op == X86_OP_INS || in->op == X86_OP_OUTS) && s.size == 8)
         s.size = 4;
     s.left = s.rep ? zext(c->gpr[R_RCX], in->adsize) : 1;
+    uint32_t cc = c->cc;           /* a fault leaves the flags as they were before (SDM 2B, REP) */
     uint64_t done = 0, limit = c->mode & MODE_TF ? 1 : CHUNK / s.size;
     while (s.left) {
         uint64_t n = 0;
         bool stop = false;
         int r = strings[k].step(c, &s, MIN(s.left, limit - done), &n, &stop);
-        if (r != X_OK)
+        if (r != X_OK) {
+            c->cc = cc;
             return r;
+        }
         if (strings[k].rsi)
             reg_advance(c, &s, R_RSI, n);
         if (strings[k].rdi)

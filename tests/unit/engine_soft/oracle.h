@@ -9,6 +9,8 @@
  *
  *     page 0, 1   code (it may cross)      2, 3  data      4  not present      5  stack     6  not present
  *
+ * Memory of the data and stack pages is compared whole.
+ *
  * Native side: INT3 traps into a signal handler, which loads the wanted registers into the
  * frame and returns into the code; the next signal brings them back.
  */
@@ -28,7 +30,6 @@
 #define DATA_VA    (ORACLE_VA + 0x2000)
 #define STACK_VA   (ORACLE_VA + 0x5000)
 #define PAGES      7
-#define WINDOW     1024u               /* bytes around the end of page 2 and in the stack that are compared */
 #define DATA_MID   (DATA_VA + 0x1000)
 #define STACK_MID  (STACK_VA + 0x800)
 #define SEL_UCODE32 0x48               /* beside those of soft_vm.h */
@@ -37,7 +38,7 @@
 enum oracle_mode { CODE_64, CODE_32, CODE_16, CODE_MODES };
 #define LIMIT_16   0x31ffu             /* of the data segment of 16-bit code: inside the window */
 
-struct regs { uint64_t gpr[16], rip, rflags, cr2; unsigned vector; };
+struct regs { uint64_t gpr[16], rip, rflags, cr2; unsigned vector, error; };
 
 static uint64_t seed;
 static uint64_t rnd(void)              /* splitmix64 */
@@ -48,6 +49,8 @@ static uint64_t rnd(void)              /* splitmix64 */
     return z ^ z >> 31;
 }
 static bool one_in(unsigned n) { return rnd() % n == 0; }
+
+static bool has_error(unsigned vector) { return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17; }
 
 /* ---- native ---- */
 
@@ -81,6 +84,7 @@ static void on_signal(int sig, siginfo_t *si, void *ctx)
         native_regs->rip = (uint64_t)g[REG_RIP];
         native_regs->vector = (unsigned)g[REG_TRAPNO];
         native_regs->cr2 = native_regs->vector == VEC_PF ? (uint64_t)g[REG_CR2] : 0;
+        native_regs->error = has_error(native_regs->vector) ? (unsigned)g[REG_ERR] : 0;
         memcpy(g, native_saved, sizeof(native_saved));
         native_phase = 0;
     } else {
@@ -224,8 +228,11 @@ static void engine_run(struct regs *r)
     }
     r->vector = (unsigned)(c->rip - 1 - STUBS_GPA);
     uint64_t sp = c->gpr[R_RSP];
-    bool has_error = r->vector == 8 || (r->vector >= 10 && r->vector <= 14) || r->vector == 17;
-    sp += has_error ? 8 : 0;
+    r->error = 0;
+    if (has_error(r->vector)) {
+        r->error = vm_get32(&oracle_vm, sp);
+        sp += 8;
+    }
     memcpy(r->gpr, c->gpr, sizeof(r->gpr));
     r->rip = vm_get64(&oracle_vm, sp);
     r->rflags = vm_get64(&oracle_vm, sp + 16) & NATIVE_FLAGS;
@@ -248,22 +255,24 @@ static void engine_callout(struct regs *r, const struct x86_insn *in)
     r->vector = done == X_OK ? VEC_BP : c->exc.vector;
     r->rip = done == X_OK ? c->next_rip + 1 : c->rip;
     r->cr2 = r->vector == VEC_PF ? c->exc.cr2 : 0;
+    r->error = done != X_OK && c->exc.has_error ? c->exc.error : 0;
 }
 
 /* ---- one case on both sides ---- */
 
-struct window { uint8_t data[2 * WINDOW], stack[2 * WINDOW]; };
+/* All of the memory that code may change. */
+struct window { uint8_t data[0x2000], stack[0x1000]; };
 
 static void window_get(struct window *w)
 {
-    memcpy(w->data, (void *)(DATA_MID - WINDOW), sizeof(w->data));
-    memcpy(w->stack, (void *)(STACK_MID - WINDOW), sizeof(w->stack));
+    memcpy(w->data, (void *)DATA_VA, sizeof(w->data));
+    memcpy(w->stack, (void *)STACK_VA, sizeof(w->stack));
 }
 
 static void window_put(const struct window *w)
 {
-    memcpy((void *)(DATA_MID - WINDOW), w->data, sizeof(w->data));
-    memcpy((void *)(STACK_MID - WINDOW), w->stack, sizeof(w->stack));
+    memcpy((void *)DATA_VA, w->data, sizeof(w->data));
+    memcpy((void *)STACK_VA, w->stack, sizeof(w->stack));
 }
 
 static void print_code(uint64_t va, const uint8_t *code, unsigned len)
@@ -285,8 +294,8 @@ static void print_code(uint64_t va, const uint8_t *code, unsigned len)
 
 static void print_regs(const char *what, const struct regs *r)
 {
-    printf("%s: vector %u rip %llx rflags %llx cr2 %llx", what, r->vector, (unsigned long long)r->rip,
-           (unsigned long long)r->rflags, (unsigned long long)r->cr2);
+    printf("%s: vector %u error %x rip %llx rflags %llx cr2 %llx", what, r->vector, r->error,
+           (unsigned long long)r->rip, (unsigned long long)r->rflags, (unsigned long long)r->cr2);
     for (unsigned i = 0; i < 16; i++)
         printf("%s%016llx", i % 4 ? " " : "\n    ", (unsigned long long)r->gpr[i]);
     printf("\n");
@@ -298,7 +307,8 @@ static bool same_result(const struct regs *want, const struct regs *got, const s
                         const struct window *engine, uint64_t undefined)
 {
     return memcmp(want->gpr, got->gpr, (mode == CODE_64 ? 16 : 8) * 8) == 0 && want->rip == got->rip &&
-           want->vector == got->vector && want->cr2 == got->cr2 && !((want->rflags ^ got->rflags) & ~undefined) &&
+           want->vector == got->vector && want->error == got->error && want->cr2 == got->cr2 &&
+            !((want->rflags ^ got->rflags) & ~undefined) &&
            memcmp(native, engine, sizeof(*native)) == 0;
 }
 
@@ -311,8 +321,8 @@ static void report(const char *side, const struct regs *start, const struct regs
     print_regs(side, got);
     for (unsigned i = 0; i < sizeof(*native); i++) {
         if (n[i] != e[i])
-            printf("  memory %s%+d: %02x before, host %02x, %s %02x\n", i < 2 * WINDOW ? "data" : "stack",
-                   (int)(i % (2 * WINDOW)) - (int)WINDOW, b[i], n[i], side, e[i]);
+            printf("  memory %llx: %02x before, host %02x, %s %02x\n",
+                   (unsigned long long)(i < 0x2000 ? DATA_VA + i : STACK_VA + i - 0x2000), b[i], n[i], side, e[i]);
     }
 }
 

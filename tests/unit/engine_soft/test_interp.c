@@ -345,6 +345,8 @@ static void put_string(struct code *k)
     unsigned osz = o & 1 ? rnd() % 3 : 0;
     put_set(k, R_RSI, data_mid() - 200 + rnd() % 400);
     put_set(k, R_RDI, one_in(3) ? data_mid() + rnd() % 4 : data_mid() - 200 + rnd() % 400);
+    if (one_in(16))
+        put_set(k, one_in(2) ? R_RSI : R_RDI, (one_in(2) ? DATA_VA + 0x2000 : STACK_VA) - oracle_base() - 30 + rnd() % 60);
     put_set(k, R_RCX, rnd() % 24);
     if (one_in(3))
         put(k, 0xfd);
@@ -481,6 +483,15 @@ static void random_state(struct regs *r)
     r->gpr[13] = DATA_MID + rnd() % 32;
     r->gpr[14] = DATA_MID;
     r->gpr[15] = rnd() % 16;
+    if (one_in(12)) {                                  /* near the end of what is mapped: faults, whole or in part */
+        const uint64_t edge = (one_in(2) ? DATA_VA + 0x2000 : STACK_VA) - oracle_base();
+        unsigned i = one_in(2) ? R_RBP : 12 + rnd() % 3;
+        r->gpr[i] = edge - 40 + rnd() % 80;
+        if (one_in(4))
+            r->gpr[R_RSP] = STACK_VA - oracle_base() + (one_in(2) ? 8 * (rnd() % 4) : 0x1000 - 4 * (rnd() % 8));
+        if (wide() && one_in(8))
+            r->gpr[i] ^= 1ull << (40 + rnd() % 24);    /* not canonical, or far away */
+    }
     r->rflags = rnd() & FL_ARITH;
 }
 

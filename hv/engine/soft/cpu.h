@@ -121,6 +121,7 @@ struct seg {                 /* attr in VMX form, as struct vcpu_seg */
 #define TLB_SLOW_CODE 0x2ull            /* in wtag: the page has decoded code */
 #define TLB_SLOW_DIRTY 0x4ull           /* in wtag: first write has to be logged */
 #define TLB_SLOW_ROM 0x8ull             /* in wtag: writes are dropped */
+#define TLB_SLOW_WATCH 0x10ull          /* DR0-3 watch bytes of the page */
 struct tlb_entry {
     uint64_t rtag, wtag, xtag;          /* read, write, execute */
     uintptr_t addend;                   /* host address = va + addend */
@@ -206,6 +207,7 @@ struct cpu {
     struct block_cache *blocks;          /* block.c */
     struct tlb_entry tlb_table[TLB_MODES][TLB_SIZE];
     struct tlb_phys tlb_phys[TLB_MODES][TLB_SIZE];
+    uint8_t watch_hit;                   /* DR6 bits of data breakpoints met; the loop raises #DB for them */
     uint32_t tlb_used[TLB_MODES];        /* length of tlb_list */
     uint16_t tlb_list[TLB_MODES][TLB_SIZE];      /* entries filled since the last flush */
     uint64_t tlb_large;                  /* pages above 4 KiB are in the TLB: tlb.c */

@@ -177,7 +177,7 @@ int op_clts(struct cpu *c, const struct x86_insn *in)
     return X_OK;
 }
 
-/* ---- debug registers. The loop matches instruction breakpoints. TODO(data breakpoints) ---- */
+/* ---- debug registers: the loop matches instruction breakpoints, tlb.c data breakpoints. TODO(I/O breakpoints) ---- */
 
 int op_mov_dr(struct cpu *c, const struct x86_insn *in)
 {
@@ -204,5 +204,7 @@ int op_mov_dr(struct cpu *c, const struct x86_insn *in)
     else if (dr == 7)
         v = (v & 0xffff2bffu) | DR7_INIT;
     c->dr[dr] = v;
+    if (dr != 6)
+        tlb_flush(c, false);       /* pages with data breakpoints go the slow way */
     return X_OK;
 }

@@ -149,28 +149,46 @@ static int check_breakpoints(struct cpu *c)
     return cpu_raise(c, VEC_DB);
 }
 
-/* An instruction alone: after STI or MOV SS, with TF or RF, with breakpoints set. */
+/*
+ * An instruction alone: after STI or MOV SS, with TF or RF, with breakpoints set.
+ *
+ * MOV SS holds off debug traps like interrupts (SDM 3, 6.8.3): a single step is lost, a data
+ * breakpoint of its own waits for the next instruction, whose instruction breakpoint is lost.
+ */
 static int run_one(struct cpu *c)
 {
-    uint64_t flags = c->rflags;
+    const uint64_t flags = c->rflags;
+    const bool after_ss = c->shadow == SHADOW_SS;
     c->shadow = 0;
     c->blocks->patch = NULL;
-    if ((c->dr[7] & DR7_ENABLED) && !(flags & FL_RF) && check_breakpoints(c) != X_OK)
+    if ((c->dr[7] & DR7_ENABLED) && !(flags & FL_RF) && !after_ss && check_breakpoints(c) != X_OK)
         return X_FAULT;
+    if (!after_ss)
+        c->watch_hit = 0;
     c->rflags &= ~FL_RF;
     struct block *b = block_lookup(c, BLOCK_ONE);
     if (!b)
         return X_FAULT;
     unsigned first = b->first;
-    int r = b->op[0].fn(c, b->op, c->cc);
-    /* Entries into handlers clear TF and are not trapped; POPF and IRET that clear it are. After a
-     * MOV SS the trap is lost, as interrupts are (SDM 3, 6.8.3). */
-    if (r == X_OK && (flags & FL_TF) && c->shadow != SHADOW_SS &&
-        ((c->rflags & FL_TF) || first == X86_OP_POPF || first == X86_OP_IRET)) {
-        c->dr[6] |= DR6_BS;
-        return cpu_raise(c, VEC_DB);
+    if (first == X86_OP_INT1) {    /* one #DB for both causes */
+        c->dr[6] |= c->watch_hit;
+        c->watch_hit = 0;
     }
-    return r;
+    int r = b->op[0].fn(c, b->op, c->cc);
+    if (r == X_LEAVE && c->halted && (flags & FL_TF)) {
+        c->halted = false;         /* the trap is what ends this HLT */
+        c->leave = LEAVE_NONE;
+        r = X_OK;
+    }
+    if (r != X_OK || c->shadow == SHADOW_SS)
+        return r;
+    /* Entries into handlers clear TF and are not trapped; POPF and IRET that clear it are. */
+    bool step = (flags & FL_TF) && ((c->rflags & FL_TF) || first == X86_OP_POPF || first == X86_OP_IRET);
+    if (!step && !c->watch_hit)
+        return X_OK;
+    c->dr[6] |= c->watch_hit | (step ? DR6_BS : 0);
+    c->watch_hit = 0;
+    return cpu_raise(c, VEC_DB);
 }
 
 enum leave_reason cpu_loop(struct cpu *c)

@@ -241,6 +241,7 @@ static int lapic_write(struct cpu *c, uint32_t msr, uint64_t val)
         return cpu_raise_err(c, VEC_GP, 0);
     if (lapic_msr_write(&c->lapic, msr, val))
         return cpu_raise_err(c, VEC_GP, 0);
+    soft_timer_changed(c);
     if (c->lapic.base_msr != base)
         tlb_flush(c, false);       /* its page moved, came or went */
     return X_OK;

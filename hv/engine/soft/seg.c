@@ -218,7 +218,7 @@ void seg_null_outer(struct cpu *c)
         struct seg *s = &c->seg[which[i]];
         const bool conforming = (s->attr & (DT_CODE | DT_CONFORMING)) == (DT_CODE | DT_CONFORMING);
         if (!(s->attr & SEG_ATTR_UNUSABLE) && !conforming && SEG_ATTR_DPL(s->attr) < c->cpl)
-            *s = (struct seg){ .attr = SEG_ATTR_UNUSABLE, .base = 0 };
+            *s = (struct seg){ .attr = SEG_ATTR_UNUSABLE, .base = s->base };     /* GS keeps its base */
         else if (s->attr & SEG_ATTR_UNUSABLE && sel_null(s->sel))
             s->sel = 0;
     }

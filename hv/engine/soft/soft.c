@@ -91,25 +91,44 @@ static int attend_irq(struct cpu *c)
     return X_OK;
 }
 
+/* One NMI in service and one waiting for its IRET; what comes on top is lost. SDM 6.7.1 */
 static int attend_nmi(struct cpu *c)
 {
     atomic_fetch_and(&c->attention, ~(uint32_t)ATT_NMI);
-    if (c->nmi_blocked) {
-        c->nmi_pending = true;             /* one waits; IRET asks for it */
+    uint32_t n = atomic_exchange(&vcpu_of(c)->nmis, 0) + c->nmi_pending;
+    if (!n || c->nmi_blocked) {
+        c->nmi_pending = n != 0;
         return X_OK;
     }
-    c->nmi_pending = false;
+    c->nmi_pending = n > 1;
     return cpu_deliver_irq(c, VEC_NMI);
+}
+
+/* Guest TSC ticks for which about LOOP_BUDGET instructions are the right time to look again. */
+#define TICKS_PER_INSN 8
+#define NEAR_TICKS     (8192 * TICKS_PER_INSN)
+#define MIN_BUDGET     64
+
+/* Poll the timer; if it is due before the loop would come by, have it come earlier. */
+static void attend_timer(struct cpu *c)
+{
+    uint64_t next = c->lapic.timer_next_tsc;
+    if (next == UINT64_MAX)
+        return;
+    uint64_t now = cpu_tsc(c);
+    if (now >= next) {
+        next = lapic_timer_poll(&c->lapic, now);
+        if (next == UINT64_MAX)
+            return;
+    }
+    if (next - now < NEAR_TICKS)
+        c->budget = (int32_t)MAX((next - now) / TICKS_PER_INSN, (uint64_t)MIN_BUDGET);
 }
 
 int cpu_attend(struct cpu *c)
 {
     struct vcpu *v = vcpu_of(c);
-    if (c->lapic.timer_next_tsc != UINT64_MAX) {
-        uint64_t now = cpu_tsc(c);
-        if (now >= c->lapic.timer_next_tsc)
-            lapic_timer_poll(&c->lapic, now);
-    }
+    attend_timer(c);
     publish(v);
     const uint32_t att = atomic_load(&c->attention);
     if (HV_LIKELY(!att))
@@ -131,6 +150,7 @@ int cpu_attend(struct cpu *c)
     if (c->mp_state == VCPU_MP_WAIT_SIPI) {
         /* Nothing else gets through; interrupts and NMIs are lost, as after INIT. */
         atomic_fetch_and(&c->attention, ATT_KICK | ATT_WORK | ATT_INIT | ATT_SIPI);
+        atomic_store(&v->nmis, 0);
         c->leave = att & ATT_KICK ? LEAVE_KICK : LEAVE_HALT;
         return X_LEAVE;
     }
@@ -371,7 +391,7 @@ static void ops_set_extint(struct engine *g, bool asserted)
 
 static void ops_nmi(struct engine *g, unsigned vp)
 {
-    soft_wake(soft_vcpu(g, vp), ATT_NMI);
+    soft_nmi(soft_vcpu(g, vp));
 }
 
 static void ops_drop_code(struct engine *g, gpa_t gpa, uint64_t len)

@@ -63,6 +63,7 @@ struct vcpu {
     struct stats_table table;
     char group[16];
 
+    _Atomic uint32_t nmis;         /* sent, not yet looked at; ATT_NMI says that there are some */
     _Atomic uint32_t in_guest;
     _Atomic uint64_t flush_req, flush_ack;
     pthread_mutex_t lock;          /* work[] and the parking place */
@@ -144,6 +145,14 @@ extern const struct lapic_ops soft_lapic_ops;
 void soft_send_msi(struct soft *s, uint64_t addr, uint32_t data);
 void soft_set_route(struct soft *s, unsigned pin, uint64_t addr, uint32_t data, bool level, bool masked);
 void soft_set_extint(struct soft *s, bool asserted);
+void soft_nmi(struct vcpu *v);
+
+/* The local APIC was written: have the loop look how far off its timer is, if it is armed. */
+static inline void soft_timer_changed(struct cpu *c)
+{
+    if (c->lapic.timer_next_tsc != UINT64_MAX)
+        atomic_fetch_or_explicit(&c->attention, ATT_TIMER, memory_order_relaxed);
+}
 
 /* ---- state, soft_state.c ---- */
 void soft_cpu_reset(struct cpu *c, bool init);   /* power-on, or INIT (SDM table 10-1) */

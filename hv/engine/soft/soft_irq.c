@@ -7,6 +7,12 @@
 enum { MODE_FIXED, MODE_LOWEST, MODE_SMI, MODE_RESERVED, MODE_NMI, MODE_INIT, MODE_SIPI, MODE_EXTINT };
 enum { SHORT_NONE, SHORT_SELF, SHORT_ALL, SHORT_OTHERS };
 
+void soft_nmi(struct vcpu *v)
+{
+    atomic_fetch_add(&v->nmis, 1);
+    soft_wake(v, ATT_NMI);
+}
+
 /* dest values that are not a number; MSI's and xAPIC's 0xff are lapic_matches()' business. */
 static void deliver_one(struct vcpu *v, unsigned mode, unsigned vector, bool level)
 {
@@ -16,7 +22,7 @@ static void deliver_one(struct vcpu *v, unsigned mode, unsigned vector, bool lev
         lapic_accept(&v->cpu.lapic, vector, level);
         break;
     case MODE_NMI:
-        soft_wake(v, ATT_NMI);
+        soft_nmi(v);
         break;
     case MODE_INIT:
         soft_wake(v, ATT_INIT);

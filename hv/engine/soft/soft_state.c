@@ -132,7 +132,8 @@ static void apply_regs(struct vcpu *v, const struct vcpu_regs *g, const uint64_t
 {
     struct cpu *c = &v->cpu;
     const uint64_t paging0 = CR0_PG | CR0_WP | CR0_PE;
-    const bool flush = ((c->cr0 ^ g->cr0) & paging0) || c->cr3 != g->cr3 || c->cr4 != g->cr4 || c->efer != g->efer;
+    const bool flush = ((c->cr0 ^ g->cr0) & paging0) || c->cr3 != g->cr3 || c->cr4 != g->cr4 || c->efer != g->efer ||
+                       memcmp(c->dr, g->dr, sizeof(c->dr));
 
     memcpy(c->gpr, g->gpr, sizeof(c->gpr));
     if (c->rip != g->rip)

@@ -62,6 +62,37 @@ static bool is_lapic_page(const struct cpu *c, gpa_t page)
     return (c->lapic.base_msr & 0xc00) == 0x800 && (c->lapic.base_msr & c->phys_mask & HV_PAGE_MASK) == page;
 }
 
+/* Bytes that data breakpoint i watches: its address and length by DR7. SDM 18.2.4; 0: not on, or of another kind. */
+static unsigned watch_len(const struct cpu *c, unsigned i, uint64_t *ret_va)
+{
+    static const uint8_t len[4] = { 1, 2, 8, 4 };
+    const unsigned kind = c->dr[7] >> (16 + 4 * i) & 3, size = c->dr[7] >> (18 + 4 * i) & 3;
+    if (!(c->dr[7] >> 2 * i & 3) || !(kind & 1))
+        return 0;
+    *ret_va = c->dr[i] & ~(uint64_t)(len[size] - 1);
+    return len[size];
+}
+
+static bool page_watched(const struct cpu *c, uint64_t page)
+{
+    uint64_t va;
+    for (unsigned i = 0; i < 4; i++)
+        if (watch_len(c, i, &va) && (va & HV_PAGE_MASK) == page)
+            return true;
+    return false;
+}
+
+static void watch(struct cpu *c, uint64_t va, unsigned len, enum cpu_access acc)
+{
+    uint64_t at;
+    for (unsigned i = 0; i < 4; i++) {
+        const unsigned n = watch_len(c, i, &at);
+        const bool reads_too = (c->dr[7] >> (16 + 4 * i) & 3) == 3;
+        if (n && at < va + len && va < at + n && (acc == ACC_WRITE || reads_too))
+            c->watch_hit |= (uint8_t)(1u << i);
+    }
+}
+
 static int fill(struct cpu *c, unsigned t, uint64_t va, enum cpu_access acc)
 {
     struct walk w;
@@ -85,12 +116,13 @@ static int fill(struct cpu *c, unsigned t, uint64_t va, enum cpu_access acc)
         c->tlb_large |= 1ull << (va >> 30 & 63);
 
     const uint64_t kind = host ? 0 : TLB_SLOW_MMIO;
-    e->rtag = w.read ? page | kind : TLB_INVALID;
+    const uint64_t watched = HV_UNLIKELY(c->dr[7] & 0xff) && page_watched(c, page) ? TLB_SLOW_WATCH : 0;
+    e->rtag = w.read ? page | kind | watched : TLB_INVALID;
     e->xtag = w.exec ? page | kind : TLB_INVALID;
     e->wtag = TLB_INVALID;
     if (w.write)
-        e->wtag = page | (!host ? kind : readonly ? TLB_SLOW_ROM
-                                       : soft_write_tag_bits(c, w.gpa, acc == ACC_WRITE));
+        e->wtag = page | watched | (!host ? kind : readonly ? TLB_SLOW_ROM
+                                                 : soft_write_tag_bits(c, w.gpa, acc == ACC_WRITE));
     e->addend = host ? (uintptr_t)host - page : 0;
     return X_OK;
 }
@@ -100,8 +132,9 @@ static int not_canonical(struct cpu *c, unsigned seg)
     return cpu_raise_err(c, seg == X86_SEG_SS ? VEC_SS : VEC_GP, 0);
 }
 
-/* Find where va leads for one access, filling the TLB; marks the page dirty for a write. */
-static int place(struct cpu *c, unsigned t, unsigned seg, uint64_t va, enum cpu_access acc, struct place *ret)
+/* Find where va leads for one access of len bytes within the page, filling the TLB; marks the page dirty for a write. */
+static int place(struct cpu *c, unsigned t, unsigned seg, uint64_t va, unsigned len, enum cpu_access acc,
+                 struct place *ret)
 {
     const uint64_t page = va & HV_PAGE_MASK;
     const unsigned i = tlb_index(va);
@@ -116,14 +149,13 @@ static int place(struct cpu *c, unsigned t, unsigned seg, uint64_t va, enum cpu_
         tag = tag_for(e, acc);
     }
     gpa_t gpa = c->tlb_phys[t][i].gpa;
-    if (acc == ACC_WRITE && tag & TLB_SLOW_DIRTY) {
-        e->wtag = page | soft_write_tag_bits(c, gpa, true);
+    /* The first write to be logged, or other vCPUs dropped their code of the page since. */
+    if (acc == ACC_WRITE && (tag & TLB_SLOW_DIRTY || (tag & TLB_SLOW_CODE && !soft_page_is_code(c->soft, gpa)))) {
+        e->wtag = page | (tag & TLB_SLOW_WATCH) | soft_write_tag_bits(c, gpa, true);
         tag = e->wtag;
     }
-    if (acc == ACC_WRITE && tag & TLB_SLOW_CODE && !soft_page_is_code(c->soft, gpa)) {
-        e->wtag = page | soft_write_tag_bits(c, gpa, true);     /* other vCPUs dropped theirs since */
-        tag = e->wtag;
-    }
+    if (HV_UNLIKELY(tag & TLB_SLOW_WATCH))
+        watch(c, va, len, acc);
     ret->slow = tag & ~HV_PAGE_MASK;
     ret->gpa = gpa | (va & ~HV_PAGE_MASK);
     ret->host = ret->slow & TLB_SLOW_MMIO ? NULL : (uint8_t *)(va + e->addend);
@@ -165,6 +197,7 @@ static void mmio_write(struct cpu *c, gpa_t gpa, const void *buf, unsigned len)
         if (len == 4 && !(gpa & 3)) {
             memcpy(&v, buf, 4);
             lapic_mmio_write(&c->lapic, gpa & ~HV_PAGE_MASK, v);
+            soft_timer_changed(c);
         }
         return;
     }
@@ -238,7 +271,7 @@ static int pieces(struct cpu *c, unsigned t, unsigned seg, uint64_t va, unsigned
     while (len) {
         struct piece *p = &ret[n++];
         p->len = (unsigned)MIN(len, HV_PAGE_SIZE - (va & ~HV_PAGE_MASK));
-        int r = place(c, t, seg, va, acc, &p->at);
+        int r = place(c, t, seg, va, p->len, acc, &p->at);
         if (r)
             return r;
         len -= p->len;
@@ -299,7 +332,7 @@ static int load_as(struct cpu *c, unsigned t, unsigned seg, uint64_t va, unsigne
         r = load_bytes_as(c, t, seg, va, &v, size);
     } else {
         struct place p;
-        r = place(c, t, seg, va, ACC_READ, &p);
+        r = place(c, t, seg, va, size, ACC_READ, &p);
         if (!r)
             place_read(c, &p, &v, size);
     }
@@ -313,7 +346,7 @@ static int store_as(struct cpu *c, unsigned t, unsigned seg, uint64_t va, unsign
     if (HV_UNLIKELY(crosses(va, size)))
         return store_bytes_as(c, t, seg, va, &val, size);
     struct place p;
-    int r = place(c, t, seg, va, ACC_WRITE, &p);
+    int r = place(c, t, seg, va, size, ACC_WRITE, &p);
     if (!r)
         place_write(c, &p, &val, size);
     return r;
@@ -334,7 +367,7 @@ int cpu_rmw_slow(struct cpu *c, unsigned seg, uint64_t va, unsigned size, void *
     const unsigned t = table_in_force(c);
     if (!crosses(va, size)) {
         struct place p;
-        int r = place(c, t, seg, va, ACC_WRITE, &p);
+        int r = place(c, t, seg, va, size, ACC_WRITE, &p);
         if (r)
             return r;
         if (p.host && !(p.slow & TLB_SLOW_ROM)) {
@@ -379,7 +412,7 @@ int cpu_rmw_finish(struct cpu *c)
 int cpu_span(struct cpu *c, unsigned seg, uint64_t va, enum cpu_access acc, void **ret, unsigned *avail)
 {
     struct place p;
-    int r = place(c, table_in_force(c), seg, va, acc, &p);
+    int r = place(c, table_in_force(c), seg, va, 0, acc, &p);
     if (r)
         return r;
     *ret = p.slow ? NULL : p.host;
@@ -402,7 +435,7 @@ int cpu_sys_st(struct cpu *c, uint64_t va, unsigned size, uint64_t val)
 int cpu_sys_rmw_or8(struct cpu *c, uint64_t va, uint8_t bits)
 {
     struct place p;
-    int r = place(c, TLB_SUPER, SEG_SYSTEM, va, ACC_WRITE, &p);
+    int r = place(c, TLB_SUPER, SEG_SYSTEM, va, 1, ACC_WRITE, &p);
     if (r)
         return r;
     if (p.host && !(p.slow & TLB_SLOW_ROM)) {
@@ -431,7 +464,7 @@ int tlb_st_cpl(struct cpu *c, unsigned cpl, unsigned seg, uint64_t va, unsigned 
 int cpu_fetch_page(struct cpu *c, uint64_t va, const uint8_t **ret_page, gpa_t *ret_gpa)
 {
     struct place p;
-    int r = place(c, table_in_force(c), SEG_SYSTEM, va, ACC_EXEC, &p);
+    int r = place(c, table_in_force(c), SEG_SYSTEM, va, 0, ACC_EXEC, &p);
     if (r)
         return r;
     *ret_page = p.host ? p.host - (va & ~HV_PAGE_MASK) : NULL;
@@ -519,7 +552,7 @@ void tlb_mark_code(struct cpu *c, gpa_t gpa, bool code)
             struct tlb_entry *e = &c->tlb_table[t][i];
             if (p->gpa != gpa || p->flags & (TF_READONLY | TF_MMIO) || e->wtag == TLB_INVALID)
                 continue;
-            e->wtag = (e->wtag & HV_PAGE_MASK) | soft_write_tag_bits(c, gpa, false);
+            e->wtag = (e->wtag & (HV_PAGE_MASK | TLB_SLOW_WATCH)) | soft_write_tag_bits(c, gpa, false);
         }
     }
 }

@@ -127,8 +127,11 @@ static int deliver_protected(struct cpu *c, const struct event *ev)
         return r;
     const unsigned type = desc_type(&g);
     const uint16_t sel = (uint16_t)(g.lo >> 16);
-    if (type == DT_TASK)
-        return task_switch(c, sel, TASK_INT, ev->ext, ev->has_error, ev->error);
+    if (type == DT_TASK) {
+        const struct task_event te = { .why = TASK_INT, .ret = (uint32_t)ev->ret, .set_rf = ev->set_rf,
+                                       .has_error = ev->has_error, .error = ev->error, .ext = ev->ext };
+        return task_switch(c, sel, &te);
+    }
     r = gate_code(c, ev, sel, &code, &cpl);
     if (r)
         return r;

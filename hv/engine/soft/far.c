@@ -132,7 +132,8 @@ static int far_task(struct cpu *c, uint16_t sel, const struct desc *d, enum task
         return cpu_raise_err(c, VEC_GP, SEL_ERR(sel));
     if (!desc_p(d))
         return cpu_raise_err(c, VEC_NP, SEL_ERR(sel));
-    return task_switch(c, type == DT_TASK ? (uint16_t)(d->lo >> 16) : sel, why, 0, false, 0);
+    const struct task_event te = { .why = why, .ret = (uint32_t)c->next_rip };
+    return task_switch(c, type == DT_TASK ? (uint16_t)(d->lo >> 16) : sel, &te);
 }
 
 int op_jmp_far(struct cpu *c, const struct x86_insn *in)
@@ -416,7 +417,8 @@ static int iret_protected(struct cpu *c, unsigned size)
     if (c->rflags & FL_NT) {
         if (cpu_long(c))
             return cpu_raise_err(c, VEC_GP, 0);
-        return task_switch(c, 0, TASK_IRET, 0, false, 0);
+        const struct task_event te = { .why = TASK_IRET, .ret = (uint32_t)c->next_rip };
+        return task_switch(c, 0, &te);
     }
     struct stack k = stack_present(c);
     uint64_t rip, sel, flags, sp, ss;

@@ -159,24 +159,24 @@ int seg_check_ss(struct cpu *c, uint16_t sel, unsigned cpl, unsigned vector, uin
     return X_OK;
 }
 
-static int load_data(struct cpu *c, unsigned seg, uint16_t sel)
+int seg_load_data(struct cpu *c, unsigned seg, uint16_t sel, unsigned vector, uint32_t ext)
 {
     if (sel_null(sel)) {
         c->seg[seg] = (struct seg){ .sel = sel, .attr = SEG_ATTR_UNUSABLE };
         return X_OK;
     }
     struct desc d;
-    int r = desc_read(c, sel, false, VEC_GP, 0, &d);
+    int r = desc_read(c, sel, false, vector, ext, &d);
     if (r)
         return r;
     const unsigned type = desc_type(&d);
     const bool code = type & DT_CODE;
     if (!desc_s(&d) || (code && !(type & DT_WRITE)))
-        return cpu_raise_err(c, VEC_GP, SEL_ERR(sel));
+        return cpu_raise_err(c, vector, SEL_ERR(sel) | ext);
     if (!(code && type & DT_CONFORMING) && (desc_dpl(&d) < (sel & 3u) || desc_dpl(&d) < c->cpl))
-        return cpu_raise_err(c, VEC_GP, SEL_ERR(sel));
+        return cpu_raise_err(c, vector, SEL_ERR(sel) | ext);
     if (!desc_p(&d))
-        return cpu_raise_err(c, VEC_NP, SEL_ERR(sel));
+        return cpu_raise_err(c, VEC_NP, SEL_ERR(sel) | ext);
     r = desc_set_accessed(c, &d);
     if (r)
         return r;
@@ -205,7 +205,7 @@ int seg_load(struct cpu *c, unsigned seg, uint16_t sel)
     if (!cpu_protected(c))
         seg_set_real(c, seg, sel);
     else
-        r = seg == X86_SEG_SS ? load_ss(c, sel) : load_data(c, seg, sel);
+        r = seg == X86_SEG_SS ? load_ss(c, sel) : seg_load_data(c, seg, sel, VEC_GP, 0);
     if (!r)
         cpu_update_mode(c);
     return r;

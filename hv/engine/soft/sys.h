@@ -56,6 +56,8 @@ struct seg desc_seg(uint16_t sel, const struct desc *d);
 int desc_set_accessed(struct cpu *c, const struct desc *d);
 /* Load ES, SS, DS, FS or GS in the present mode. SDM volume 2, MOV. */
 int seg_load(struct cpu *c, unsigned seg, uint16_t sel);
+/* ES, DS, FS or GS in protected mode; what is wrong with sel is `vector`, not present #NP. */
+int seg_load_data(struct cpu *c, unsigned seg, uint16_t sel, unsigned vector, uint32_t ext);
 /* Check sel as SS for privilege cpl: the descriptor, or a null one where allowed; faults with vector. */
 int seg_check_ss(struct cpu *c, uint16_t sel, unsigned cpl, unsigned vector, uint32_t ext, struct seg *ret);
 void seg_set_real(struct cpu *c, unsigned seg, uint16_t sel);    /* real and virtual-8086 mode */
@@ -94,11 +96,17 @@ bool msr_pat_valid(uint64_t v);
 
 /* ---- task switches, task.c ---- */
 enum task_why { TASK_JMP, TASK_CALL, TASK_IRET, TASK_INT };
-/* Switch to the task of this TSS; next_rip is what the old task goes on at. On X_OK c->next_rip is the new EIP. */
-int task_switch(struct cpu *c, uint16_t sel, enum task_why why, uint32_t ext, bool has_error, uint32_t error);
-
-/* ---- events, excp.c ---- */
-/* INT n and friends; c->rip the instruction, c->next_rip what is pushed. */
+struct task_event {
+    enum task_why why;
+    uint32_t ret;                  /* EIP the old task goes on at */
+    bool set_rf, has_error;        /* TASK_INT: of the event */
+    uint32_t error, ext;
+};
+/*
+ * Switch to the task of the TSS `sel` (TASK_IRET: the link in the present one). Faults before the switch leave
+ * everything as it was; later ones happen in the new task: c->rip and c->next_rip are then its EIP.
+ */
+int task_switch(struct cpu *c, uint16_t sel, const struct task_event *ev);
 
 /* ---- call-outs ---- */
 op_fn op_mov_seg, op_push_seg, op_pop_seg, op_lfp, op_arpl, op_lar, op_lsl, op_verr, op_verw, op_lldt, op_sldt,

@@ -4,6 +4,8 @@
  */
 #include "hv/engine/soft/intops.h"
 
+#include <stdatomic.h>
+
 uint64_t cpu_reg_get(const struct cpu *c, unsigned reg, unsigned size)
 {
     switch (size) {
@@ -141,6 +143,17 @@ int cpu_opnd_set(struct cpu *c, const struct x86_insn *in, unsigned n, uint64_t 
 
 /* ---- read-modify-write ---- */
 
+/*
+ * LOCK across a cache line: hosts that detect split locks delay or kill who makes them, so the guest's
+ * are made one at a time under a lock of ours. Not atomic for whole-operand accesses without LOCK.
+ */
+static atomic_flag split_lock = ATOMIC_FLAG_INIT;
+
+static bool is_split(const void *p, unsigned size)
+{
+    return ((uintptr_t)p & 63) + size > 64;
+}
+
 int mem_rmw(struct cpu *c, unsigned seg, uint64_t va, unsigned size, rmw_fn *fn, struct rmw_arg *x, bool lock)
 {
     void *p;
@@ -148,7 +161,8 @@ int mem_rmw(struct cpu *c, unsigned seg, uint64_t va, unsigned size, rmw_fn *fn,
     if (r != X_OK)
         return r;
     uint32_t cc = x->cc;
-    if (lock && p != c->rmw.buf) {
+    bool split = lock && is_split(p, size);
+    if (lock && p != c->rmw.buf && !split) {
 #define SWAP(bits)                                                                                \
         uint##bits##_t *q = p, old = __atomic_load_n(q, __ATOMIC_RELAXED), new;                   \
         do {                                                                                      \
@@ -164,6 +178,8 @@ int mem_rmw(struct cpu *c, unsigned seg, uint64_t va, unsigned size, rmw_fn *fn,
         }
 #undef SWAP
     } else {
+        while (split && atomic_flag_test_and_set_explicit(&split_lock, memory_order_acquire))
+            __builtin_ia32_pause();
 #define PLAIN(bits)                                                                               \
         uint##bits##_t v;                                                                         \
         __builtin_memcpy(&v, p, sizeof(v));                                                       \
@@ -177,6 +193,8 @@ int mem_rmw(struct cpu *c, unsigned seg, uint64_t va, unsigned size, rmw_fn *fn,
         default: { PLAIN(64); break; }
         }
 #undef PLAIN
+        if (split)
+            atomic_flag_clear_explicit(&split_lock, memory_order_release);
     }
     c->cc = x->cc;
     return c->rmw.active ? cpu_rmw_finish(c) : X_OK;

@@ -101,6 +101,10 @@ static void flush(struct varlink_conn *c)
 {
     int r = wire_flush(&c->wire);
 
+    if (r == -EPIPE || r == -ECONNRESET) {
+        wire_drop_output(&c->wire);     /* what it said before it went is still to be read */
+        r = 0;
+    }
     if (r < 0 && r != -EAGAIN) {
         fail(c, strerror(-r));
         return;
@@ -180,9 +184,10 @@ static void on_event(void *arg, unsigned events)
     }
     if (events & LOOP_READ && !c->failed && !c->eof) {
         int r = wire_fill(&c->wire);
-        if (r == 0) {
+        if (r == 0 || r == -ECONNRESET) {
             c->eof = true;
-            flush(c);
+            loop_fd_set(c->loop, c->watch, 0);
+            r = 0;
         }
         if (r >= 0) {
             on_work(c);

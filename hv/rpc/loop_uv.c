@@ -89,7 +89,14 @@ static void on_poll(uv_poll_t *h, int status, int events)
     unsigned got = (events & UV_READABLE ? LOOP_READ : 0) | (events & UV_WRITABLE ? LOOP_WRITE : 0);
 
     if (status < 0) {
-        got = f->events;               /* the owner's own read or write will see the error */
+        /*
+         * EPOLLERR: a reset connection, with data before the reset perhaps. libuv has
+         * stopped the handle; the owner's own reads see the data, then the error.
+         */
+        got = f->events;
+        if (got) {
+            hv_assert(uv_poll_start(&f->poll, uv_events(got), on_poll) == 0);
+        }
     }
     got &= f->events;
     if (got) {

@@ -11,7 +11,6 @@
 
 #include "hv/base/log.h"
 
-#define SWEEP_NS  (5 * NS_PER_SEC)
 #define ACCEPT_PER_TURN 16
 
 struct varlink_server *server_ref(struct varlink_server *s)
@@ -43,7 +42,7 @@ static void on_sweep(void *arg)
     s->sweeping = false;
     for (struct server_conn *c = s->conns, *next; c; c = next) {
         next = c->next;
-        if (c->partial_since_ns && now - c->partial_since_ns > SERVER_MESSAGE_TIME_NS) {
+        if (c->partial_since_ns && now - c->partial_since_ns > s->message_ns) {
             server_conn_fail(c, "a message took too long");
         }
         /* a client that closed one direction is not watched for closing the other */
@@ -68,7 +67,7 @@ void server_sweep_soon(struct varlink_server *s)
 {
     if (s->loop && !s->sweeping) {
         s->sweeping = true;
-        loop_timer_set(s->loop, s->sweep, hv_now_ns() + SWEEP_NS);
+        loop_timer_set(s->loop, s->sweep, hv_now_ns() + s->sweep_ns);
     }
 }
 
@@ -103,7 +102,9 @@ int varlink_server_new(struct loop *loop, const char *product, const struct varl
     if (!s) {
         return -ENOMEM;
     }
-    *s = (struct varlink_server){ .magic = SERVER_MAGIC, .refs = 1, .loop = loop };
+    *s = (struct varlink_server){
+        .magic = SERVER_MAGIC, .refs = 1, .loop = loop, .sweep_ns = SERVER_SWEEP_NS, .message_ns = SERVER_MESSAGE_TIME_NS,
+    };
     s->product = hv_strdup(product);
     s->interfaces = hv_alloc_array(count + 1, sizeof(*s->interfaces));
     if (!s->product || !s->interfaces) {

@@ -12,6 +12,7 @@
 #define SERVER_MAX_CONNECTIONS   512u
 #define SERVER_MAX_PER_UID       128u     /* one user cannot keep the others out; root is exempt */
 #define SERVER_MESSAGE_TIME_NS   (30 * NS_PER_SEC)  /* from a message's first byte to its last */
+#define SERVER_SWEEP_NS          (5 * NS_PER_SEC)
 #define SERVER_MAX_PIPELINED     ((size_t)64 << 10) /* read ahead while a call is being served */
 #define SERVER_BACKLOG_PAUSE     ((size_t)1 << 20)  /* no further call while so much is unsent */
 #define SERVER_CALLS_PER_TURN    64u
@@ -41,6 +42,7 @@ struct varlink_server {
     struct server_listener *listeners;
     struct loop_timer *sweep;             /* looks for messages that take too long, resumes accepting */
     bool sweeping, accept_paused;
+    uint64_t sweep_ns, message_ns;        /* SERVER_SWEEP_NS, SERVER_MESSAGE_TIME_NS; tests are less patient */
     struct server_conn *conns;
     unsigned conn_count;
     void (*on_idle)(void *arg);

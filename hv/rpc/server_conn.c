@@ -213,7 +213,11 @@ static void on_event(void *arg, unsigned events)
     if (events & LOOP_READ && !c->eof) {
         r = wire_fill(&c->wire);
     }
-    c->eof = c->eof || r == 0;
+    /* a reset is an end too; what was read before it is still served */
+    if (r == 0 || r == -ECONNRESET) {
+        c->eof = true;
+        r = 0;
+    }
     if (r < 0 && r != -EAGAIN) {
         c->failed = true;
     }

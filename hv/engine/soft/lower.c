@@ -462,7 +462,7 @@ static void lower_callout(struct lower *l, const struct x86_insn *in, struct op 
 /* The comparison at op and the jump at op[1] as one. */
 static void fuse(const struct x86_insn *in, const struct x86_insn *jcc, struct op *op)
 {
-    if (op[1].fn != op_jcc[jcc->cc])
+    if (op[1].fn != op_jcc[jcc->cc] || (in->op != X86_OP_CMP && in->op != X86_OP_TEST && in->op != X86_OP_DEC))
         return;
     enum op_size sz = size_of(in->opnd[0].size);
     op_handler *const (*t)[16] = NULL;

@@ -490,7 +490,7 @@ static void random_state(struct regs *r)
         if (one_in(4))
             r->gpr[R_RSP] = STACK_VA - oracle_base() + (one_in(2) ? 8 * (rnd() % 4) : 0x1000 - 4 * (rnd() % 8));
         if (wide() && one_in(8))
-            r->gpr[i] ^= 1ull << (40 + rnd() % 24);    /* not canonical, or far away */
+            r->gpr[i] ^= 1ull << (47 + rnd() % 17);    /* not canonical */
     }
     r->rflags = rnd() & FL_ARITH;
 }

@@ -579,6 +579,58 @@ static void sequences_64(void **state) { sequences(CODE_64, 200000); }
 static void sequences_32(void **state) { sequences(CODE_32, 60000); }
 static void sequences_16(void **state) { sequences(CODE_16, 60000); }
 
+/* ---- the stack of the host ---- */
+
+#define TURNS 4000
+
+static void *loops(void *arg)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
+        if (!usable(forms[i].flags))
+            continue;
+        for (unsigned n = 0; n < 6; n++) {
+            struct code k = { .len = 0 };
+            struct regs r;
+            do {
+                k.len = 0;
+                put_form(&k, &forms[i], CODE_VA);
+            } while (k.len > 40);
+            put(&k, 0xff);                             /* dec dword [STACK_VA]; jnz back */
+            put(&k, 0x0c);
+            put(&k, 0x25);
+            put_imm(&k, STACK_VA, 4);
+            put(&k, 0x0f);
+            put(&k, 0x85);
+            put_imm(&k, (uint64_t)-(int64_t)(k.len + 4), 4);
+            put(&k, 0xcc);
+            random_state(&r);
+            r.gpr[R_RBP] = r.gpr[12] = r.gpr[13] = DATA_MID - 3 + (n & 1 ? 64 : 0);
+            r.rip = CODE_VA;
+            memcpy((void *)CODE_VA, k.buf, k.len);
+            memcpy((void *)STACK_VA, &(uint32_t){ TURNS }, 4);
+            block_drop(cpu, CODE_VA, k.len);
+            engine_run(&r);
+        }
+    }
+    return NULL;
+}
+
+/* Every handler ends in a jump to the next. Were it a call, loops would need a stack as long as they run. */
+static void handlers_do_not_nest(void **state)
+{
+    oracle_begin();
+    assert_true(oracle_mode(CODE_64));
+    set_seed(77);
+    random_memory();
+    pthread_t t;
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    assert_int_equal(pthread_attr_setstacksize(&attr, 128 << 10), 0);
+    assert_int_equal(pthread_create(&t, &attr, loops, NULL), 0);
+    pthread_join(t, NULL);
+    pthread_attr_destroy(&attr);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -588,6 +640,7 @@ int main(void)
         cmocka_unit_test(sequences_64),
         cmocka_unit_test(sequences_32),
         cmocka_unit_test(sequences_16),
+        cmocka_unit_test(handlers_do_not_nest),
     };
     return cmocka_run_group_tests_name("interp", tests, oracle_setup, oracle_teardown);
 }

@@ -44,10 +44,14 @@ struct soft_slot {
     struct soft_page *page;        /* page[len / HV_PAGE_SIZE] */
 };
 
-/* Sorted by gpa; replaced as a whole, readers may hold an old one until all vCPUs are outside run(). */
+/*
+ * Sorted by gpa. A slot above all others is appended in place; else, or when it is full, the map is
+ * replaced as a whole. Readers may hold an old one until all vCPUs are outside run().
+ */
 struct soft_map {
     struct soft_map *retired_next;
-    unsigned count;
+    unsigned cap;
+    _Atomic unsigned count;
     struct soft_slot *slot[];
 };
 

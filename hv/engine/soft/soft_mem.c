@@ -2,9 +2,9 @@
  * Guest RAM as the engine sees it: slots by guest page, and per page who has code of it,
  * who may write it unseen, and the dirty log.
  *
- * The map is an immutable sorted array behind one pointer: hot-add publishes a new one
- * while vCPUs read the old. Old maps and slots are freed when the engine goes or, with all
- * vCPUs outside run(), at the next change.
+ * The map is a sorted array behind one pointer, read without a lock: hot-add appends to it, or
+ * publishes another while vCPUs read the old. Old maps are freed when the engine goes or,
+ * with all vCPUs outside run(), when a slot is taken out.
  *
  * The two Dekker pairs that keep decoded code true (all accesses sequentially consistent):
  *   store:   writer = me; then read code   -> fast tag only if nobody has code of the page
@@ -20,7 +20,7 @@
 struct soft_slot *soft_slot_at(struct soft *s, gpa_t gpa)
 {
     const struct soft_map *m = atomic_load_explicit(&s->map, memory_order_acquire);
-    unsigned lo = 0, hi = m ? m->count : 0;
+    unsigned lo = 0, hi = m ? atomic_load_explicit(&m->count, memory_order_acquire) : 0;
     while (lo < hi) {
         unsigned mid = (lo + hi) / 2;
         struct soft_slot *slot = m->slot[mid];
@@ -69,13 +69,14 @@ static void retired_free(struct soft *s)
     }
 }
 
-/* A copy of the map with room for one more; the caller publishes it. */
+/* A copy of the map with room for more; the caller publishes it. */
 static struct soft_map *map_copy(const struct soft_map *old)
 {
-    unsigned count = old ? old->count : 0;
-    struct soft_map *m = hv_alloc(sizeof(*m) + (count + 1) * sizeof(m->slot[0]));
+    const unsigned count = old ? old->count : 0, cap = MAX(16u, 2 * count);
+    struct soft_map *m = hv_alloc(sizeof(*m) + cap * sizeof(m->slot[0]));
     if (!m)
         return NULL;
+    m->cap = cap;
     m->count = count;
     if (count)
         memcpy(m->slot, old->slot, count * sizeof(m->slot[0]));
@@ -89,6 +90,31 @@ static void map_publish(struct soft *s, struct soft_map *m)
         old->retired_next = s->retired;
         s->retired = old;
     }
+}
+
+static int map_insert(struct soft *s, struct soft_slot *slot)
+{
+    struct soft_map *m = atomic_load(&s->map);
+    const unsigned count = m ? m->count : 0;
+    unsigned i = count;
+    while (i > 0 && m->slot[i - 1]->gpa > slot->gpa)
+        i--;
+    if ((i > 0 && m->slot[i - 1]->gpa + m->slot[i - 1]->len > slot->gpa) ||
+        (i < count && m->slot[i]->gpa < slot->gpa + slot->len))
+        return -EEXIST;
+    if (m && i == count && count < m->cap) {
+        m->slot[count] = slot;
+        atomic_store_explicit(&m->count, count + 1, memory_order_release);
+        return 0;
+    }
+    m = map_copy(m);
+    if (!m)
+        return -ENOMEM;
+    memmove(&m->slot[i + 1], &m->slot[i], (count - i) * sizeof(m->slot[0]));
+    m->slot[i] = slot;
+    m->count = count + 1;
+    map_publish(s, m);
+    return 0;
 }
 
 int soft_map_ram(struct soft *s, gpa_t gpa, uint64_t len, void *hva, bool readonly)
@@ -109,25 +135,7 @@ int soft_map_ram(struct soft *s, gpa_t gpa, uint64_t len, void *hva, bool readon
     slot->page = page;
 
     pthread_mutex_lock(&s->map_lock);
-    int r = 0;
-    struct soft_map *m = map_copy(atomic_load(&s->map));
-    if (!m) {
-        r = -ENOMEM;
-    } else {
-        unsigned i = m->count;
-        while (i > 0 && m->slot[i - 1]->gpa > gpa)
-            i--;
-        if ((i > 0 && m->slot[i - 1]->gpa + m->slot[i - 1]->len > gpa) ||
-            (i < m->count && m->slot[i]->gpa < gpa + len)) {
-            free(m);
-            r = -EEXIST;
-        } else {
-            memmove(&m->slot[i + 1], &m->slot[i], (m->count - i) * sizeof(m->slot[0]));
-            m->slot[i] = slot;
-            m->count++;
-            map_publish(s, m);
-        }
-    }
+    int r = map_insert(s, slot);
     pthread_mutex_unlock(&s->map_lock);
     if (r) {
         slot_free(slot);

@@ -66,7 +66,7 @@ static int memory_set(struct cli_call *c, struct hv_error *e)
 {
     int r = set_vms(c, build, &view_memory_columns, "memory", e);
     const struct cli_value *dynamic = cli_opt(c, "dynamic");
-    if (r == 0 && !(dynamic && !dynamic->u) && !c->quiet) {
+    if (r == 0 && !(dynamic && !dynamic->u)) {
         warn_granularity(c);
     }
     return r;

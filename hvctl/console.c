@@ -356,6 +356,9 @@ enum console_end console_run(struct console *o)
         }
     }
     fcntl(o->fd, F_SETFL, fcntl(o->fd, F_GETFL) | O_NONBLOCK);
+    if (s.tty && s.escape.key == 0x1d) {
+        cli_note(o->c, "%s: console; ^] then q leaves, ^] then ? helps", o->name);
+    }
     if (s.tty && tty_raw(STDIN_FILENO) < 0) {
         s.tty = false;
     }

@@ -123,8 +123,9 @@ int set_vms(struct cli_call *c, json_t *(*build)(struct cli_call *c, const json_
             const struct cli_columns *columns, const char *part, struct hv_error *e);
 /* What the options of create and run ask for, over the settings of --like. New, NULL with e filled. */
 json_t *create_settings(struct cli_call *c, struct conn *k, struct hv_error *e);
-/* Wait for a condition of a VM; timeout_ns 0: --timeout. */
-int wait_for(struct cli_call *c, struct conn *k, const char *name, const char *cond, struct hv_error *e);
+/* Wait for a condition of a VM, until --timeout has passed since began_ns (monotonic). */
+int wait_for(struct cli_call *c, struct conn *k, const char *name, const char *cond, uint64_t began_ns,
+             struct hv_error *e);
 /* Attach the console of a VM and say how it ended; the exit code goes to c->exit_code. */
 int attach_console(struct cli_call *c, const char *name, struct hv_error *e);
 

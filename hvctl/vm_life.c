@@ -34,11 +34,13 @@ static int each(struct cli_call *c, const char *doing, bool (*filter)(const json
 
 /* ---- start ---- */
 
-int wait_for(struct cli_call *c, struct conn *k, const char *name, const char *cond, struct hv_error *e)
+int wait_for(struct cli_call *c, struct conn *k, const char *name, const char *cond, uint64_t began_ns,
+             struct hv_error *e)
 {
     json_t *reply, *params = json_pack("{s:s,s:s}", "name", name, "cond", cond);
-    uint64_t limit = c->timeout_ns;
+    uint64_t limit = c->timeout_ns, used = hv_now_ns() - began_ns;
     if (limit) {
+        limit = limit > used ? limit - used : 1;
         json_object_set_new(params, "timeout_ms", json_integer((json_int_t)MAX(limit / NS_PER_MS, (uint64_t)1)));
     }
     /* The service keeps the time; a little more here, so that its sentence arrives. */
@@ -48,7 +50,7 @@ int wait_for(struct cli_call *c, struct conn *k, const char *name, const char *c
     }
     if (!json_is_true(json_object_get(reply, "holds"))) {
         char age[32];
-        snprintf(age, sizeof(age), "%.3gs", (double)limit / 1e9);
+        snprintf(age, sizeof(age), "%.3gs", (double)c->timeout_ns / 1e9);
         r = hv_fail(e, HV_TIMEOUT, name, "not %s after %s", cond, age);
     }
     json_decref(reply);
@@ -78,7 +80,7 @@ static int start_one(struct cli_call *c, struct conn *k, struct target *t, void 
         return 0;
     }
     const char *cond = cli_text(c, "wait", "running");
-    r = wait_for(c, k, t->name, cond, e);
+    r = wait_for(c, k, t->name, cond, began, e);
     if (r == 0) {
         cli_note(c, "%s: %s (%.1fs)", t->name, cond, (double)(hv_now_ns() - began) / 1e9);
     }
@@ -116,6 +118,20 @@ static void no_reaction(void *arg)
     }
 }
 
+/* Was it turned off in the end, rather than shut down by its guest? */
+static bool was_turned_off(struct conn *k, const char *name)
+{
+    json_t *reply;
+    if (conn_call(k, "List", json_pack("{s:[s]}", "names", name), 0, &reply, NULL) < 0) {
+        return false;
+    }
+    const json_t *vm = json_array_get(json_object_get(reply, "vms"), 0);
+    const char *word = json_string_value(cli_json_path(vm, "runtime.exit"));
+    bool r = word && strcmp(word, "turned-off") == 0;
+    json_decref(reply);
+    return r;
+}
+
 static int stop_one(struct cli_call *c, struct conn *k, struct target *t, void *arg, struct hv_error *e)
 {
     bool off = cli_has(c, "turn-off"), already;
@@ -148,9 +164,14 @@ static int stop_one(struct cli_call *c, struct conn *k, struct target *t, void *
         cli_note(c, "%s: already off", t->name);
     } else if (off) {
         cli_note(c, "%s: turned off", t->name);
-    } else if (then && hv_now_ns() - began >= limit) {
+    } else if (then && was_turned_off(k, t->name)) {
         char age[32];
-        cli_note(c, "%s: no reaction; turned off after %s", t->name, format_age(limit / NS_PER_SEC, age, sizeof(age)));
+        if (hv_now_ns() - began >= limit) {
+            format_age(limit / NS_PER_SEC, age, sizeof(age));
+            cli_note(c, "%s: no reaction; turned off after %s", t->name, age);
+        } else {
+            cli_note(c, "%s: the guest cannot shut down; turned off", t->name);
+        }
     } else {
         cli_note(c, "%s: shutting down ... off (%.0fs)", t->name, s);
     }
@@ -174,6 +195,7 @@ static int restart_one(struct cli_call *c, struct conn *k, struct target *t, voi
 {
     json_t *reply;
     bool already;
+    uint64_t began = hv_now_ns();
     json_t *params = json_pack("{s:s,s:s}", "name", t->name, "mode", cli_has(c, "reset") ? "reset" : "guest");
     if (c->timeout_ns) {
         json_object_set_new(params, "timeout_ms", json_integer((json_int_t)MAX(c->timeout_ns / NS_PER_MS, (uint64_t)1)));
@@ -187,7 +209,7 @@ static int restart_one(struct cli_call *c, struct conn *k, struct target *t, voi
     if (r == 0 && !c->no_wait) {
         cli_note(c, "%s: restarted", t->name);
         if (cli_has(c, "wait")) {
-            r = wait_for(c, k, t->name, cli_text(c, "wait", "running"), e);
+            r = wait_for(c, k, t->name, cli_text(c, "wait", "running"), began, e);
         }
     }
     return r;
@@ -260,7 +282,7 @@ int vm_resume(struct cli_call *c, struct hv_error *e)
 
 static int wait_one(struct cli_call *c, struct conn *k, struct target *t, void *arg, struct hv_error *e)
 {
-    return wait_for(c, k, t->name, cli_text(c, "for", "running"), e);
+    return wait_for(c, k, t->name, cli_text(c, "for", "running"), hv_now_ns(), e);
 }
 
 int vm_wait(struct cli_call *c, struct hv_error *e)

@@ -159,7 +159,9 @@ int show_vms(struct cli_call *c, const struct cli_columns *columns, const char *
         json_t *rows = rows_of(vms, part);
         if (json_array_size(rows) || !failed) {
             p.sort = c->sort ? p.sort : NULL;      /* as named */
+            bool paged = p.format == CLI_FMT_LIST && cli_pager_begin(c);
             cli_print_rows(&p, rows, ts.one);
+            cli_pager_end(c, paged);
         }
         json_decref(rows);
         c->exit_code = !failed ? HV_OK : failed == ts.n ? HV_NOT_FOUND : HV_PARTIAL;

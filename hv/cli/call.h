@@ -107,7 +107,8 @@ unsigned cli_distance(const char *a, const char *b);
 void cli_print_error(const struct cli_call *c, const struct hv_error *e);
 /* "tool: object: message" for a thing that is no failure; nothing under --quiet. */
 void cli_warn(const struct cli_call *c, const char *object, const char *fmt, ...) HV_PRINTF(3, 4);
-void cli_try(const struct cli_call *c, const char *fmt, ...) HV_PRINTF(2, 3);   /* "  try: ..." */
+/* "  try: ..." under a note or warning; nothing under --quiet. */
+void cli_try(const struct cli_call *c, const char *fmt, ...) HV_PRINTF(2, 3);
 /* A "web1: started" line; nothing under --quiet. One call is one write: threads do not mix lines. */
 void cli_note(const struct cli_call *c, const char *fmt, ...) HV_PRINTF(2, 3);
 /* With -v. */
@@ -119,6 +120,10 @@ void cli_debug(const struct cli_call *c, unsigned level, const char *fmt, ...) H
  * object and refusal make the sentence: "web1: deleting cache.vhdx needs --yes when nobody can be asked".
  */
 int cli_ask(const struct cli_call *c, const char *object, const char *doing, struct hv_error *e);
+
+/* Send c->out through $HV_PAGER, $PAGER or less, if it is a terminal and nothing forbids it. */
+bool cli_pager_begin(struct cli_call *c);
+void cli_pager_end(struct cli_call *c, bool begun);
 
 /* Help for what c->want_help says, on c->out, at most 80 columns. */
 void cli_print_help(const struct cli_call *c);

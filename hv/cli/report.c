@@ -82,6 +82,9 @@ void cli_warn(const struct cli_call *c, const char *object, const char *fmt, ...
 {
     va_list ap;
     char before[40];
+    if (c->quiet) {
+        return;
+    }
     snprintf(before, sizeof(before), "%s: ", c->tool->name);
     va_start(ap, fmt);
     say(c, before, object, fmt, ap);
@@ -91,6 +94,9 @@ void cli_warn(const struct cli_call *c, const char *object, const char *fmt, ...
 void cli_try(const struct cli_call *c, const char *fmt, ...)
 {
     va_list ap;
+    if (c->quiet) {
+        return;
+    }
     va_start(ap, fmt);
     say(c, "  try: ", NULL, fmt, ap);
     va_end(ap);

@@ -206,6 +206,101 @@ booted() {
     [ "$stderr" = "web1: turned off" ]
 }
 
+# A guest that has a shell and nothing that hears the power button.
+deaf() {
+    hvctl create deaf --memory 256M --kernel "$KERNEL" --initrd "$INITRD" \
+        --cmdline "console=ttyS0 quiet rdinit=/bin/sh" -q --if-missing
+    hvctl start deaf -q
+    # The kernel takes the button's events; nobody listens.
+    hvctl console deaf --send '' --until '# $' --send 'insmod /lib/modules/button.ko; echo now-$((1+1))' --until '^now-2' -t 120s >/dev/null
+}
+
+@test "vm stop: a guest that does not react is left running, exit 7" {
+    deaf
+    run -7 --separate-stderr hvctl stop deaf -t 11s
+    [ "${stderr_lines[0]}" = "deaf: no reaction yet" ]
+    [ "${stderr_lines[1]}" = "  try: hvctl stop deaf --turn-off" ]
+    [[ ${stderr_lines[2]} == "hvctl: deaf: the guest did not shut down in time" ]]
+    [ "$(hvctl show deaf -o json | jq -r .state)" = running ]
+}
+
+@test "vm stop --then turn-off: turned off when the time is up" {
+    deaf
+    run -0 --separate-stderr hvctl stop deaf -t 1s --then turn-off
+    [ "$stderr" = "deaf: no reaction; turned off after 1s" ]
+}
+
+@test "vm stop: a guest that cannot hear the button says so at once" {
+    hvctl stop deaf --turn-off --yes -q
+    hvctl start deaf -q
+    hvctl console deaf --until '# $' -t 120s >/dev/null
+    run --separate-stderr hvctl stop deaf -t 60s
+    [ "$status" -eq 7 ]
+    expect_error "hvctl: deaf: the guest has not enabled its ACPI power button" "hvctl stop deaf --turn-off"
+    run -0 --separate-stderr hvctl stop deaf -t 60s --then turn-off
+    [ "$stderr" = "deaf: the guest cannot shut down; turned off" ]
+}
+
+@test "vm stop: Ctrl-C leaves the job running and says its number, exit 130" {
+    deaf
+    env --default-signal=INT hvctl stop deaf -t 5s 2>"$BATS_TEST_TMPDIR/err" 3>&- &
+    pid=$!
+    deadline=$((SECONDS + 10))
+    until job=$(hvctl job list -F 'state=running,object=deaf' -o name) && [ -n "$job" ]; do [ "$SECONDS" -lt "$deadline" ]; done
+    sleep 0.3
+    kill -INT "$pid"
+    rc=0
+    wait "$pid" || rc=$?
+    [ "$rc" -eq 130 ]
+    [ "$(cat "$BATS_TEST_TMPDIR/err")" = "job $job goes on" ]
+    run -7 hvctl job wait "$job"
+    hvctl stop deaf --turn-off --yes -q
+    hvctl remove deaf --yes -q
+}
+
+@test "several at once: --all, one that is off already, one that runs" {
+    booted
+    hvctl create idle --kernel "$KERNEL" -q
+    run -0 --separate-stderr hvctl stop --all -t 60s
+    [[ $stderr == *"idle: already off"* ]]
+    [[ $stderr =~ web1:\ shutting\ down\ \.\.\.\ off\ \([0-9]+s\) ]]
+    hvctl remove idle --yes -q
+}
+
+@test "on a terminal: an empty list says where it looked, a question is asked, show is paged" {
+    command -v tmux >/dev/null || skip "no tmux"
+    local s=$BATS_TEST_TMPDIR/tmux
+    tmux -S "$s" -f /dev/null new-session -d -x 100 -y 24 "env HV_PAGER='sed s/^/paged-/' bash --norc"
+    seen() {
+        local deadline=$((SECONDS + 15))
+        until tmux -S "$s" capture-pane -p | grep -qE -- "$1"; do
+            [ "$SECONDS" -lt "$deadline" ] || { tmux -S "$s" capture-pane -p; tmux -S "$s" kill-server; return 1; }
+            sleep 0.1
+        done
+    }
+    tmux -S "$s" send-keys "hvctl show web1" Enter
+    seen '^paged-name: '
+    tmux -S "$s" send-keys "clear; hvctl create q1 -q; hvctl remove q1; echo rc=\$?" Enter
+    seen '^q1: removing it: go on\? \[y/N\]'
+    tmux -S "$s" send-keys "n" Enter
+    seen '^hvctl: q1: not done'
+    seen '^rc=1'
+    tmux -S "$s" send-keys "clear; hvctl remove q1" Enter
+    seen 'go on\?'
+    tmux -S "$s" send-keys "y" Enter
+    seen '^q1: removed'
+    tmux -S "$s" send-keys "clear; XDG_RUNTIME_DIR=$BATS_TEST_TMPDIR XDG_STATE_HOME=$BATS_TEST_TMPDIR hvctl list; echo rc=\$?" Enter
+    seen "^no VMs here \\(your own service\\); the system's: hvctl -H system list"
+    seen '^rc=0'
+    tmux -S "$s" kill-server
+    # That list started a service of its own: ended by its number.
+    pid=$(pgrep -u "$(id -u)" -x hvd | while read -r p; do
+        tr '\0' '\n' <"/proc/$p/environ" | grep -qx "XDG_STATE_HOME=$BATS_TEST_TMPDIR" && echo "$p"
+    done)
+    [ -n "$pid" ]
+    kill "$pid"
+}
+
 run_vm() {
     hvctl run "$@" --memory 256M --kernel "$KERNEL" --initrd "$INITRD" --cmdline "console=ttyS0 quiet"
 }

@@ -1,6 +1,8 @@
 /* CPUID and MSRs as a guest probes them; both must agree. */
 #include "soft_vm.h"
 
+#include "hv/engine/soft/intops.h"
+
 static struct test_vm vm;
 static struct cpu *c;
 
@@ -53,6 +55,31 @@ static void test_cpuid_leaves(void **state)
     }
     cpuid_read(c, 0x80000002, 0, v);
     assert_memory_equal(v, "hv soft processo", 16);
+}
+
+/* What is shown is there to be executed. */
+static void test_features_have_their_instructions(void **state)
+{
+    static const struct { uint16_t feature, op; } rows[] = {
+        { CPUF_SSE3, X86_OP_HADDPS }, { CPUF_SSE3, X86_OP_FISTTP }, { CPUF_SSSE3, X86_OP_PSHUFB },
+        { CPUF_SSE41, X86_OP_PMULLD }, { CPUF_SSE41, X86_OP_ROUNDSD }, { CPUF_SSE41, X86_OP_MPSADBW },
+        { CPUF_SSE41, X86_OP_PHMINPOSUW }, { CPUF_SSE41, X86_OP_MOVNTDQA }, { CPUF_SSE41, X86_OP_PTEST },
+        { CPUF_SSE42, X86_OP_PCMPESTRI }, { CPUF_SSE42, X86_OP_PCMPISTRM }, { CPUF_SSE42, X86_OP_CRC32 },
+        { CPUF_CX8, X86_OP_CMPXCHG8B }, { CPUF_CX16, X86_OP_CMPXCHG16B }, { CPUF_POPCNT, X86_OP_POPCNT },
+        { CPUF_MOVBE, X86_OP_MOVBE }, { CPUF_LZCNT, X86_OP_LZCNT }, { CPUF_BMI1, X86_OP_TZCNT },
+        { CPUF_BMI1, X86_OP_ANDN }, { CPUF_BMI1, X86_OP_BEXTR }, { CPUF_BMI1, X86_OP_BLSR },
+        { CPUF_BMI2, X86_OP_PDEP }, { CPUF_BMI2, X86_OP_MULX }, { CPUF_BMI2, X86_OP_RORX }, { CPUF_BMI2, X86_OP_BZHI },
+        { CPUF_ADX, X86_OP_ADCX }, { CPUF_ADX, X86_OP_ADOX }, { CPUF_LAHF, X86_OP_LAHF }, { CPUF_MMX, X86_OP_EMMS },
+        { CPUF_SSE2, X86_OP_MOVNTI }, { CPUF_SSE2, X86_OP_MASKMOVDQU }, { CPUF_FXSR, X86_OP_FXSAVE },
+        { CPUF_CMOV, X86_OP_FCOMI }, { CPUF_RDRAND, X86_OP_RDRAND }, { CPUF_RDSEED, X86_OP_RDSEED },
+        { CPUF_FSGSBASE, X86_OP_WRGSBASE }, { CPUF_RDTSCP, X86_OP_RDTSCP }, { CPUF_RDPID, X86_OP_RDPID },
+        { CPUF_CLFSH, X86_OP_CLFLUSH }, { CPUF_SEP, X86_OP_SYSENTER }, { CPUF_SYSCALL, X86_OP_SYSRET },
+    };
+    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+        assert_true(cpu_has(c, rows[i].feature));
+        if (!int_op_find(rows[i].op) && !cpu_sys_ops[rows[i].op].fn && !cpu_fpu_ops[rows[i].op].fn)
+            fail_msg("%s is shown and not executed", x86_op_name((enum x86_op)rows[i].op));
+    }
 }
 
 static void test_leaf_15_gives_the_tsc(void **state)
@@ -212,7 +239,7 @@ static void test_control_register_combinations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_cpuid_leaves), T(test_leaf_15_gives_the_tsc), T(test_dynamic_bits_follow_the_state),
+        T(test_cpuid_leaves), T(test_features_have_their_instructions), T(test_leaf_15_gives_the_tsc), T(test_dynamic_bits_follow_the_state),
         T(test_a_table_that_was_set_counts), T(test_msr_values), T(test_read_only_and_unknown_msrs),
         T(test_guests_that_mitigate_see_no_arch_capabilities), T(test_tsc_and_its_adjustment), T(test_efer),
         T(test_control_register_combinations),

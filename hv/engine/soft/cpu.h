@@ -212,9 +212,10 @@ struct cpu {
     uint8_t watch_hit;                   /* DR6 bits of data breakpoints met; the loop raises #DB for them */
     uint32_t tlb_used[TLB_MODES];        /* length of tlb_list */
     uint16_t tlb_list[TLB_MODES][TLB_SIZE];      /* entries filled since the last flush */
-    uint64_t tlb_large;                  /* pages above 4 KiB are in the TLB: tlb.c */
+    uint64_t tlb_large;                  /* regions of which the TLB has pieces of large pages: tlb.c */
     uint64_t gen[2], gen_last;           /* translation generations of supervisor and user code */
     uint64_t exec_filter[2][16];         /* linear pages code may have been fetched from in this gen[]: tlb.c */
+    uint64_t exec_large[2];              /* and regions where those pages were large */
     bool super_exec_local;               /* supervisor code may have been fetched from a page that is not global */
     struct cpuid_leaf *cpuid;
     unsigned cpuid_count;

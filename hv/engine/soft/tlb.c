@@ -62,6 +62,34 @@ static bool is_lapic_page(const struct cpu *c, gpa_t page)
     return (c->lapic.base_msr & 0xc00) == 0x800 && (c->lapic.base_msr & c->phys_mask & HV_PAGE_MASK) == page;
 }
 
+/* A bit for each GiB, modulo 64. */
+static uint64_t region(uint64_t va)
+{
+    return 1ull << (va >> 30 & 63);
+}
+
+/*
+ * Block look-ups go through xtag, so code can have been validated only for pages that were
+ * executable in a fill since the generation began. INVLPG of another page leaves blocks alone.
+ */
+static void filter_add(struct cpu *c, bool user, uint64_t page, bool large)
+{
+    c->exec_filter[user][page >> 18 & 15] |= 1ull << (page >> 12 & 63);
+    if (large)
+        c->exec_large[user] |= region(page);
+}
+
+static void filter_clear(struct cpu *c, bool user)
+{
+    memset(c->exec_filter[user], 0, sizeof(c->exec_filter[user]));
+    c->exec_large[user] = 0;
+}
+
+static bool filter_has(const struct cpu *c, bool user, uint64_t page)
+{
+    return c->exec_filter[user][page >> 18 & 15] >> (page >> 12 & 63) & 1 || c->exec_large[user] & region(page);
+}
+
 /* Bytes that data breakpoint i watches: its address and length by DR7. SDM 18.2.4; 0: not on, or of another kind. */
 static unsigned watch_len(const struct cpu *c, unsigned i, uint64_t *ret_va)
 {
@@ -113,7 +141,11 @@ static int fill(struct cpu *c, unsigned t, uint64_t va, enum cpu_access acc)
     p->flags = TF_LISTED | (w.global ? TF_GLOBAL : 0) | (readonly ? TF_READONLY : 0) | (host ? 0 : TF_MMIO) |
                (uint32_t)w.shift << 8;
     if (w.shift > HV_PAGE_SHIFT)
-        c->tlb_large |= 1ull << (va >> 30 & 63);
+        c->tlb_large |= region(va);
+    if (w.exec) {
+        filter_add(c, t == TLB_USER, page, w.shift > HV_PAGE_SHIFT);
+        c->super_exec_local |= t != TLB_USER && !w.global;
+    }
 
     const uint64_t kind = host ? 0 : TLB_SLOW_MMIO;
     const uint64_t watched = HV_UNLIKELY(c->dr[7] & 0xff) && page_watched(c, page) ? TLB_SLOW_WATCH : 0;
@@ -474,6 +506,13 @@ int cpu_fetch_page(struct cpu *c, uint64_t va, const uint8_t **ret_page, gpa_t *
 
 /* ---- invalidation ---- */
 
+/* The page an entry is for, or TLB_INVALID. */
+static uint64_t entry_page(const struct tlb_entry *e)
+{
+    uint64_t tag = e->rtag != TLB_INVALID ? e->rtag : e->wtag != TLB_INVALID ? e->wtag : e->xtag;
+    return tag != TLB_INVALID ? tag & HV_PAGE_MASK : TLB_INVALID;
+}
+
 static void invalidate(struct tlb_entry *e)
 {
     e->rtag = e->wtag = e->xtag = TLB_INVALID;
@@ -482,22 +521,34 @@ static void invalidate(struct tlb_entry *e)
 void tlb_flush(struct cpu *c, bool keep_global)
 {
     vcpu_of(c)->tlb_flushes++;
-    c->map_gen++;
+    /* Supervisor code in global pages stays valid, and its filter a superset. */
+    const bool super = !keep_global || c->super_exec_local;
+    map_gen_new(c, super ? GEN_ALL : GEN_USER);
+    filter_clear(c, true);
+    if (super) {
+        filter_clear(c, false);
+        c->super_exec_local = false;
+    }
+    c->tlb_large = 0;
     for (unsigned t = 0; t < TLB_MODES; t++) {
         unsigned kept = 0;
         for (unsigned n = 0; n < c->tlb_used[t]; n++) {
             uint16_t i = c->tlb_list[t][n];
+            struct tlb_entry *e = &c->tlb_table[t][i];
             if (keep_global && c->tlb_phys[t][i].flags & TF_GLOBAL) {
+                const bool large = TF_SHIFT(c->tlb_phys[t][i].flags) > HV_PAGE_SHIFT;
                 c->tlb_list[t][kept++] = i;
+                if (e->xtag != TLB_INVALID)
+                    filter_add(c, t == TLB_USER, e->xtag & HV_PAGE_MASK, large);
+                if (large)
+                    c->tlb_large |= region(entry_page(e));
                 continue;
             }
-            invalidate(&c->tlb_table[t][i]);
+            invalidate(e);
             c->tlb_phys[t][i].flags = 0;
         }
         c->tlb_used[t] = kept;
     }
-    if (!keep_global)
-        c->tlb_large = 0;
 }
 
 void tlb_init(struct cpu *c)
@@ -510,15 +561,17 @@ void tlb_init(struct cpu *c)
         c->tlb_used[t] = 0;
     }
     c->tlb_large = 0;
-    c->map_gen = 1;
+    map_gen_new(c, GEN_ALL);
 }
 
 void tlb_flush_page(struct cpu *c, uint64_t va)
 {
-    c->map_gen++;
     const uint64_t page = va & HV_PAGE_MASK;
     const unsigned i = tlb_index(va);
-    const bool large = c->tlb_large & 1ull << (va >> 30 & 63);
+    const bool large = c->tlb_large & region(va);
+    const unsigned stale = (filter_has(c, false, page) ? GEN_SUPER : 0) | (filter_has(c, true, page) ? GEN_USER : 0);
+    if (stale)
+        map_gen_new(c, stale);
     for (unsigned t = 0; t < TLB_MODES; t++) {
         struct tlb_entry *e = &c->tlb_table[t][i];
         if (tag_is(e->rtag, page) || tag_is(e->wtag, page) || tag_is(e->xtag, page))
@@ -530,8 +583,8 @@ void tlb_flush_page(struct cpu *c, uint64_t va)
             uint16_t k = c->tlb_list[t][n];
             unsigned shift = TF_SHIFT(c->tlb_phys[t][k].flags);
             e = &c->tlb_table[t][k];
-            uint64_t tag = e->rtag != TLB_INVALID ? e->rtag : e->wtag != TLB_INVALID ? e->wtag : e->xtag;
-            if (shift > HV_PAGE_SHIFT && tag != TLB_INVALID && (tag ^ va) >> shift == 0)
+            uint64_t at = entry_page(e);
+            if (shift > HV_PAGE_SHIFT && at != TLB_INVALID && (at ^ va) >> shift == 0)
                 invalidate(e);
         }
     }

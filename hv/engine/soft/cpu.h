@@ -7,11 +7,13 @@
  *   interp.c     the loop around blocks; interp_*.c: handlers of ops (interp.h), flags.h: flags
  *   intops.c     integer call-outs: alu.c move.c shift.c muldiv.c bits.c bmi.c bcd.c stack.c
  *                flow.c string.c, on operand.c and flags.c
- *   tlb.c        software TLB fill and the slow memory paths
- *   paging.c     page walks          seg.c    segment loads, far transfers, IRET
- *   excp.c       delivery            msr.c cpuid.c sysop.c   system instructions
+ *   tlb.c        the software TLB       access.c  memory accesses that miss it
+ *   paging.c     page walks             seg.c segop.c  segments, descriptors, stacks
+ *   far.c task.c syscall.c   far transfers, IRET, task switches, SYSCALL
+ *   excp.c       delivery               cr.c msr.c cpuid.c io.c sysop.c   system instructions
  *   sse.c x87.c fpu.c                vector and floating point instructions, FXSAVE/XSAVE
- *   lapic.c      local APIC          soft.c   the engine table: create, run, kick, save
+ *   lapic.c      local APIC          soft.c   the engine table: create, run, kick; work.c requests
+ *                                    between threads, soft_mem.c RAM, soft_irq.c routing, soft_state.c save
  *
  * Only the vCPU's own thread touches struct cpu, but for the fields marked [any].
  */

@@ -11,6 +11,8 @@
 
 #include <errno.h>
 
+#include "hv/engine/soft/soft.h"
+
 #define GRANULE_SHIFT 6            /* 64 granules of 64 bytes */
 
 /* Bits of the mode that change how bytes are decoded, lowered or reached. */
@@ -22,7 +24,8 @@ int block_cache_new(struct cpu *c)
     struct block_cache *bc = hv_alloc(sizeof(*bc));
     if (!bc)
         return -ENOMEM;
-    bc->arena = hv_alloc(BLOCK_ARENA_SIZE);
+    bc->size = MIN(MAX(BLOCK_ARENA_TOTAL / c->soft->cfg.vcpus, BLOCK_ARENA_MIN), BLOCK_ARENA_MAX);
+    bc->arena = hv_alloc(bc->size);
     if (!bc->arena) {
         free(bc);
         return -ENOMEM;
@@ -71,7 +74,7 @@ void block_drop_all(struct cpu *c)
 static void *arena_get(struct block_cache *bc, size_t len)
 {
     len = ROUND_UP(len, 64);
-    if (BLOCK_ARENA_SIZE - bc->used < len)
+    if (bc->size - bc->used < len)
         return NULL;
     void *p = bc->arena + bc->used;
     bc->used += len;

@@ -458,10 +458,20 @@ static void put_instruction(struct code *k, uint64_t va)
     } else if (pick == 5) {
         if (host_is_intel())
             put_vex(k, rnd() % ARRAY_SIZE(vex_forms));
-    } else if (pick == 6) {                            /* SETcc r/m8 */
+    } else if (pick == 6) {                            /* SETcc r8 or [rbp+disp8] */
         put(k, 0x0f);
         put(k, 0x90 + rnd() % 16);
-        put(k, 0xc0 | (work_reg() & 3));
+        if (one_in(2)) {
+            put(k, 0xc0 | (work_reg() & 3));
+        } else {
+            put(k, mode == CODE_16 ? 0x46 : 0x45);
+            put(k, rnd() % 100);
+        }
+    } else if (pick == 10) {                           /* MOV accumulator, moffs and back */
+        if (wide() && one_in(2))
+            put(k, 0x48);
+        put(k, 0xa0 + rnd() % 4);
+        put_imm(k, data_mid() - 100 + rnd() % 200, mode == CODE_64 ? 8 : mode == CODE_32 ? 4 : 2);
     } else if (pick == 7) {                            /* CMOVcc r, r or r, [rbp+disp8] */
         if (wide() && one_in(2))
             put(k, 0x48);
@@ -488,6 +498,29 @@ static void put_instruction(struct code *k, uint64_t va)
             f = &forms[rnd() % ARRAY_SIZE(forms)];
         } while (!usable(f->flags) || (f->undefined && !host_is_intel()));
         put_form(k, f, va);
+    }
+}
+
+/* What changes the pointers comes last. */
+static void put_last(struct code *k)
+{
+    switch (rnd() % 4) {
+    case 0:                                            /* ENTER */
+        put(k, 0xc8);
+        put_imm(k, rnd() % 64, 2);
+        put(k, one_in(2) ? 0 : rnd() % 40);
+        break;
+    case 1:
+        put(k, 0xc9);                                  /* LEAVE */
+        break;
+    case 2:
+        if (one_in(2))
+            put(k, 0x66);
+        put(k, wide() ? 0xc9 : one_in(2) ? 0x60 : 0x61);       /* PUSHA, POPA */
+        break;
+    default:                                           /* POP into RBP, RSP, [rsp+disp8] */
+        put(k, one_in(2) ? 0x5d : 0x5c);
+        break;
     }
 }
 
@@ -596,6 +629,8 @@ static void sequences(enum oracle_mode m, unsigned cases)
         uint64_t va = code_place(40);
         for (unsigned i = 1 + rnd() % 8; i && k.len < 100; i--)
             put_instruction(&k, va);
+        if (one_in(6))
+            put_last(&k);
         random_state(&r);
         if (n % 8 == 0)
             random_memory();

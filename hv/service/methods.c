@@ -284,6 +284,11 @@ static void start(void *arg, struct varlink_call *call, const json_t *params)
         answer_job(call, NULL);
         return;
     }
+    struct job *other = vm->state == SVC_STARTING ? job_find(svc, worker_start_job(vm)) : NULL;
+    if (other) {                       /* somebody else asked a moment ago: the same end for both */
+        answer_job(call, other);
+        return;
+    }
     const struct settings *s = &vm->settings;
     int r = vm->state == SVC_OFF ? 0 : hv_fail(&e, HV_CONFLICT, vm->name, "cannot start: it is %s", svc_state_word(vm));
     hv_autoclose int kernel = -1, initrd = -1;

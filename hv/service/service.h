@@ -99,6 +99,8 @@ void worker_kill(struct svc_vm *vm);
 /* Find the workers of an earlier hvd by their sockets and take them over (DESIGN 10). */
 void worker_adopt_all(struct service *svc);
 pid_t worker_pid(const struct svc_vm *vm);
+/* The job that is starting this VM now; 0: none. */
+int64_t worker_start_job(const struct svc_vm *vm);
 void worker_link_free(struct worker_link *l);
 
 /* ---- jobs.c ---- */

@@ -44,6 +44,8 @@ struct worker_link {
 
 pid_t worker_pid(const struct svc_vm *vm) { return vm->link ? vm->link->pid : 0; }
 
+int64_t worker_start_job(const struct svc_vm *vm) { return vm->link ? vm->link->start_job : 0; }
+
 static void close_fd(int *fd)
 {
     if (*fd >= 0)

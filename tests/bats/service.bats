@@ -1,0 +1,112 @@
+#!/usr/bin/env bats
+# What an administrator trusts the service with: VMs outlive it, nothing is lost, races end well.
+
+load helper
+
+setup_file() {
+    start_service
+    need_guest
+}
+teardown_file() { stop_service; }
+teardown() { no_vms; }
+
+# Create and boot a small VM up to its prompt.
+boot_vm() {
+    hvctl create "$1" -q --memory 128M --kernel "$KERNEL" --initrd "$INITRD" --cmdline 'console=ttyS0 quiet'
+    hvctl start "$1" -q --wait=console:demo -t 60s
+}
+
+worker_of() { hvctl show "$1" -o json | jq .pid; }
+
+@test "a killed hvd leaves VMs running; the next one takes them over" {
+    boot_vm web1
+    worker=$(worker_of web1)
+    kill -KILL "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    wait "$(cat "$BATS_FILE_TMPDIR/hvd.pid")" 2>/dev/null || true
+    kill -0 "$worker"
+    rm -f "$XDG_RUNTIME_DIR/hv/org.hv.Manager"
+    start_service
+    run -0 hvctl wait web1 --for running -t 10s
+    [ "$(worker_of web1)" = "$worker" ]
+    run -0 hvctl console web1 --send 'echo al""ive' --until alive -t 20s
+    run -0 hvctl stop web1 -t 60s
+}
+
+@test "a console survives the end of the service" {
+    boot_vm web1
+    hvctl console web1 --no-history --until 'se''en' -t 30s >"$BATS_TEST_TMPDIR/out" 2>&1 &
+    reader=$!
+    until hvctl console web1 --read-only --no-history --until . -t 300ms >/dev/null 2>&1 || [ $? = 7 ]; do sleep 0.1; done
+    kill -KILL "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    rm -f "$XDG_RUNTIME_DIR/hv/org.hv.Manager"
+    start_service
+    hvctl wait web1 --for running -q -t 10s
+    kill -0 "$reader"
+    hvctl console web1 --take-over --send 'echo s""een' --until 'seen' -t 20s
+    wait "$reader"
+}
+
+@test "a killed worker: the VM is off and says why" {
+    boot_vm web1
+    kill -KILL "$(worker_of web1)"
+    run -0 hvctl wait web1 --for off -t 10s
+    run -0 hvctl show web1 -o json
+    [ "$(jq -r .state <<<"$output")" = off ]
+    [[ "$(jq -r .reason <<<"$output")" = *'killed by signal 9'* ]]
+    run -0 hvctl start web1
+}
+
+@test "starts that race for one VM all succeed, with one worker" {
+    hvctl create web1 -q --memory 128M --kernel "$KERNEL" --initrd "$INITRD" --cmdline 'console=ttyS0 quiet'
+    pids=()
+    for _ in 1 2 3 4 5 6 7 8; do hvctl start web1 -q & pids+=($!); done
+    for pid in "${pids[@]}"; do wait "$pid"; done
+    [ "$(pgrep -c -f "hv-worker.*--name web1")" = 1 ]
+}
+
+@test "a start and a remove that race: one of them is told why not" {
+    hvctl create web1 -q --memory 128M --kernel "$KERNEL" --initrd "$INITRD" --cmdline 'console=ttyS0 quiet'
+    hvctl start web1 -q &
+    start=$!
+    run hvctl remove web1 --yes
+    remove=$status
+    if wait "$start"; then started=0; else started=$?; fi
+    [ "$started/$remove" = 0/4 ] || [ "$started/$remove" = 3/0 ]
+}
+
+@test "a damaged file of a VM is reported, kept, and keeps no other VM from loading" {
+    hvctl create web1 -q --memory 128M
+    kill "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    wait "$(cat "$BATS_FILE_TMPDIR/hvd.pid")" 2>/dev/null || true
+    echo '<CIM' >"$XDG_STATE_HOME/hv/vms/00000000-0000-4000-8000-000000000000.xml"
+    start_service
+    [ "$(hvctl list -o name)" = web1 ]
+    grep -q 'not loaded' "$BATS_FILE_TMPDIR/hvd.log"
+    [ "$(cat "$XDG_STATE_HOME/hv/vms/00000000-0000-4000-8000-000000000000.xml")" = '<CIM' ]
+    rm "$XDG_STATE_HOME/hv/vms/00000000-0000-4000-8000-000000000000.xml"
+}
+
+@test "settings that cannot be stored change nothing" {
+    [ "$(id -u)" = 0 ] || skip "needs to mount a full file system"
+    hvctl create web1 -q --memory 128M
+    mount -t tmpfs -o size=4k,mode=700 none "$XDG_STATE_HOME/hv/vms"
+    head -c 4096 /dev/zero >"$XDG_STATE_HOME/hv/vms/full" || true
+    run -8 --separate-stderr hvctl memory set web1 --startup 256M
+    [[ "$stderr" = *'cannot store'* ]] || { umount "$XDG_STATE_HOME/hv/vms"; echo "$stderr"; false; }
+    umount "$XDG_STATE_HOME/hv/vms"
+    [ "$(hvctl list -o json | jq '.[0].memory.startup')" = $((128 << 20)) ]
+}
+
+@test "fifty starts and stops leak nothing in the service" {
+    hvctl create web1 -q --memory 128M --kernel "$KERNEL" --initrd "$INITRD" --cmdline 'console=ttyS0 quiet'
+    pid=$(cat "$BATS_FILE_TMPDIR/hvd.pid")
+    hvctl start web1 -q && hvctl stop web1 --turn-off -q --yes
+    before=$(ls "/proc/$pid/fd" | wc -l)
+    for _ in $(seq 50); do
+        hvctl start web1 -q
+        hvctl stop web1 --turn-off -q --yes
+    done
+    after=$(ls "/proc/$pid/fd" | wc -l)
+    [ "$after" -le "$before" ]
+    [ "$(pgrep -c -f 'hv-worker.*--name web1' || true)" = 0 ]
+}

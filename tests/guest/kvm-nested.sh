@@ -24,6 +24,7 @@ tests/guest/fetch.sh cloud generic busybox
 work=$build/kvm-nested
 mkdir -p "$work"
 tests/guest/mkinitrd.sh -k cloud "$work/inner"
+tests/guest/mkinitrd.sh -k generic "$work/inner-generic"
 
 # The outer guest's program: one line "ok N - what" a test, and what failed above it.
 cat >"$work/script" <<SCRIPT
@@ -54,9 +55,10 @@ check() {
     echo "$ok $n - $name ($(($(cut -d. -f1 /proc/uptime) - began)) s)"
 }
 boot() {
-    /bin/vmboot --set engine=kvm --stats --timeout 300s --memory 256M --kernel /inner/vmlinuz --initrd /inner/initrd \
-        --cmdline "console=ttyS0 quiet" "$@"
+    /bin/vmboot --set engine=kvm --stats --timeout 300s --memory 256M --kernel "/inner/vmlinuz$flavour" \
+        --initrd "/inner/initrd$flavour" --cmdline "console=ttyS0 quiet" "$@"
 }
+flavour=
 check "/dev/kvm is there" test -c /dev/kvm
 check "unit: payloads on kvm" /bin/test_kvm
 check "1 vCPU: the shell" boot --until "$prompt"
@@ -74,12 +76,17 @@ check "the ACPI power button (level SCI)" boot --until "$prompt" --for 1s --butt
 check "hard reset" boot --until "$prompt" --reset --until "$prompt"
 check "auto takes kvm" sh -c '/bin/vmboot --timeout 300s --stats --memory 256M --kernel /inner/vmlinuz \
     --initrd /inner/initrd --cmdline "console=ttyS0 quiet" --until "demo:~# " && grep -q "vcpu0.exits" /tmp/log'
+flavour=-generic
+check "generic kernel, 1 vCPU" boot --until "$prompt" --send poweroff --off
+check "generic kernel, 2 vCPUs" boot --cpus 2 --until "$prompt" \
+    --send 'echo cpus=$(nproc).' --until 'cpus=2.' --send poweroff --off
 echo "1..$n"
 echo "nested: done $bad failed"
 poweroff -f
 SCRIPT
 
 files=(-f "$vmboot:/bin/vmboot" -f "$(readlink -f "$cache/vmlinuz-cloud"):/inner/vmlinuz" -f "$work/inner:/inner/initrd")
+files+=(-f "$(readlink -f "$cache/vmlinuz-generic"):/inner/vmlinuz-generic" -f "$work/inner-generic:/inner/initrd-generic")
 unit=$build/tests/engine_kvm/test_kvm
 [ -x "$unit" ] || die "there is no $unit" "make unit T=engine_kvm/test_kvm"
 files+=(-f "$unit:/bin/test_kvm")
@@ -90,5 +97,5 @@ tests/guest/mkinitrd.sh -k generic -m irqbypass -m kvm -m ccp -m kvm-amd "${file
 
 timeout "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-vmx -m 3072 -smp 2 -nographic -no-reboot -net none \
     -kernel "$cache/vmlinuz-generic" -initrd "$work/outer" -append 'console=ttyS0 quiet panic=-1' \
-    </dev/null 2>&1 | tr -d '\r' | tee "$work/log" | grep --line-buffered -aE '^(ok|not ok|# |1\.\.|nested:)' || :
+    </dev/null 2>&1 | stdbuf -o0 tr -d '\r' | tee "$work/log" | grep --line-buffered -aE '^(ok|not ok|# |1\.\.|nested:)' || :
 grep -aq '^nested: done 0 failed' "$work/log"

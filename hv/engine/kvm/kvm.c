@@ -85,6 +85,10 @@ static int vcpu_new(struct kvm *k, unsigned vp, struct hv_error *e)
     if (run == MAP_FAILED)
         return hv_fail_errno(e, errno, NULL, "KVM: cannot map vCPU %u", vp);
     v->run = run;
+    /* The kernel's paravirtual MSRs are there only if CPUID shows them, and ours does not (Linux 5.10). */
+    struct kvm_enable_cap pv = { .cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args = { 1 } };
+    if (kvm_ioctl_value(k->dev_fd, KVM_CHECK_EXTENSION, KVM_CAP_ENFORCE_PV_FEATURE_CPUID) > 0)
+        (void)kvm_ioctl(v->fd, KVM_ENABLE_CAP, &pv);
     snprintf(v->group, sizeof(v->group), "vcpu%u", vp);
     v->table = (struct stats_table){ .group = v->group, .desc = stat_desc, .count = KSTAT_COUNT, .value = v->value };
     return 0;
@@ -227,11 +231,13 @@ static int create(const struct engine_config *cfg, const struct engine_callbacks
         r = vcpu_new(k, i, e);
     if (r >= 0)
         r = set_up_vcpus(k, e);
+    const char *what = "";
+    if (r >= 0 && (r = kvm_reset(k, &what)) < 0)
+        hv_fail_errno(e, -r, NULL, "KVM: does not take its own power-on state back (%s)", what);
     if (r < 0) {
         destroy(&k->engine);
         return r;
     }
-    kvm_reset(k);
     *ret = &k->engine;
     return 0;
 }
@@ -316,7 +322,13 @@ static uint64_t read_tsc(struct vcpu *v)
     return tsc;
 }
 
-static void reset(struct engine *g) { kvm_reset(kvm_checked(g)); }
+static void reset(struct engine *g)
+{
+    const char *what;
+    int r = kvm_reset(kvm_checked(g), &what);
+    hv_assert(r == 0);                  /* it did in create() */
+}
+
 static void save(struct engine *g, struct save_writer *w) { kvm_save(kvm_checked(g), w); }
 
 static int load(struct engine *g, const struct load_reader *r, struct hv_error *e)

@@ -145,7 +145,8 @@ int kvm_msr_read(struct vcpu *v, uint32_t msr, uint64_t *ret);
 int kvm_msr_write(struct vcpu *v, uint32_t msr, uint64_t val);
 /* Take the present state as that of power-on, with what firmware would have set. */
 int kvm_power_on_init(struct vcpu *v);
-void kvm_reset(struct kvm *k);
+/* 0, or -errno with *ret_what naming the part that was refused. */
+int kvm_reset(struct kvm *k, const char **ret_what);
 void kvm_save(struct kvm *k, struct save_writer *w);
 int kvm_load(struct kvm *k, const struct load_reader *r, struct hv_error *e);
 

@@ -167,16 +167,17 @@ int kvm_power_on_init(struct vcpu *v)
     return 0;
 }
 
-void kvm_reset(struct kvm *k)
+int kvm_reset(struct kvm *k, const char **ret_what)
 {
     static const uint64_t zero[KVM_MAX_VCPUS];
     kvm_reset_routes(k);
     for (unsigned i = 0; i < k->vcpus; i++) {
-        const char *what;
-        int r = kvm_state_put(&k->vcpu[i], &k->vcpu[i].power_on, &what);
-        hv_assert(r == 0);                      /* what the kernel itself gave */
+        int r = kvm_state_put(&k->vcpu[i], &k->vcpu[i].power_on, ret_what);
+        if (r < 0)
+            return r;
     }
     tsc_put(k, zero);
+    return 0;
 }
 
 /* ---- save and load ---- */

@@ -34,6 +34,7 @@ SCRIPT
 cat >>"$work/script" <<'SCRIPT'
 export PATH=/bin
 n=0 bad=0
+echo        # the firmware left the cursor behind its own text
 prompt='demo:~# '
 check() {
     name=$1

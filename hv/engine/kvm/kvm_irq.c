@@ -93,7 +93,11 @@ void kvm_offer_extint(struct vcpu *v, bool may_enter)
     if (v->vp != 0)
         return;
     bool pending = atomic_load(&k->extint);
-    /* Acknowledged only when the guest takes it at once: a vector on the way is in no saved state. */
+    /*
+     * Acknowledged only when the guest takes it at once: a vector on the way is in no saved
+     * state. TODO(kick in flight): one that arrives between here and the entry, followed by a
+     * save, loses the PIC's interrupt; the kernel has no call that takes the vector back.
+     */
     if (pending && may_enter && v->run->ready_for_interrupt_injection && k->cb.extint_ack) {
         int vector = k->cb.extint_ack(k->arg);
         if (vector >= 0) {

@@ -103,7 +103,7 @@ compile_commands.json:
 DEPS       := gcc make libc6-dev pkg-config git libuv1-dev libjansson-dev libxml2-dev libarchive-dev \
               libedit-dev libseccomp-dev libcap-ng-dev cpio ca-certificates
 DEPS_CHECK := bats libcmocka-dev libzydis-dev libzycore-dev tmux mandoc zsh fish acpica-tools jq \
-              binutils expect initramfs-tools-core python3-minimal xz-utils lz4 util-linux
+              binutils expect xz-utils lz4 util-linux
 DEPS_BENCH := qemu-system-x86 time
 DEPS_FUZZ  := clang libclang-rt-14-dev
 
@@ -171,3 +171,19 @@ install: all
 	install -m 644 completions/hvctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/
 	for s in 1 5 7 8; do set -- man/*.$$s; [ -e "$$1" ] || continue; \
 	  install -d $(DESTDIR)$(PREFIX)/share/man/man$$s; install -m 644 "$$@" $(DESTDIR)$(PREFIX)/share/man/man$$s/; done
+
+# ---- fuzzing: libFuzzer programs in build-fuzz/fuzz/; run one with its corpus folder as argument ----
+
+FUZZERS      := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_PKGS    := libuv jansson libarchive
+FUZZ_PARTS   := $(foreach r,boot platform machine memory rpc base,$(BUILD)/lib/$(r).a) \
+                $(addprefix $(BUILD)/obj/hv/engine/soft/,decode.o decode_tab.o insn_format.o) $(BUILD)/obj/tests/tools/zydis_compare.o $(BUILD)/obj/tests/tools/zydis_except.o
+.PHONY: fuzz fuzzers
+fuzz: deps-fuzz deps-check
+	@$(MAKE) -j$$(nproc) CC=clang SANITIZE=fuzzer-no-link,address,undefined BUILD=build-fuzz WARN=-w fuzzers
+fuzzers: $(FUZZERS)
+$(FUZZERS): $(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_PARTS)
+	$(call say,FUZZ,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer $(call pkgcflags,$(FUZZ_PKGS)) -o $@ $< $(filter %.o,$^) \
+	  -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(call pkglibs,$(FUZZ_PKGS)) -lZydis -lcmocka -lm

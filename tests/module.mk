@@ -24,3 +24,9 @@ $(BUILD)/tests/tools/vmboot: $(BUILD)/obj/tests/tools/vmboot.o $(foreach r,$(TOO
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(call pkglibs,jansson libuv libarchive) -lm
+
+# Guest MIPS of the interpreter on plain loops.
+$(BUILD)/tests/bench/interp_mips: $(BUILD)/obj/tests/bench/interp_mips.o $(BUILD)/lib/engine_soft.a $(BUILD)/lib/base.a
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lm

@@ -38,9 +38,9 @@ static bool is_program(const char *path)
     return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
 }
 
-static bool found(char *buf, size_t size, const char *dir, int dir_len)
+static bool found(char *buf, size_t size, const char *dir, int dir_len, const char *below)
 {
-    int n = snprintf(buf, size, "%.*s/hvd", dir_len, dir);
+    int n = snprintf(buf, size, "%.*s%s/hvd", dir_len, dir, below);
 
     return n > 0 && (size_t)n < size && is_program(buf);
 }
@@ -54,19 +54,21 @@ int start_find_hvd(char *buf, size_t size)
     if (n > 0) {
         self[n] = '\0';
         char *slash = strrchr(self, '/');
-        if (slash && found(buf, size, self, (int)(slash - self))) {
+        int len = slash ? (int)(slash - self) : 0;
+        /* Beside hvctl in a build folder; as installed, wherever the prefix was moved to. */
+        if (slash && (found(buf, size, self, len, "") || found(buf, size, self, len, "/../libexec/hv"))) {
             return 0;
         }
     }
     for (unsigned i = 0; i < ARRAY_SIZE(fixed); i++) {
-        if (found(buf, size, fixed[i], (int)strlen(fixed[i]))) {
+        if (found(buf, size, fixed[i], (int)strlen(fixed[i]), "")) {
             return 0;
         }
     }
     for (const char *p = getenv("PATH"); p && *p; p += *p == ':') {
         int len = (int)strcspn(p, ":");
         /* an empty or relative entry would run whatever lies in the current folder */
-        if (*p == '/' && found(buf, size, p, len)) {
+        if (*p == '/' && found(buf, size, p, len, "")) {
             return 0;
         }
         p += len;

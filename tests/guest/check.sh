@@ -71,6 +71,21 @@ check "time goes on: sleep 2 takes two seconds" \
     --send 'a=$(cut -d. -f1 /proc/uptime); sleep 2; b=$(cut -d. -f1 /proc/uptime); echo slept $((b-a>=2 && b-a<=4))' --until 'slept 1'
 check "sha256sum in the guest equals the host's" \
     boot --kernel "$cloud" --until "$prompt" --send 'sh -c "seq 1 200000 | sha256sum"' --until "$(seq 1 200000 | sha256sum | cut -c1-64)"
+# Debian's own initramfs, where one can be made here (root or user namespaces).
+tests/guest/mkinitramfs-tools.sh -k cloud "$work/initramfs" >"$work/initramfs.log" 2>&1
+case $? in
+0)
+    for size in 512M 6G; do
+        for image in "$cloud" "$work/vmlinux"; do
+            check "initramfs-tools, $(basename "$image"), $size: to its shell, poweroff" \
+                boot --kernel "$image" --initrd "$work/initramfs" --memory $size --cmdline 'console=ttyS0 break=top' \
+                --until '(initramfs)' --send 'poweroff -f' --off
+        done
+    done
+    ;;
+77) echo "# no initramfs-tools boots: $(tail -n 1 "$work/initramfs.log")" ;;
+*) check "an initramfs by initramfs-tools" cat "$work/initramfs.log" /nonexistent ;;
+esac
 check "the generic kernel boots to the shell" \
     boot --kernel "$generic" --until "$prompt" --send 'poweroff' --off
 echo "1..$n"

@@ -11,6 +11,8 @@
 
 #include <errno.h>
 
+#include "hv/engine/soft/soft.h"
+
 #define GRANULE_SHIFT 6            /* 64 granules of 64 bytes */
 
 /* Bits of the mode that change how bytes are decoded, lowered or reached. */
@@ -22,7 +24,8 @@ int block_cache_new(struct cpu *c)
     struct block_cache *bc = hv_alloc(sizeof(*bc));
     if (!bc)
         return -ENOMEM;
-    bc->arena = hv_alloc(BLOCK_ARENA_SIZE);
+    bc->size = MIN(MAX(BLOCK_ARENA_TOTAL / c->soft->cfg.vcpus, BLOCK_ARENA_MIN), BLOCK_ARENA_MAX);
+    bc->arena = hv_alloc(bc->size);
     if (!bc->arena) {
         free(bc);
         return -ENOMEM;
@@ -30,8 +33,7 @@ int block_cache_new(struct cpu *c)
     for (size_t i = 0; i < ARRAY_SIZE(bc->jump); i++)
         bc->jump[i] = &bc->none;
     bc->none.gpa = bc->none.gpa2 = BLOCK_NO_PAGE;
-    if (c->map_gen == 0)
-        c->map_gen = 1;
+    map_gen_new(c, GEN_ALL);
     c->blocks = bc;
     return 0;
 }
@@ -65,14 +67,14 @@ void block_drop_all(struct cpu *c)
     bc->used = 0;
     bc->patch = NULL;
     bc->flushed++;
-    c->map_gen++;                  /* a link in the block that is still running points into the arena */
+    map_gen_new(c, GEN_ALL);       /* a link in the block that is still running points into the arena */
     c->code_dropped = true;
 }
 
 static void *arena_get(struct block_cache *bc, size_t len)
 {
     len = ROUND_UP(len, 64);
-    if (BLOCK_ARENA_SIZE - bc->used < len)
+    if (bc->size - bc->used < len)
         return NULL;
     void *p = bc->arena + bc->used;
     bc->used += len;
@@ -317,6 +319,7 @@ static unsigned decode_run(struct cpu *c, uint64_t va, const uint8_t *host, uint
             unsigned len = in->len;
             *in = (struct x86_insn){ .op = X86_OP_INVALID, .len = (uint8_t)MAX(len, 1u) };
         }
+        in->op = (uint16_t)int_op_shown(c, in->op);
         if (pos + in->len > bytes_left) {
             if (n == 0) {
                 (void)cpu_raise_err(c, VEC_GP, 0);     /* beyond the limit of CS */
@@ -414,7 +417,7 @@ struct block *block_lookup(struct cpu *c, uint32_t extra)
             if (cs->base != bc->cs_base || cs->limit != bc->cs_limit) {
                 bc->cs_base = cs->base;
                 bc->cs_limit = cs->limit;
-                c->map_gen++;      /* links and jump[] know RIPs of the old base only */
+                map_gen_new(c, GEN_ALL);       /* links and jump[] know RIPs of the old base only */
             }
         }
     }

@@ -37,7 +37,13 @@ _Static_assert(sizeof(struct block) == 64, "ops start on a cache line");
 #define BLOCK_JUMP_BITS 12
 #define BLOCK_HASH_BITS 15
 #define BLOCK_PAGE_BITS 12
-#define BLOCK_ARENA_SIZE ((size_t)48 << 20)   /* a kernel boot needs about 25 MiB; pages not used cost nothing */
+/*
+ * Memory for blocks, of all vCPUs together and least and most of one. Booting a kernel fills 25 MiB;
+ * what is never filled costs nothing. It is the host's, not part of the guest's memory.
+ */
+#define BLOCK_ARENA_TOTAL (256 * MIB)
+#define BLOCK_ARENA_MIN   (16 * MIB)
+#define BLOCK_ARENA_MAX   (48 * MIB)
 
 /* Code of one physical page: a bit for each 64 bytes with code in them. */
 struct code_page {
@@ -58,7 +64,7 @@ struct block_cache {
     uint32_t cs_limit;
     struct x86_insn insn[BLOCK_MAX_INSNS];       /* scratch of the builder */
     uint8_t *arena;
-    size_t used;
+    size_t size, used;             /* of the arena */
     uint64_t built, dropped, flushed;            /* counters */
 };
 

@@ -3,13 +3,17 @@
  *
  *   decode.c     bytes -> struct x86_insn (pure)
  *   block.c      decoded blocks by physical address, code tracking by page
- *   lower.c      struct x86_insn -> struct op, the record the loop runs
- *   interp.c     the threaded loop: integer, control flow, strings (flags.h: lazy flags)
- *   tlb.c        software TLB fill and the slow memory paths
- *   paging.c     page walks          seg.c    segment loads, far transfers, IRET
- *   excp.c       delivery            msr.c cpuid.c sysop.c   system instructions
+ *   lower*.c     struct x86_insn -> struct op, the record the loop runs (op.h)
+ *   interp.c     the loop around blocks; interp_*.c: handlers of ops (interp.h), flags.h: flags
+ *   intops.c     integer call-outs: alu.c move.c shift.c muldiv.c bits.c bmi.c bcd.c stack.c
+ *                flow.c string.c, on operand.c and flags.c
+ *   tlb.c        the software TLB       access.c  memory accesses that miss it
+ *   paging.c     page walks             seg.c segop.c  segments, descriptors, stacks
+ *   far.c task.c syscall.c   far transfers, IRET, task switches, SYSCALL
+ *   excp.c       delivery               cr.c msr.c cpuid.c io.c sysop.c   system instructions
  *   sse.c x87.c fpu.c                vector and floating point instructions, FXSAVE/XSAVE
- *   lapic.c      local APIC          soft.c   the engine table: create, run, kick, save
+ *   lapic.c      local APIC          soft.c   the engine table: create, run, kick; work.c requests
+ *                                    between threads, soft_mem.c RAM, soft_irq.c routing, soft_state.c save
  *
  * Only the vCPU's own thread touches struct cpu, but for the fields marked [any].
  */
@@ -162,7 +166,7 @@ struct cpu {
     uint64_t rflags;         /* all but the six arithmetic flags; those are in cc, see flags.h */
     uint32_t cc;             /* use cpu_rflags() and cpu_set_rflags() */
     bool code_dropped;       /* block_drop() took a block: the loop leaves the running one at the next instruction */
-    uint64_t map_gen;        /* tlb_flush(), tlb_flush_page(): ++; older block links are looked up again. Starts at 1 */
+    uint64_t map_gen;        /* gen[] in force: blocks validated in an older one are looked up again. See map_gen_new() */
     uint32_t mode;           /* MODE_* below; what blocks are keyed by */
     int32_t budget;          /* instructions until the loop calls cpu_attend(); the loop sets it again after that */
     _Atomic uint32_t attention;          /* [any] ATT_* */
@@ -210,7 +214,11 @@ struct cpu {
     uint8_t watch_hit;                   /* DR6 bits of data breakpoints met; the loop raises #DB for them */
     uint32_t tlb_used[TLB_MODES];        /* length of tlb_list */
     uint16_t tlb_list[TLB_MODES][TLB_SIZE];      /* entries filled since the last flush */
-    uint64_t tlb_large;                  /* pages above 4 KiB are in the TLB: tlb.c */
+    uint64_t tlb_large;                  /* regions of which the TLB has pieces of large pages: tlb.c */
+    uint64_t gen[2], gen_last;           /* translation generations of supervisor and user code */
+    uint64_t exec_filter[2][16];         /* linear pages code may have been fetched from in this gen[]: tlb.c */
+    uint64_t exec_large[2];              /* and regions where those pages were large */
+    bool super_exec_local;               /* supervisor code may have been fetched from a page that is not global */
     struct cpuid_leaf *cpuid;
     unsigned cpuid_count;
     uint32_t cpuf[8];                    /* feature words, see cpuid.h */
@@ -235,6 +243,20 @@ enum {
 
 enum { SHADOW_STI = 1, SHADOW_SS = 2 /* MOV SS, POP SS: debug traps too */ };
 enum leave_reason { LEAVE_NONE, LEAVE_KICK, LEAVE_HALT, LEAVE_SHUTDOWN, LEAVE_ERROR };
+
+/*
+ * Translations changed: what was validated for supervisor code (GEN_SUPER), user code or both has to be looked
+ * up again. Generations apart, so that a CR3 write costs user code only: the kernel's pages are global.
+ */
+enum { GEN_SUPER = 1, GEN_USER = 2, GEN_ALL = 3 };
+static inline void map_gen_new(struct cpu *c, unsigned which)
+{
+    if (which & GEN_SUPER)
+        c->gen[0] = ++c->gen_last;
+    if (which & GEN_USER)
+        c->gen[1] = ++c->gen_last;
+    c->map_gen = c->gen[c->cpl == 3];
+}
 
 /* Recompute mode, tlb and what hangs on them after CR0/CR4/EFER/CS/SS/CPL/TF/AC changed. seg.c */
 void cpu_update_mode(struct cpu *c);

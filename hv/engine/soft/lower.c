@@ -4,8 +4,8 @@
  * handlers in 64-bit mode and in flat 32-bit code, where no segment check can fail.
  *
  * Two things look at the block as a whole: flags that nobody can see before they are set
- * again are not computed, and a comparison with the jump that follows becomes one handler.
- * "Can see" is strict: an access to memory may fault, and the handler finds RFLAGS in its frame.
+ * again are not computed (lower_flags.c), and a comparison with the jump that follows becomes
+ * one handler.
  */
 #include "hv/engine/soft/flags.h"
 #include "hv/engine/soft/intops.h"
@@ -116,59 +116,6 @@ static op_handler *by_form(const struct lower *l, const struct x86_insn *in, str
 {
     int form = address(l, in, op, false);
     return form < 0 ? NULL : forms[form];
-}
-
-/* ---- flags read and written by what has a flagless variant or is transparent ---- */
-
-struct flag_use { uint32_t read, write; bool barrier; };
-
-static struct flag_use flag_use(const struct x86_insn *in)
-{
-    const struct flag_use barrier = { CC_ALL, 0, true }, none = { 0, 0, false };
-    for (unsigned i = 0; i < in->nopnd; i++) {
-        if (is_mem(in, i) && in->op != X86_OP_LEA)
-            return barrier;
-    }
-    switch (in->op) {
-    case X86_OP_ADD: case X86_OP_OR: case X86_OP_AND: case X86_OP_SUB: case X86_OP_XOR: case X86_OP_CMP:
-    case X86_OP_TEST: case X86_OP_NEG:
-        return (struct flag_use){ 0, CC_ALL, false };
-    case X86_OP_ADC: case X86_OP_SBB:
-        return (struct flag_use){ CC_CF, CC_ALL, false };
-    case X86_OP_INC: case X86_OP_DEC:
-        return (struct flag_use){ 0, CC_ALL & ~CC_CF, false };
-    case X86_OP_SHL: case X86_OP_SHR: case X86_OP_SAR:
-        if (is_imm(in, 1) && (in->imm & (in->opnd[0].size == 8 ? 63 : 31)))
-            return (struct flag_use){ 0, CC_ALL, false };
-        return (struct flag_use){ CC_ALL, CC_ALL, false };
-    case X86_OP_ROL: case X86_OP_ROR:
-        if (is_imm(in, 1) && (in->imm & (in->opnd[0].size == 8 ? 63 : 31)))
-            return (struct flag_use){ CC_OF, CC_CF | CC_OF, false };
-        return (struct flag_use){ CC_ALL, CC_ALL, false };
-    case X86_OP_MUL: case X86_OP_IMUL:
-        return (struct flag_use){ 0, CC_ALL, false };
-    case X86_OP_BT:
-        return (struct flag_use){ 0, CC_CF, false };
-    case X86_OP_MOV: case X86_OP_MOVZX: case X86_OP_MOVSX: case X86_OP_MOVSXD: case X86_OP_LEA: case X86_OP_XCHG:
-    case X86_OP_BSWAP: case X86_OP_CBW: case X86_OP_CWD: case X86_OP_NOT: case X86_OP_NOP: case X86_OP_ENDBR64:
-    case X86_OP_ENDBR32:
-        return none;
-    case X86_OP_CMOVCC: case X86_OP_SETCC:
-        return (struct flag_use){ CC_ALL, 0, false };
-    default:
-        return barrier;
-    }
-}
-
-/* dead[i]: no flag that in[i] writes is seen before it is written again. */
-static void find_dead_flags(const struct x86_insn *in, unsigned n, bool *dead)
-{
-    uint32_t live = CC_ALL;
-    for (unsigned i = n; i-- > 0;) {
-        struct flag_use u = flag_use(&in[i]);
-        dead[i] = u.write && !(live & u.write);
-        live = u.barrier ? CC_ALL : (live & ~u.write) | u.read;
-    }
 }
 
 /* ---- by kind of instruction: the handler, with op filled; NULL for a call-out ---- */
@@ -497,7 +444,7 @@ unsigned lower_block(const struct x86_insn *in, unsigned n, uint32_t mode, bool 
     struct lower l = { .mode = mode, .one = one, .none = none, .pool = pool };
     bool dead[256];
     hv_assert(n <= ARRAY_SIZE(dead) - 1);
-    find_dead_flags(in, n, dead);
+    lower_dead_flags(in, n, dead);
     unsigned off = 0, k = 0;
     for (unsigned i = 0; i < n; off += in[i++].len) {
         if (is_nop(&in[i]))

@@ -125,6 +125,9 @@ extern op_handler op_callout, op_callout_end;
 extern op_handler op_exit;
 extern op_handler op_nop;
 
+/* What op is on the CPU this guest was shown: itself, X86_OP_INVALID, BSF for TZCNT... intops.c */
+unsigned int_op_shown(const struct cpu *c, unsigned op);
+
 /*
  * Turn in[n] into ops at op[]: at most one an instruction, and one to end the block.
  * Call-outs are taken from pool[] upwards, *ret_calls of them. Returns the number of ops.
@@ -135,6 +138,8 @@ extern op_handler op_nop;
  */
 unsigned lower_block(const struct x86_insn *in, unsigned n, uint32_t mode, bool one, struct block *none,
                      struct op *op, struct op_callout *pool, unsigned *ret_calls);
+/* dead[i]: no flag that in[i] writes is seen before it is written again. lower_flags.c */
+void lower_dead_flags(const struct x86_insn *in, unsigned n, bool *dead);
 /* Does nothing after this instruction belong to its block? */
 bool lower_ends_block(const struct x86_insn *in, uint32_t mode);
 

@@ -57,6 +57,7 @@ void cpu_update_mode(struct cpu *c)
     }
     c->mode = m;
     c->tlb = c->tlb_table[t];
+    c->map_gen = c->gen[c->cpl == 3];
 }
 
 /* ---- descriptors ---- */

@@ -43,20 +43,18 @@ static int op_pusha(struct cpu *c, const struct x86_insn *in)
     return X_OK;
 }
 
+/* A fault half way leaves the registers popped so far changed, and rSP as it was: so do CPUs. */
 static int op_popa(struct cpu *c, const struct x86_insn *in)
 {
-    uint64_t v[8], sp = c->gpr[R_RSP];
-    unsigned size = in->opsize;
-    for (unsigned i = 0; i < 8; i++) {
-        int r = cpu_pop(c, size, &v[7 - i]);
+    uint64_t v, sp = c->gpr[R_RSP];
+    for (unsigned i = 8; i-- > 0;) {
+        int r = cpu_pop(c, in->opsize, &v);
         if (r != X_OK) {
             c->gpr[R_RSP] = sp;
             return r;
         }
-    }
-    for (unsigned i = 0; i < 8; i++) {
         if (i != R_RSP)
-            cpu_reg_set(c, i, size, v[i]);
+            cpu_reg_set(c, i, in->opsize, v);
     }
     return X_OK;
 }

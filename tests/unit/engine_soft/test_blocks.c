@@ -256,6 +256,47 @@ static void test_a_page_without_code_is_data_again(void **state)
     EXPECT_LOG(1000, 3, 0);
 }
 
+/* ---- the CPU the guest was shown ---- */
+
+GUEST_CODE(code_shown,
+    "mov eax, 0x55; xor ecx, ecx; .byte 0xf3, 0x0f, 0xbc, 0xc1; out 0xe9, eax\n"      /* tzcnt or bsf eax, ecx */
+    "mov eax, 0x55; mov ecx, 1; .byte 0xf3, 0x0f, 0xbd, 0xc1; out 0xe9, eax\n"        /* lzcnt or bsr */
+    "mov ecx, 0xff; .byte 0xf3, 0x0f, 0xb8, 0xc1; out 0xe9, eax\n"                    /* popcnt */
+    "mov ecx, 0xf0; mov edx, 0xff; .byte 0xc4, 0xe2, 0x70, 0xf2, 0xc2; out 0xe9, eax\n"   /* andn eax, ecx, edx */
+    "xor eax, eax; out 0xf4, al\n"
+    ".globl code_shown_ud\n"
+    "code_shown_ud: mov rax, [rsp]; movzx ecx, byte ptr [rax]; mov eax, 4; cmp cl, 0xf3; je 1f; inc eax\n"
+    "1: add [rsp], rax; mov eax, 0xdead; iretq\n");
+extern const uint8_t code_shown_ud[];
+
+static void show_cpu(bool old)
+{
+    struct cpuid_leaf *leaf;
+    unsigned count;
+    assert_int_equal(vm.g->ops->get_cpuid(vm.g, 0, &leaf, &count), 0);
+    for (unsigned i = 0; i < count && old; i++) {
+        if (leaf[i].leaf == 1)
+            leaf[i].ecx &= ~(1u << 23);
+        if (leaf[i].leaf == 7 && leaf[i].subleaf == 0)
+            leaf[i].ebx &= ~(1u << 3);
+        if (leaf[i].leaf == 0x80000001)
+            leaf[i].ecx &= ~(1u << 5);
+    }
+    assert_int_equal(vm.g->ops->set_cpuid(vm.g, 0, leaf, count), 0);
+    free(leaf);
+}
+
+static void test_instructions_not_shown_are_not_there(void **state)
+{
+    vm_gate64(&vm, 6, AT(code_shown, code_shown_ud), 14, 0, 0);
+    show_cpu(false);
+    assert_int_equal(RUN64(code_shown), 0);
+    block_drop_all(vm_cpu(&vm, 0));
+    show_cpu(true);
+    assert_int_equal(RUN64(code_shown), 0);
+    EXPECT_LOG(32, 31, 8, 0x0f, 0x55, 0, 0xdead, 0xdead);
+}
+
 /* ---- two vCPUs ---- */
 
 GUEST_CODE(code_atomic,
@@ -301,7 +342,7 @@ int main(int argc, char **argv)
         T(test_single_steps_trap_once_an_instruction), T(test_interrupt_shadows_last_one_instruction),
         T(test_breakpoints_come_before_their_instruction), T(test_rep_is_interrupted_between_elements),
         T(test_a_full_cache_starts_over), T(test_pages_remapped_under_blocks), T(test_segments_moved_under_links),
-        T(test_a_page_without_code_is_data_again),
+        T(test_a_page_without_code_is_data_again), T(test_instructions_not_shown_are_not_there),
         cmocka_unit_test_setup_teardown(test_locked_forms_are_atomic, setup_two, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

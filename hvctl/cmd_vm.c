@@ -37,8 +37,8 @@ static const struct cli_arg one_running[] = {{"VM", CLI_VM_RUNNING, .help = "a r
     {.name = "cmdline", .type = CLI_STRING, .arg = "TEXT", .key = "boot.cmdline",                                 \
      .help = "kernel command line"},                                                                              \
     {.name = "notes", .type = CLI_STRING, .arg = "TEXT", .key = "notes", .help = "free text about it"},           \
-    {.name = "engine", .type = CLI_ENUM, .arg = "ENGINE", .values = "auto|kvm|soft", .later = "kvm",              \
-     .def = "auto", .key = "engine", .help = "CPU engine: auto, or soft (a CPU in software)"},                    \
+    {.name = "engine", .type = CLI_ENUM, .arg = "ENGINE", .values = "auto|kvm|soft",                              \
+     .def = "auto", .key = "engine", .help = "CPU engine: auto, kvm (the CPU's own), soft (in software)"},        \
     {.name = "mitigations", .type = CLI_ENUM, .arg = "WHO", .values = "fast|guest", .def = "fast",                \
      .key = "mitigations",                                                                                        \
      .help = "soft engine: fast tells the guest it needs none, guest lets it decide"},                            \

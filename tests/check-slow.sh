@@ -47,7 +47,7 @@ asan_guest() {
 }
 
 mkdir -p "$BUILD/guest"
-make -j"$(nproc)" "$BUILD/tests/engine_soft/test_interp" >/dev/null || exit 1
+make -j"$(nproc)" "$BUILD"/tests/{engine_soft/test_interp,engine_kvm/test_kvm,tools/vmboot} >/dev/null || exit 1
 part "decoder, every opcode against Zydis" tests/decode-corpus.sh --sweep
 part "interpreter against the host CPU, more seeds" interp_seeds
 part "boots with 1 to 4 vCPUs, save and load" boots

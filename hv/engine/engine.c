@@ -4,9 +4,9 @@
  */
 #include "hv/engine/engine.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <unistd.h>
+
+#include "hv/engine/kvm/kvm.h"
 
 /* "vmx" or "svm" among the flags of the first CPU; NULL if neither, or if the file cannot be read. */
 static const char *cpu_virtualization(void)
@@ -32,29 +32,25 @@ static const char *cpu_virtualization(void)
 
 const struct engine_ops *engine_choose(enum engine_kind kind, struct hv_error *e)
 {
-    if (kind == ENGINE_KVM) {
-        hv_fail(e, HV_UNSUPPORTED, NULL, "the kvm engine is not in this version");
-        hv_hint(e, "use --engine soft, or leave the choice to hv with --engine auto");
-        return NULL;
-    }
+    if (kind == ENGINE_KVM)
+        return kvm_probe(e) == 0 ? &engine_kvm : NULL;
+    if (kind == ENGINE_AUTO && cpu_virtualization() && kvm_probe(NULL) == 0)
+        return &engine_kvm;
     return &engine_soft;
 }
 
 const char *engine_describe(char *buf, size_t size)
 {
-    hv_autoclose int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    const int err = fd < 0 ? errno : 0;
+    struct hv_error e = {0};
+    const bool works = kvm_probe(&e) == 0;
     const char *hw = cpu_virtualization();
-    char kvm[160];
-    if (err == ENOENT || err == ENODEV || err == ENXIO)
-        snprintf(kvm, sizeof(kvm), "there is no /dev/kvm");
-    else if (err)
-        snprintf(kvm, sizeof(kvm), "/dev/kvm does not open (%s)", strerror(err));
+    if (!works && access("/dev/kvm", F_OK) != 0)
+        snprintf(buf, size, "there is no /dev/kvm; auto takes the soft engine.");
+    else if (!works)
+        snprintf(buf, size, "/dev/kvm does not serve (%s); auto takes the soft engine.", e.message);
     else if (hw)
-        snprintf(kvm, sizeof(kvm), "/dev/kvm is backed by %s", hw);
+        snprintf(buf, size, "/dev/kvm is backed by %s; auto takes the kvm engine.", hw);
     else
-        snprintf(kvm, sizeof(kvm), "/dev/kvm opens, but neither VT-x nor AMD-V backs it");
-    snprintf(buf, size, "%s; auto takes the soft engine%s.", kvm,
-             !err && hw ? " (the kvm engine is not in this version)" : "");
+        snprintf(buf, size, "/dev/kvm opens, but neither VT-x nor AMD-V backs it; auto takes the soft engine.");
     return buf;
 }

@@ -76,6 +76,7 @@ struct engine_config {
     unsigned vcpus;                 /* 1..64 */
     unsigned phys_bits;             /* MAXPHYADDR shown to the guest */
     uint64_t tsc_hz;                /* 0: the engine's own (see engine_tsc_hz) */
+    int kvm_fd;                     /* kvm only: /dev/kvm, stays the caller's; 0 or -1: the engine opens it */
     bool mitigations_guest;         /* soft only: true = let the guest mitigate as on unknown hardware */
 };
 
@@ -122,7 +123,7 @@ struct engine_ops {
 
 struct engine { const struct engine_ops *ops; };
 
-extern const struct engine_ops engine_soft;
+extern const struct engine_ops engine_soft, engine_kvm;
 
 /*
  * The engine for `kind`; ENGINE_AUTO is kvm only where VT-x/AMD-V backs /dev/kvm, else

@@ -106,12 +106,13 @@ static void check(json_t *list, const char *name, const char *status, const char
 static void check_engine(json_t *list)
 {
     bool virt = cpu_flag("vmx") || cpu_flag("svm");
-    const char *dev = access("/dev/kvm", R_OK | W_OK) == 0   ? "/dev/kvm can be opened"
-                      : access("/dev/kvm", F_OK) == 0        ? "/dev/kvm is there but not for this user"
-                                                             : "there is no /dev/kvm";
+    const bool usable = access("/dev/kvm", R_OK | W_OK) == 0;
+    const char *dev = usable                         ? "/dev/kvm can be opened"
+                      : access("/dev/kvm", F_OK) == 0 ? "/dev/kvm is there but not for this user"
+                                                      : "there is no /dev/kvm";
     char text[300];
-    snprintf(text, sizeof(text), "%s; the CPU shows %s; auto takes soft: this version has no kvm engine", dev,
-             virt ? "VT-x or AMD-V" : "neither VT-x nor AMD-V");
+    snprintf(text, sizeof(text), "%s; the CPU shows %s; auto takes %s", dev,
+             virt ? "VT-x or AMD-V" : "neither VT-x nor AMD-V", usable && virt ? "kvm" : "soft");
     check(list, "engine", "ok", NULL, text);
     check(list, "trust", "ok", NULL,
           "soft: one guest is one trust domain; for users who do not trust each other inside one guest take "

@@ -296,10 +296,6 @@ static void start(void *arg, struct varlink_call *call, const json_t *params)
         r = hv_fail(&e, HV_UNSUPPORTED, vm->name, "cannot start: it has nothing to boot");
         hv_hint(&e, "create it with --kernel PATH --initrd PATH; disks are not in this version");
     }
-    if (r == 0 && s->engine == SET_ENGINE_KVM) {
-        r = hv_fail(&e, HV_UNSUPPORTED, vm->name, "cannot start: the kvm engine is not in this version");
-        hv_hint(&e, "create it with --engine auto or --engine soft");
-    }
     if (r == 0)
         r = host_admit(vm, &e);
     if (r == 0 && (kernel = broker_open(varlink_call_peer(call), s->boot.kernel, "kernel", &e)) < 0)

@@ -100,8 +100,6 @@ setup() {
 @test "later: an option, a value, a batch file" {
     run -9 --separate-stderr hvctl create web1 --disk web.vhdx
     expect_error "hvctl: --disk: not in this version" "man hv-from-hyperv"
-    run -9 --separate-stderr hvctl create web1 --engine kvm
-    expect_error "hvctl: --engine kvm: not in this version" "man hv-from-hyperv"
     run -9 --separate-stderr hvctl stop web1 --then save
     expect_error "hvctl: --then save: not in this version" "man hv-from-hyperv"
     run -9 --separate-stderr hvctl -f commands
@@ -121,7 +119,7 @@ setup() {
     [[ $output == *--memory* ]]
     [[ $output != *--disk* ]]
     run -0 hvctl __complete --shell bash -- vm create x --engine ""
-    [ "$output" = $'auto\nsoft' ]
+    [ "$output" = $'auto\nkvm\nsoft' ]
 }
 
 @test "help: of the tool, a noun and a command, on stdout" {

@@ -27,6 +27,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+/* Another engine for the same payloads: defined before the include. */
+#ifndef VM_ENGINE
+#define VM_ENGINE engine_soft
+#endif
+
 #define RAM_SIZE (16 * MIB)
 #define MMIO_GPA 0xd0000000ull
 #define RUN_DEADLINE_S 20
@@ -159,7 +164,8 @@ static void vm_open(struct test_vm *vm, unsigned vcpus)
     vm->extint_vector = -1;
     struct hv_error e = {0};
     const struct engine_config cfg = { .vcpus = vcpus, .phys_bits = 40 };
-    assert_int_equal(engine_soft.create(&cfg, &vm_callbacks, vm, &vm->g, &e), 0);
+    if (VM_ENGINE.create(&cfg, &vm_callbacks, vm, &vm->g, &e))
+        fail_msg("%s: %s", VM_ENGINE.name, e.message);
     vm->ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(vm->ram != MAP_FAILED);
     assert_int_equal(vm->g->ops->map(vm->g, 0, RAM_SIZE, vm->ram, false), 0);
@@ -271,8 +277,10 @@ static inline void *vm_vcpu_main(void *arg)
         enum engine_stop stop = vm->g->ops->run(vm->g->ops->vcpu(vm->g, t->vp), &e);
         if (stop == ENGINE_STOP_SHUTDOWN)
             vm_stop(vm, -2);
-        else if (stop == ENGINE_STOP_ERROR)
+        else if (stop == ENGINE_STOP_ERROR) {
+            print_message("vCPU %u: %s\n", t->vp, e.message);
             vm_stop(vm, -3);
+        }
     }
     return NULL;
 }

@@ -1,0 +1,153 @@
+/*
+ * Inside the kvm engine: one VM of the Linux kernel's KVM with a split interrupt controller
+ * (local APICs in the kernel, PIC and IOAPIC ours), and its vCPUs.
+ * Interface of the kernel: Documentation/virt/kvm/api.rst.
+ */
+#ifndef HV_ENGINE_KVM_H
+#define HV_ENGINE_KVM_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "hv/engine/engine.h"
+
+#define KVM_MAGIC 0x4b564d48u
+#define KVM_MAX_VCPUS 64u
+#define KVM_PINS 24u                    /* of the IOAPIC: GSIs reserved for routes */
+#define KVM_MAX_SLOTS 128u              /* RAM regions; hot-added ones each take one */
+#define KVM_MAX_MSRS 512u               /* indexes the kernel lists: about 120 today */
+#define KVM_MAX_CPUID 256u
+#define KVM_APIC_HZ UINT64_C(1000000000) /* the in-kernel timer counts nanoseconds */
+
+/* MSRs of the Hyper-V interface: the machine answers, never the kernel. */
+#define KVM_MSR_HV_FIRST 0x40000000u
+#define KVM_MSR_HV_COUNT 0x200u
+#define KVM_MSR_TSC 0x10u
+#define KVM_MSR_TSC_DEADLINE 0x6e0u
+
+enum kvm_stat {
+    KSTAT_EXITS, KSTAT_PIO, KSTAT_MMIO, KSTAT_MSR, KSTAT_HYPERCALL, KSTAT_WINDOW, KSTAT_EXTINT, KSTAT_EOI,
+    KSTAT_SIGNAL, KSTAT_KICK, KSTAT_COUNT
+};
+
+struct kvm_slot { gpa_t gpa; uint64_t len; uint8_t *hva; bool readonly; uint64_t *dirty; };   /* len 0: free */
+
+/* Architectural state as the kernel gives and takes it. */
+struct kvm_state {
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+    struct kvm_xcrs xcrs;
+    struct kvm_debugregs debugregs;
+    struct kvm_vcpu_events events;
+    struct kvm_lapic_state lapic;
+    struct kvm_mp_state mp;
+    uint64_t tsc, tsc_deadline;
+    uint8_t *xsave;                     /* xsave[kvm.xsave_len] */
+    uint64_t *msr;                      /* msr[kvm.msrs], in the order of kvm.msr_index */
+};
+
+struct vcpu {
+    struct kvm *kvm;
+    unsigned vp;
+    int fd;
+    struct kvm_run *run;
+    atomic_bool kicked;
+    atomic_int tid;                     /* of the thread inside run(), else 0 */
+    struct kvm_state power_on;
+    char group[16];
+    struct stats_table table;
+    _Atomic uint64_t value[KSTAT_COUNT];
+};
+
+struct kvm {
+    struct engine engine;
+    uint32_t magic;
+    struct engine_config cfg;
+    struct engine_callbacks cb;
+    void *arg;
+    int dev_fd, vm_fd;
+    size_t run_len, xsave_len;
+    unsigned vcpus, phys_bits;
+    uint64_t tsc_hz;
+    bool xsave2, tsc_scaling, tsc_deadline, tsc_offset;
+    struct vcpu vcpu[KVM_MAX_VCPUS];
+    uint32_t msr_index[KVM_MAX_MSRS];
+    unsigned msrs;
+    atomic_bool extint;                 /* the PIC's INTR line */
+    pthread_mutex_t route_lock;
+    struct kvm_route { uint64_t addr; uint32_t data; bool level; } route[KVM_PINS];
+    pthread_mutex_t slot_lock;
+    struct kvm_slot slot[KVM_MAX_SLOTS];
+    unsigned max_slots;
+    bool logging;
+};
+
+struct kvm *kvm_checked(const struct engine *g);
+
+/* ioctl without EINTR: its result, or -errno. */
+int kvm_ioctl(int fd, unsigned long request, const void *arg);
+int kvm_ioctl_value(int fd, unsigned long request, unsigned long value);
+
+/* kvm_host.c. Does this host's KVM have all that the engine needs? 0, or a negative errno with e filled. */
+int kvm_probe(struct hv_error *e);
+/* Opens /dev/kvm (or takes a duplicate of fd) and checks it. The descriptor, or a negative errno with e filled. */
+int kvm_host_open(int fd, struct hv_error *e);
+/* Fills k->msr_index with what vCPU 0 can read and a saved state has to carry. */
+int kvm_host_msrs(struct kvm *k);
+
+/* kvm_cpuid.c */
+int kvm_cpuid_get(struct kvm *k, unsigned vp, struct cpuid_leaf **ret, unsigned *ret_count);
+int kvm_cpuid_set(struct vcpu *v, const struct cpuid_leaf *leaf, unsigned count);
+/* num/den nearest to hz/KVM_APIC_HZ with num at most max: leaf 0x15. */
+void kvm_cpuid_ratio(uint64_t hz, uint32_t max, uint32_t *ret_num, uint32_t *ret_den);
+
+/* kvm_run.c */
+int kvm_run_init(struct hv_error *e);
+enum engine_stop kvm_run_vcpu(struct vcpu *v, struct hv_error *e);
+void kvm_kick(struct vcpu *v);
+/* Have a vCPU look at the engine's flags soon, without ending its run. */
+void kvm_poke(struct vcpu *v);
+void kvm_count(struct vcpu *v, enum kvm_stat s);
+
+/* kvm_irq.c */
+void kvm_send_msi(struct kvm *k, uint64_t addr, uint32_t data);
+void kvm_set_route(struct kvm *k, unsigned pin, uint64_t addr, uint32_t data, bool level, bool masked);
+void kvm_reset_routes(struct kvm *k);
+void kvm_eoi(struct vcpu *v, unsigned vector);
+void kvm_set_extint(struct kvm *k, bool asserted);
+/* Before a run: inject what the PIC has, or ask for an exit when it can be. may_enter: the guest will be entered. */
+void kvm_offer_extint(struct vcpu *v, bool may_enter);
+
+/* kvm_memory.c */
+int kvm_map(struct kvm *k, gpa_t gpa, uint64_t len, void *hva, bool readonly);
+int kvm_unmap(struct kvm *k, gpa_t gpa, uint64_t len);
+int kvm_dirty_log(struct kvm *k, bool on);
+int kvm_dirty_fetch(struct kvm *k, gpa_t gpa, uint64_t pages, uint64_t *bitmap);
+void kvm_host_wrote(struct kvm *k, gpa_t gpa, uint64_t len);
+void kvm_memory_fini(struct kvm *k);
+/* One byte of RAM; false if gpa is not RAM. */
+bool kvm_peek(struct kvm *k, gpa_t gpa, uint8_t *ret);
+
+/* kvm_regs.c */
+int kvm_regs_get(struct vcpu *v, struct vcpu_regs *ret);
+int kvm_regs_set(struct vcpu *v, const struct vcpu_regs *regs);
+enum vcpu_mp_state kvm_mp_get(struct vcpu *v);
+void kvm_mp_set(struct vcpu *v, enum vcpu_mp_state st);
+
+/* kvm_state.c */
+int kvm_state_alloc(const struct kvm *k, struct kvm_state *s);
+void kvm_state_free(struct kvm_state *s);
+int kvm_state_get(struct vcpu *v, struct kvm_state *ret);
+/* 0, or -errno with *ret_what naming the part that was refused. */
+int kvm_state_put(struct vcpu *v, const struct kvm_state *s, const char **ret_what);
+int kvm_msr_read(struct vcpu *v, uint32_t msr, uint64_t *ret);
+int kvm_msr_write(struct vcpu *v, uint32_t msr, uint64_t val);
+/* Take the present state as that of power-on, with what firmware would have set. */
+int kvm_power_on_init(struct vcpu *v);
+/* 0, or -errno with *ret_what naming the part that was refused. */
+int kvm_reset(struct kvm *k, const char **ret_what);
+void kvm_save(struct kvm *k, struct save_writer *w);
+int kvm_load(struct kvm *k, const struct load_reader *r, struct hv_error *e);
+
+#endif

@@ -1,0 +1,114 @@
+/*
+ * Interrupts between our PIC and IOAPIC and the kernel's local APICs.
+ *
+ * Messages go by KVM_SIGNAL_MSI. The routing table exists for level-triggered pins alone:
+ * a vector named there makes its EOI leave the kernel as KVM_EXIT_IOAPIC_EOI. Every change
+ * of the table waits for a grace period in the kernel, so edges, which need no route, and
+ * repeated values never touch it.
+ */
+#include "hv/base/log.h"
+#include "hv/engine/kvm/kvm.h"
+
+void kvm_send_msi(struct kvm *k, uint64_t addr, uint32_t data)
+{
+    struct kvm_msi msi = { .address_lo = (uint32_t)addr, .address_hi = (uint32_t)(addr >> 32), .data = data };
+    int r = kvm_ioctl(k->vm_fd, KVM_SIGNAL_MSI, &msi);
+    if (r < 0)                             /* a guest's message to nobody */
+        log_debug("kvm", "message %#llx %#x: %s", (unsigned long long)addr, data, strerror(-r));
+}
+
+/* route_lock is held. */
+static void publish(struct kvm *k)
+{
+    struct { struct kvm_irq_routing head; struct kvm_irq_routing_entry entry[KVM_PINS]; } t = { .head.nr = 0 };
+    for (unsigned pin = 0; pin < KVM_PINS; pin++) {
+        const struct kvm_route *r = &k->route[pin];
+        if (!r->level)
+            continue;
+        t.entry[t.head.nr++] = (struct kvm_irq_routing_entry){
+            .gsi = pin, .type = KVM_IRQ_ROUTING_MSI,
+            .u.msi = { .address_lo = (uint32_t)r->addr, .address_hi = (uint32_t)(r->addr >> 32), .data = r->data },
+        };
+    }
+    int r = kvm_ioctl(k->vm_fd, KVM_SET_GSI_ROUTING, &t);
+    if (r < 0)
+        log_debug("kvm", "routing table: %s", strerror(-r));
+}
+
+void kvm_set_route(struct kvm *k, unsigned pin, uint64_t addr, uint32_t data, bool level, bool masked)
+{
+    if (pin >= KVM_PINS)
+        return;
+    pthread_mutex_lock(&k->route_lock);
+    struct kvm_route *r = &k->route[pin];
+    /*
+     * A masked pin keeps its route: Linux masks a level pin while its interrupt is in
+     * service, and the EOI that follows must still clear the pin's remote IRR.
+     */
+    if (!(masked && level && !(data & 0xff))) {
+        struct kvm_route now = { 0 };
+        if (level)
+            now = (struct kvm_route){ .addr = addr, .data = data, .level = true };
+        if (now.level != r->level || now.addr != r->addr || now.data != r->data) {
+            *r = now;
+            publish(k);
+        }
+    }
+    pthread_mutex_unlock(&k->route_lock);
+}
+
+void kvm_reset_routes(struct kvm *k)
+{
+    pthread_mutex_lock(&k->route_lock);
+    for (unsigned pin = 0; pin < KVM_PINS; pin++)
+        k->route[pin] = (struct kvm_route){ 0 };
+    publish(k);
+    pthread_mutex_unlock(&k->route_lock);
+    atomic_store(&k->extint, false);
+}
+
+void kvm_eoi(struct vcpu *v, unsigned vector)
+{
+    struct kvm *k = v->kvm;
+    bool hit[KVM_PINS];
+    pthread_mutex_lock(&k->route_lock);
+    for (unsigned pin = 0; pin < KVM_PINS; pin++)
+        hit[pin] = k->route[pin].level && (k->route[pin].data & 0xff) == vector;
+    pthread_mutex_unlock(&k->route_lock);
+    for (unsigned pin = 0; pin < KVM_PINS; pin++)
+        if (hit[pin] && k->cb.eoi)
+            k->cb.eoi(k->arg, pin);
+}
+
+void kvm_set_extint(struct kvm *k, bool asserted)
+{
+    atomic_store(&k->extint, asserted);
+    if (asserted)
+        kvm_poke(&k->vcpu[0]);
+}
+
+void kvm_offer_extint(struct vcpu *v, bool may_enter)
+{
+    struct kvm *k = v->kvm;
+    if (v->vp != 0)
+        return;
+    bool pending = atomic_load(&k->extint);
+    /*
+     * Acknowledged only when the guest takes it at once: a vector on the way is in no saved
+     * state. TODO(kick in flight): one that arrives between here and the entry, followed by a
+     * save, loses the PIC's interrupt; the kernel has no call that takes the vector back.
+     */
+    if (pending && may_enter && v->run->ready_for_interrupt_injection && k->cb.extint_ack) {
+        int vector = k->cb.extint_ack(k->arg);
+        if (vector >= 0) {
+            struct kvm_interrupt irq = { .irq = (unsigned)vector & 0xff };
+            int r = kvm_ioctl(v->fd, KVM_INTERRUPT, &irq);
+            if (r < 0)
+                log_debug("kvm", "KVM_INTERRUPT %#x: %s", irq.irq, strerror(-r));
+            kvm_count(v, KSTAT_EXTINT);
+        }
+        v->run->ready_for_interrupt_injection = 0;
+        pending = atomic_load(&k->extint);
+    }
+    v->run->request_interrupt_window = pending;
+}

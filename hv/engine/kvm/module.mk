@@ -1,0 +1,1 @@
+$(call room, engine_kvm, hv/engine/kvm, )

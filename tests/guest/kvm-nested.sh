@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# The kvm engine on a real KVM where the host has none: QEMU's TCG emulates AMD-V, Debian's
+# generic kernel with kvm-amd runs on it, and in it our VMs boot the stock cloud kernel.
+# TAP. Some minutes; nothing of it needs root.
+#
+#   kvm-nested.sh [-t SECONDS] [TEST...]   BUILD names the build folder; -t: in all (1500);
+#                                          TEST: only tests whose name has one of these words
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. tests/guest/lib.sh
+build=${BUILD:-build}
+limit=1500
+while getopts t:h opt; do
+    case $opt in
+    t) limit=$OPTARG ;;
+    *) sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; exit 0 ;;
+    esac
+done
+shift $((OPTIND - 1))
+command -v qemu-system-x86_64 >/dev/null || skip "no qemu-system-x86_64"
+vmboot=$build/tests/tools/vmboot
+[ -x "$vmboot" ] || die "there is no $vmboot" "make $vmboot"
+tests/guest/fetch.sh cloud generic busybox
+work=$build/kvm-nested
+mkdir -p "$work"
+tests/guest/mkinitrd.sh -k cloud "$work/inner"
+tests/guest/mkinitrd.sh -k generic "$work/inner-generic"
+
+# The outer guest's program: one line "ok N - what" a test, and what failed above it.
+cat >"$work/script" <<SCRIPT
+#!/bin/sh
+words='$*'
+SCRIPT
+cat >>"$work/script" <<'SCRIPT'
+export PATH=/bin
+n=0 bad=0
+echo        # the firmware left the cursor behind its own text
+prompt='demo:~# '
+check() {
+    name=$1
+    shift
+    if [ -n "$words" ]; then
+        hit=
+        for w in $words; do case $name in *"$w"*) hit=1 ;; esac; done
+        [ -n "$hit" ] || return 0
+    fi
+    n=$((n + 1))
+    began=$(cut -d. -f1 /proc/uptime)
+    if "$@" >/tmp/log 2>&1; then
+        ok=ok
+    else
+        ok="not ok" bad=$((bad + 1))
+        tail -n 30 /tmp/log | sed 's/^/# /'
+    fi
+    sed -n 's/^  vcpu\([0-9]*\)\.\([a-z_]*\) \([0-9]*\)$/# vcpu\1 \2 \3/p' /tmp/log
+    echo "$ok $n - $name ($(($(cut -d. -f1 /proc/uptime) - began)) s)"
+}
+boot() {
+    /bin/vmboot --set engine=kvm --stats --timeout 300s --memory 256M --kernel "/inner/vmlinuz$flavour" \
+        --initrd "/inner/initrd$flavour" --cmdline "console=ttyS0 quiet" "$@"
+}
+flavour=
+check "/dev/kvm is there" test -c /dev/kvm
+check "unit: payloads on kvm" /bin/test_kvm
+check "1 vCPU: the shell" boot --until "$prompt"
+exits=$(sed -n 's/^  vcpu0\.exits //p' /tmp/log)
+check "exits of the boot counted: ${exits:-none}" test "${exits:-99999}" -le 10000
+check "1 vCPU: poweroff" boot --until "$prompt" --send poweroff --off
+check "2 vCPUs: both are up, poweroff" boot --cpus 2 --until "$prompt" \
+    --send 'echo cpus=$(nproc).' --until 'cpus=2.' --send poweroff --off
+check "save and load in process, 1 vCPU" boot --until "$prompt" --save --send 'echo al""ive' --until 'alive' \
+    --save --send poweroff --off
+check "save and load in process, 2 vCPUs" boot --cpus 2 --until "$prompt" --save \
+    --send 'sleep 1; echo al""ive' --until 'alive' --send poweroff --off
+check "reboot" boot --until "$prompt" --send reboot --rebooted --until "$prompt" --send poweroff --off
+check "the ACPI power button (level SCI)" boot --until "$prompt" --for 1s --button --off
+check "hard reset" boot --until "$prompt" --reset --until "$prompt"
+check "auto takes kvm" sh -c '/bin/vmboot --timeout 300s --stats --memory 256M --kernel /inner/vmlinuz \
+    --initrd /inner/initrd --cmdline "console=ttyS0 quiet" --until "demo:~# " && grep -q "vcpu0.exits" /tmp/log'
+flavour=-generic
+check "generic kernel, 1 vCPU" boot --until "$prompt" --send poweroff --off
+check "generic kernel, 2 vCPUs" boot --cpus 2 --until "$prompt" \
+    --send 'echo cpus=$(nproc).' --until 'cpus=2.' --send poweroff --off
+echo "1..$n"
+echo "nested: done $bad failed"
+poweroff -f
+SCRIPT
+
+files=(-f "$vmboot:/bin/vmboot" -f "$(readlink -f "$cache/vmlinuz-cloud"):/inner/vmlinuz" -f "$work/inner:/inner/initrd")
+files+=(-f "$(readlink -f "$cache/vmlinuz-generic"):/inner/vmlinuz-generic" -f "$work/inner-generic:/inner/initrd-generic")
+unit=$build/tests/engine_kvm/test_kvm
+[ -x "$unit" ] || die "there is no $unit" "make unit T=engine_kvm/test_kvm"
+files+=(-f "$unit:/bin/test_kvm")
+while read -r lib; do
+    files+=(-f "$lib:$lib")
+done < <(ldd "$vmboot" "$unit" | grep -o '/[^ ]*\.so[^ ]*' | sort -u)
+tests/guest/mkinitrd.sh -k generic -m irqbypass -m kvm -m ccp -m kvm-amd "${files[@]}" -r "$work/script" "$work/outer"
+
+timeout "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-vmx -m 3072 -smp 2 -nographic -no-reboot -net none \
+    -kernel "$cache/vmlinuz-generic" -initrd "$work/outer" -append 'console=ttyS0 quiet panic=-1' \
+    </dev/null 2>&1 | stdbuf -o0 tr -d '\r' | tee "$work/log" | grep --line-buffered -aE '^(ok|not ok|# |1\.\.|nested:)' || :
+grep -aq '^nested: done 0 failed' "$work/log"

@@ -1,0 +1,364 @@
+/*
+ * The same payloads on soft and on kvm: what one engine shows a guest, the other does.
+ *
+ * Where /dev/kvm opens but neither VT-x nor AMD-V backs it, that host's kernel interprets
+ * guests: payloads keep to what its emulator can do (no int3, XSAVE, POPCNT, CMPXCHG16B,
+ * register-to-register SSE, x87, SYSCALL from ring 3), those that cannot are skipped by name.
+ */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "hv/engine/engine.h"
+
+/* hv/engine/kvm/kvm.h: not included, as both engines have a struct vcpu of their own. */
+void kvm_cpuid_ratio(uint64_t hz, uint32_t max, uint32_t *ret_num, uint32_t *ret_den);
+
+static const struct engine_ops *under_test;
+#define VM_ENGINE (*under_test)
+#include "tests/unit/engine_soft/soft_vm.h"
+
+#define ORG 0x10000ull
+#define STACK 0x70000ull
+
+static struct test_vm vm;
+static bool hardware;
+
+#define RUN64(code) (vm_load(&vm, ORG, code, code##_end), vm_start64(&vm, 0, ORG, STACK), vm_run(&vm))
+#define EXPECT_LOG(...) do {                                                                      \
+    const uint32_t want_[] = { __VA_ARGS__ };                                                     \
+    assert_int_equal(vm.logged, ARRAY_SIZE(want_));                                               \
+    for (unsigned i_ = 0; i_ < ARRAY_SIZE(want_); i_++)                                           \
+        assert_int_equal(vm.log[i_], want_[i_]);                                                  \
+} while (0)
+
+/* Skips the test, by name and with the reason, where a host without VT-x and AMD-V interprets guests. */
+static void needs_hardware(const char *name, const char *why)
+{
+    if (under_test == &engine_soft || hardware)
+        return;
+    print_message("%s: skipped on kvm: %s, which this host's emulator cannot\n", name, why);
+    skip();
+}
+
+/* ---- ports, memory, strings ---- */
+
+GUEST_CODE(code_io,
+    "mov eax, 0x11223344; out 0xe9, eax; mov ax, 0x5566; out 0xe9, ax; mov al, 0x77; out 0xe9, al\n"
+    "mov dx, 0xed; in eax, dx; out 0xe9, eax; xor eax, eax; in al, dx; out 0xe9, eax\n"
+    "lea rsi, [rip+1f]; mov dx, 0xe9; mov ecx, 3; cld; rep outsd\n"
+    "mov edi, 0x7000; mov dx, 0xed; mov ecx, 2; rep insd; mov eax, [0x7004]; out 0xe9, eax\n"
+    "mov ebx, 0xd0000010; mov dword ptr [rbx], 0x31323334; movzx eax, byte ptr [rbx+1]; out 0xe9, eax\n"
+    "mov rax, [rbx]; out 0xe9, eax\n"
+    "xor eax, eax; out 0xf4, al\n"
+    "1: .long 1, 2, 3\n");
+
+static void test_ports_strings_and_mmio(void **state)
+{
+    assert_int_equal(RUN64(code_io), 0);
+    EXPECT_LOG(0x11223344, 0x5566, 0x77, 0x11223344, 0x44, 1, 2, 3, 0x11223344, 0x33, 0x31323334);
+    assert_int_equal(vm.mmio_writes, 1);
+}
+
+/* ---- 16 bit, from the reset vector ---- */
+
+GUEST_CODE(code_reset,
+    ".code16\n"
+    "mov ax, 0x1234; mov ds, ax; mov ax, ds; out 0xe9, ax\n"
+    "xor ax, ax; mov ss, ax; mov sp, 0x7000; push 0x4321; pop bx; mov ax, bx; out 0xe9, ax\n"
+    "mov al, 5; out 0xf4, al\n");
+
+static void test_real_mode_from_reset(void **state)
+{
+    struct vcpu *v = vm.g->ops->vcpu(vm.g, 0);
+    struct vcpu_regs r;
+    assert_int_equal(vm.g->ops->get_regs(v, &r), 0);
+    assert_int_equal(r.rip, 0xfff0);
+    assert_int_equal(r.seg[1].base, 0xffff0000);
+    assert_int_equal(r.cr0, 0x60000010);
+    assert_int_equal(r.rflags, 2);
+    r.seg[1].base = 0;                              /* there is no ROM here: the same code, lower */
+    r.seg[1].sel = 0;
+    r.rip = 0x8000;
+    vm_load(&vm, 0x8000, code_reset, code_reset_end);
+    assert_int_equal(vm.g->ops->set_regs(v, &r), 0);
+    assert_int_equal(vm_run(&vm), 5);
+    EXPECT_LOG(0x1234, 0x4321);
+}
+
+/* ---- exceptions ---- */
+
+GUEST_CODE(code_pf,
+    "mov rax, 0x0000010000000000; mov ebx, 0x5a5a; mov [rax+0x18], ebx\n"
+    "mov ecx, [rax+0x18]; mov eax, ecx; out 0xe9, eax; xor eax, eax; out 0xf4, al\n"
+    ".balign 16\n.globl code_pf_handler\n"
+    "code_pf_handler: push rax; push rbx; mov rax, [rsp+16]; out 0xe9, eax\n"
+    "mov rax, cr2; shr rax, 32; out 0xe9, eax\n"
+    "mov rax, 0x9000; mov rbx, 0xa003; mov [rax+8*2], rbx; pop rbx; pop rax; add rsp, 8; iretq\n");
+extern const uint8_t code_pf_handler[];
+
+static void test_a_page_fault_is_repaired(void **state)
+{
+    vm_gate64(&vm, 14, ORG + (uint64_t)(code_pf_handler - code_pf), 14, 0, 0);
+    assert_int_equal(RUN64(code_pf), 0);
+    EXPECT_LOG(2, 0x100, 0x5a5a);
+}
+
+GUEST_CODE(code_triple, "mov rbx, 0x100000000000; mov eax, [rbx]; 1: jmp 1b\n");
+
+static void test_a_triple_fault_stops_it(void **state)
+{
+    assert_int_equal(RUN64(code_triple), -2);
+}
+
+/* ---- MSRs, CPUID, hypercall ---- */
+
+GUEST_CODE(code_machine,
+    "mov ecx, 0x40000000; mov eax, 0x55; xor edx, edx; wrmsr; xor eax, eax; rdmsr; out 0xe9, eax\n"
+    "mov ecx, 0x10005; mov rdx, 0x1234; out 0xea, al; out 0xe9, eax\n"
+    "mov ecx, 0x40000001; rdmsr; out 0xe9, eax; jmp 1f\n"           /* not there: #GP */
+    "1: mov eax, 1; cpuid; shr ecx, 31; mov eax, ecx; out 0xe9, eax\n"
+    "mov eax, 1; cpuid; shr ebx, 24; mov eax, ebx; out 0xe9, eax\n"
+    "mov eax, 0xb; mov ecx, 1; cpuid; mov eax, ebx; out 0xe9, eax\n"
+    "mov eax, 0x40000000; cpuid; cmp ebx, 0x4b4d564b; setne al; movzx eax, al; out 0xe9, eax\n"
+    "xor eax, eax; out 0xf4, al\n"
+    ".balign 16\n.globl code_machine_gp\n"
+    "code_machine_gp: add rsp, 8; mov eax, 0x6b; out 0xe9, eax; add qword ptr [rsp], 2; iretq\n");
+extern const uint8_t code_machine_gp[];
+
+static int answer_hypercall(struct test_vm *t, unsigned vp)
+{
+    struct vcpu *v = t->g->ops->vcpu(t->g, vp);
+    struct vcpu_regs r;
+    int err = t->g->ops->get_regs(v, &r);
+    r.gpr[0] = r.gpr[1] + r.gpr[2];
+    return err ? err : t->g->ops->set_regs(v, &r);
+}
+
+static void test_msrs_hypercall_and_cpuid(void **state)
+{
+    vm.hypercall = answer_hypercall;
+    vm_gate64(&vm, 13, ORG + (uint64_t)(code_machine_gp - code_machine), 14, 0, 0);
+    assert_int_equal(RUN64(code_machine), 0);
+    /* RDMSR skipped by the handler: EAX is the handler's. */
+    EXPECT_LOG(0x55, 0x11239, 0x6b, 0x6b, 1, 0, 1, 1);
+}
+
+GUEST_CODE(code_ud,
+    "out 0xea, al; mov al, 1; out 0xf4, al\n"
+    ".balign 16\n.globl code_ud_handler\n"
+    "code_ud_handler: mov rax, [rsp]; sub rax, 0x10000; out 0xe9, eax; xor eax, eax; out 0xf4, al\n");
+extern const uint8_t code_ud_handler[];
+
+static void test_an_unknown_hypercall_is_an_undefined_opcode(void **state)
+{
+    vm_gate64(&vm, 6, ORG + (uint64_t)(code_ud_handler - code_ud), 14, 0, 0);
+    assert_int_equal(RUN64(code_ud), 0);
+    EXPECT_LOG(0);                                  /* the fault's RIP: the OUT itself */
+}
+
+/* ---- interrupts ---- */
+
+GUEST_CODE(code_irq,
+    "mov ebx, 0xfee00000; mov dword ptr [rbx+0xf0], 0x1ff; mov dword ptr [rbx+0x350], 0x700; xor r15d, r15d\n"
+    "mov dx, 0xed; mov al, 1; out dx, al; 1: sti; hlt; cli; cmp r15d, 1; jb 1b\n"
+    "mov al, 1; out dx, al; 1: sti; hlt; cli; cmp r15d, 2; jb 1b\n"      /* the level vector once more */
+    "mov al, 2; out dx, al; 1: sti; hlt; cli; cmp r15d, 3; jb 1b\n"
+    "mov al, 3; out dx, al; 1: cmp r15d, 4; jb 1b\n"
+    "mov dword ptr [rbx+0x3e0], 0xb; mov dword ptr [rbx+0x320], 0x43; mov dword ptr [rbx+0x380], 1000000\n"
+    "1: sti; hlt; cli; cmp r15d, 5; jb 1b\n"
+    "xor eax, eax; out 0xf4, al\n"
+    ".balign 16\n.globl code_irq_isr, code_irq_ext, code_irq_nmi, code_irq_timer\n"
+    "code_irq_isr: mov eax, 0x41; out 0xe9, eax; inc r15d; mov dword ptr [rbx+0xb0], 0; iretq\n"
+    "code_irq_ext: mov eax, 0x42; out 0xe9, eax; inc r15d; iretq\n"
+    "code_irq_nmi: mov eax, 0x102; out 0xe9, eax; inc r15d; iretq\n"
+    "code_irq_timer: mov eax, 0x43; out 0xe9, eax; inc r15d; mov dword ptr [rbx+0xb0], 0; iretq\n");
+extern const uint8_t code_irq_isr[], code_irq_ext[], code_irq_nmi[], code_irq_timer[];
+
+static void send_irqs(struct test_vm *t, unsigned vp, uint32_t val)
+{
+    if (val == 1) {
+        t->g->ops->set_route(t->g, 9, 0xfee00000, 0x8041, true, false);
+        t->g->ops->send_msi(t->g, 0xfee00000, 0xc041);
+    } else if (val == 2) {
+        t->extint_vector = 0x42;
+        t->g->ops->set_extint(t->g, true);
+    } else {
+        t->g->ops->nmi(t->g, 0);
+    }
+}
+
+static void test_interrupts_of_every_kind(void **state)
+{
+    vm_gate64(&vm, 0x41, ORG + (uint64_t)(code_irq_isr - code_irq), 14, 0, 0);
+    vm_gate64(&vm, 0x42, ORG + (uint64_t)(code_irq_ext - code_irq), 14, 0, 0);
+    vm_gate64(&vm, 0x43, ORG + (uint64_t)(code_irq_timer - code_irq), 14, 0, 0);
+    vm_gate64(&vm, 2, ORG + (uint64_t)(code_irq_nmi - code_irq), 14, 0, 0);
+    vm.on_out = send_irqs;
+    assert_int_equal(RUN64(code_irq), 0);
+    EXPECT_LOG(0x41, 0x41, 0x42, 0x102, 0x43);
+    assert_int_equal(vm.eois[9], 2);                /* each level interrupt's EOI came back to its pin */
+}
+
+/* ---- SMP ---- */
+
+GUEST_CODE(code_smp,
+    "mov ebx, 0xfee00000; mov dword ptr [rbx+0xf0], 0x1ff\n"
+    "mov dword ptr [rbx+0x310], 0x01000000; mov dword ptr [rbx+0x300], 0x4500\n"
+    "mov dword ptr [rbx+0x300], 0x4608; mov dword ptr [rbx+0x300], 0x4608\n"
+    "1: pause; cmp dword ptr [0x7f08], 0x77; jne 1b\n"
+    "mov eax, [0x7f08]; out 0xe9, eax; xor eax, eax; out 0xf4, al\n");
+GUEST_CODE(code_ap,
+    ".code16\ncli; xor ax, ax; mov ds, ax; mov eax, cs; out 0xe9, eax; mov dword ptr [0x7f08], 0x77; 1: hlt; jmp 1b\n");
+
+static void test_a_second_cpu_by_init_and_sipi(void **state)
+{
+    vm_load(&vm, 0x8000, code_ap, code_ap_end);
+    assert_int_equal(vm.g->ops->get_mp(vm.g->ops->vcpu(vm.g, 1)), VCPU_MP_WAIT_SIPI);
+    vm_load(&vm, ORG, code_smp, code_smp_end);
+    vm_start64(&vm, 0, ORG, STACK);
+    assert_int_equal(vm_run(&vm), 0);
+    EXPECT_LOG(0x800, 0x77);
+}
+
+/* ---- kicks, save and load, dirty log ---- */
+
+GUEST_CODE(code_spin, "1: inc rax; jmp 1b\n");
+
+static void *kick_later(void *arg)
+{
+    struct timespec nap = { .tv_nsec = 20000000 };
+    nanosleep(&nap, NULL);
+    vm.g->ops->kick(vm.g->ops->vcpu(vm.g, 0));
+    return NULL;
+}
+
+static void test_a_kick_ends_a_run_or_the_next_one(void **state)
+{
+    struct hv_error e = {0};
+    struct vcpu *v = vm.g->ops->vcpu(vm.g, 0);
+    struct vcpu_regs r;
+    pthread_t t;
+    vm_load(&vm, ORG, code_spin, code_spin_end);
+    vm_start64(&vm, 0, ORG, STACK);
+    vm.g->ops->kick(v);
+    assert_int_equal(vm.g->ops->run(v, &e), ENGINE_STOP_KICKED);
+    vm.g->ops->get_regs(v, &r);
+    assert_int_equal(r.rip, ORG);                   /* nothing was executed */
+    assert_int_equal(pthread_create(&t, NULL, kick_later, NULL), 0);
+    assert_int_equal(vm.g->ops->run(v, &e), ENGINE_STOP_KICKED);
+    pthread_join(t, NULL);
+    vm.g->ops->get_regs(v, &r);
+    assert_true(r.gpr[0] > 100);
+}
+
+GUEST_CODE(code_save,
+    "mov r12d, 0x55667788; rdtsc; mov r13d, eax; mov r14d, edx; mov dx, 0xed; mov al, 1; out dx, al\n"
+    "mov eax, r12d; out 0xe9, eax; rdtsc; shl rdx, 32; or rax, rdx; shl r14, 32; or r13, r14\n"
+    "cmp rax, r13; seta al; movzx eax, al; out 0xe9, eax\n"
+    "mov ecx, 0xc0000082; rdmsr; out 0xe9, eax; xor eax, eax; out 0xf4, al\n");
+
+static void stop_for_save(struct test_vm *t, unsigned vp, uint32_t val)
+{
+    vm_stop(t, 100);
+}
+
+static void test_goes_on_in_another_vm(void **state)
+{
+    struct save_writer w;
+    struct load_reader r;
+    struct hv_error e = {0};
+    vm.on_out = stop_for_save;
+    assert_int_equal(RUN64(code_save), 100);
+    assert_int_equal(vm.logged, 0);
+    save_init(&w);
+    vm.g->ops->save(vm.g, &w);
+    assert_int_equal(save_status(&w), 0);
+    struct test_vm old = vm;
+    vm_open(&vm, 1);
+    memcpy(vm.ram, old.ram, RAM_SIZE);
+    vm_close(&old);
+    assert_int_equal(load_init(&r, w.out.buf, w.out.len, &e), 0);
+    if (vm.g->ops->load(vm.g, &r, &e))
+        fail_msg("%s", e.message);
+    assert_int_equal(vm_run(&vm), 0);
+    EXPECT_LOG(0x55667788, 1, 0);
+    /* A stream that is cut is refused. */
+    for (size_t i = 0; i + 8 < w.out.len; i++) {
+        if (memcmp(w.out.buf + i, "kvm-vcpu", 8) == 0) {
+            w.out.buf[i] = 'x';
+            assert_int_equal(load_init(&r, w.out.buf, w.out.len, &e), 0);
+            assert_true(vm.g->ops->load(vm.g, &r, &e) < 0);
+        }
+    }
+    save_fini(&w);
+}
+
+GUEST_CODE(code_dirty, "mov dword ptr [0x300000], 1; mov dword ptr [0x305000], 1; xor eax, eax; out 0xf4, al\n");
+
+static void test_the_dirty_log_has_what_was_written(void **state)
+{
+    uint64_t map[1];
+    assert_int_equal(vm.g->ops->dirty_log(vm.g, true), 0);
+    assert_int_equal(RUN64(code_dirty), 0);
+    assert_int_equal(vm.g->ops->dirty_fetch(vm.g, 0x300000, 16, map), 0);
+    assert_int_equal(map[0], 0x21);
+    assert_int_equal(vm.g->ops->dirty_fetch(vm.g, 0x300000, 16, map), 0);
+    assert_int_equal(map[0], 0);
+    assert_int_equal(vm.g->ops->dirty_log(vm.g, false), 0);
+}
+
+GUEST_CODE(code_sse, "mov eax, 0x3f800000; movd xmm3, eax; movaps xmm4, xmm3; movd eax, xmm4; out 0xe9, eax\n"
+    "fninit; fld1; fldpi; faddp; fistp dword ptr [0x7f30]; mov eax, [0x7f30]; out 0xe9, eax\n"
+    "xor eax, eax; out 0xf4, al\n");
+
+static void test_sse_and_x87(void **state)
+{
+    needs_hardware(__func__, "SSE and x87");
+    assert_int_equal(RUN64(code_sse), 0);
+    EXPECT_LOG(0x3f800000, 4);
+}
+
+static void test_leaf_15_says_the_frequency(void **state)
+{
+    static const uint64_t hz[] = { 2000000000, 2199999000, 2904123000, 999000, 3999999000, 5123456000 };
+    for (unsigned i = 0; i < ARRAY_SIZE(hz); i++) {
+        uint32_t num, den;
+        kvm_cpuid_ratio(hz[i], 4294, &num, &den);
+        assert_true(num <= 4294 && den > 0);
+        double said = 1e9 * num / den, off = said > (double)hz[i] ? said - (double)hz[i] : (double)hz[i] - said;
+        assert_true(off / (double)hz[i] < 1e-5);
+    }
+}
+
+static int setup1(void **state) { vm_open(&vm, 1); vm_tables64(&vm); return 0; }
+static int setup2(void **state) { vm_open(&vm, 2); vm_tables64(&vm); return 0; }
+static int teardown(void **state) { vm_close(&vm); return 0; }
+
+#define T1(f) cmocka_unit_test_setup_teardown(f, setup1, teardown)
+#define T2(f) cmocka_unit_test_setup_teardown(f, setup2, teardown)
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        T1(test_ports_strings_and_mmio), T1(test_real_mode_from_reset), T1(test_a_page_fault_is_repaired),
+        T1(test_a_triple_fault_stops_it), T1(test_msrs_hypercall_and_cpuid),
+        T1(test_an_unknown_hypercall_is_an_undefined_opcode), T1(test_interrupts_of_every_kind),
+        T2(test_a_second_cpu_by_init_and_sipi), T1(test_a_kick_ends_a_run_or_the_next_one),
+        T1(test_goes_on_in_another_vm), T1(test_the_dirty_log_has_what_was_written), T1(test_sse_and_x87),
+    };
+    const struct CMUnitTest pure[] = { cmocka_unit_test(test_leaf_15_says_the_frequency) };
+    struct hv_error e = {0};
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    hardware = system("grep -qwE 'vmx|svm' /proc/cpuinfo") == 0;
+    int failed = cmocka_run_group_tests_name("pure", pure, NULL, NULL);
+    under_test = &engine_soft;
+    failed += cmocka_run_group_tests_name("soft", tests, NULL, NULL);
+    under_test = engine_choose(ENGINE_KVM, &e);
+    if (!under_test) {
+        for (unsigned i = 0; i < ARRAY_SIZE(tests); i++)
+            print_message("%s: skipped on kvm: %s\n", tests[i].name, e.message);
+        return failed;
+    }
+    return failed + cmocka_run_group_tests_name("kvm", tests, NULL, NULL);
+}

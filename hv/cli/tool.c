@@ -4,8 +4,10 @@
 #include "hv/cli/call.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <stdio.h>
+#include <unistd.h>
 
 /* A handler that returned an error without a sentence still gets one. */
 static int fail_code(const struct cli_call *c, struct hv_error *e, int r)
@@ -15,6 +17,21 @@ static int fail_code(const struct cli_call *c, struct hv_error *e, int r)
     }
     cli_print_error(c, e);
     return (int)e->code;
+}
+
+/*
+ * A caller may have closed one of 0, 1, 2. The next descriptor opened would take its number, and a
+ * table would go into a socket: put something there that reads as empty and refuses to be written.
+ */
+static void fill_standard_fds(void)
+{
+    int fd;
+    do {
+        fd = open("/dev/null", O_RDONLY);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd > STDERR_FILENO) {
+        close(fd);
+    }
 }
 
 /* Output that could not be written (disk full, pipe closed) is a failure like any other. */
@@ -73,6 +90,7 @@ int cli_main(const struct cli_tool *tool, int argc, char **argv, void *data)
     struct hv_error e = {0};
     int code, r;
 
+    fill_standard_fds();
     setlocale(LC_CTYPE, "");
     cli_call_init(&c, tool);
     c.data = data;

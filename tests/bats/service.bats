@@ -110,3 +110,10 @@ worker_of() { hvctl show "$1" -o json | jq .pid; }
     [ "$after" -le "$before" ]
     [ "$(pgrep -c -f 'hv-worker.*--name web1' || true)" = 0 ]
 }
+
+@test "a closed stdout is an error, and never becomes the service's socket" {
+    hvctl create web1 -q --memory 128M
+    run -1 --separate-stderr bash -c 'hvctl list >&-'
+    [[ "$stderr" = *'cannot write the output'* ]] || { echo "$stderr"; false; }
+    run -0 hvctl list -o name
+}

@@ -4,7 +4,9 @@
  *
  * 0xCF9 exists for byte accesses only: the same address is the second byte of PCI's
  * configuration address at 0xCF8, and a guest that looks for PCI with dwords must not
- * reset itself. So the whole dword is claimed here, and anything but that byte floats.
+ * reset itself. So the whole dword is claimed here. As a dword it is the address register
+ * of configuration mechanism #1 and reads back what was written, which tells Linux that the
+ * bus can be asked; its data port at 0xCFC is unclaimed: every device is absent.
  */
 #include "hv/platform/reset.h"
 
@@ -22,7 +24,11 @@ struct reset {
     struct machine *m;
     pthread_mutex_t lock;
     uint8_t port92, cf9;
+    uint32_t pci_address;
 };
+
+#define PCI_ADDRESS_PORT 0xCF8
+#define PCI_ADDRESS_KEPT 0x80FFFFFCu   /* enable, bus, device, function, register */
 
 static uint32_t port92_in(void *dev, uint16_t port, unsigned size)
 {
@@ -53,6 +59,10 @@ static uint32_t cf9_in(void *dev, uint16_t port, unsigned size)
         pthread_mutex_lock(&s->lock);
         val = s->cf9;
         pthread_mutex_unlock(&s->lock);
+    } else if (port == PCI_ADDRESS_PORT && size == 4) {
+        pthread_mutex_lock(&s->lock);
+        val = s->pci_address;
+        pthread_mutex_unlock(&s->lock);
     }
     return val;
 }
@@ -60,6 +70,12 @@ static uint32_t cf9_in(void *dev, uint16_t port, unsigned size)
 static void cf9_out(void *dev, uint16_t port, unsigned size, uint32_t val)
 {
     struct reset *s = dev;
+    if (port == PCI_ADDRESS_PORT && size == 4) {
+        pthread_mutex_lock(&s->lock);
+        s->pci_address = val & PCI_ADDRESS_KEPT;
+        pthread_mutex_unlock(&s->lock);
+        return;
+    }
     if (port != RESET_PORT || size != 1) {
         return;
     }
@@ -78,6 +94,7 @@ static void reset_reset(void *dev)
     pthread_mutex_lock(&s->lock);
     s->port92 = PORT92_A20;
     s->cf9 = 0;
+    s->pci_address = 0;
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -86,17 +103,20 @@ static void reset_save(void *dev, struct save_writer *w)
     struct reset *s = dev;
     save_u8(w, s->port92);
     save_u8(w, s->cf9);
+    save_u32(w, s->pci_address);
 }
 
 static int reset_load(void *dev, struct load_section *sec, struct hv_error *e)
 {
     struct reset *s = dev;
     uint8_t port92 = load_u8(sec), cf9 = load_u8(sec);
-    if ((port92 & ~PORT92_RESET) != PORT92_A20 || (cf9 & ~CF9_KEPT)) {
+    uint32_t pci_address = load_u32(sec);
+    if ((port92 & ~PORT92_RESET) != PORT92_A20 || (cf9 & ~CF9_KEPT) || (pci_address & ~PCI_ADDRESS_KEPT)) {
         return -EINVAL;
     }
     s->port92 = port92;
     s->cf9 = cf9;
+    s->pci_address = pci_address;
     return 0;
 }
 

@@ -19,7 +19,7 @@ void tty_restore(void)
     int keep = errno;
     if (is_raw) {
         is_raw = 0;
-        tcsetattr(tty_fd, TCSANOW, &saved);        /* async-signal-safe (POSIX 2.4.3) */
+        tcsetattr(tty_fd, TCSAFLUSH, &saved);        /* async-signal-safe (POSIX 2.4.3) */
     }
     errno = keep;
 }

@@ -36,9 +36,24 @@ say() {
     began=$EPOCHREALTIME
     printf '\n[%d/%d] %s\n' "$step" "$steps" "$1"
 }
+# The command as one would type it.
+shown() {
+    local word
+    printf '  $ hvctl'
+    for word; do
+        case $word in *[!A-Za-z0-9_./:=,-]*) printf " '%s'" "$word" ;; *) printf ' %s' "$word" ;; esac
+    done
+    echo
+}
 run() {
-    printf '  $ hvctl %s\n' "$*"
+    shown "$@"
     "$hvctl" "$@"
+}
+# The console as a pipe: busybox asks the terminal where its cursor is, and the answer would
+# be waiting in the shell afterwards.
+console() {
+    shown console "$@"
+    "$hvctl" console "$@" </dev/null | sed -u 's/\x1b\[6n//g'
 }
 failed() {
     printf '\ndemo: step %d failed\n' "$step" >&2
@@ -66,11 +81,11 @@ run create "$vm" --memory 512M --cpus 1 --kernel "$cache/vmlinuz-cloud" --initrd
 
 say "Boot it and watch its console up to the prompt"
 run start "$vm"
-run console "$vm" --until 'demo:~# ' --timeout 120s
+console "$vm" --until 'demo:~# ' --timeout 120s
 echo
 
 say "Run a command in it"
-run console "$vm" --no-history --send 'uname -a; grep -E "model name|MHz" /proc/cpuinfo; free -m' \
+console "$vm" --no-history --send 'uname -a; grep -E "model name|MHz" /proc/cpuinfo; free -m' \
     --until 'Swap:.*' --timeout 30s
 echo
 

@@ -295,7 +295,7 @@ deaf() {
     tmux -S "$s" kill-server
     # That list started a service of its own: ended by its number.
     pid=$(pgrep -u "$(id -u)" -x hvd | while read -r p; do
-        tr '\0' '\n' <"/proc/$p/environ" | grep -qx "XDG_STATE_HOME=$BATS_TEST_TMPDIR" && echo "$p"
+        if tr '\0' '\n' <"/proc/$p/environ" | grep -qx "XDG_STATE_HOME=$BATS_TEST_TMPDIR"; then echo "$p"; fi
     done)
     [ -n "$pid" ]
     kill "$pid"

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # Get the parts of the test guests: Debian's kernels and a static busybox.
 #
-#   fetch.sh [--update] [cloud] [generic] [busybox]      all three without arguments
+#   fetch.sh [--update] [cloud] [generic] [pae] [busybox] [busybox32]
+#
+# Without arguments: cloud, generic and busybox. pae is Debian's 32-bit kernel, busybox32 the
+# program of its architecture.
 #
 # Packages are downloaded and unpacked, nothing is installed; any user may run it. What is
 # there already is kept (and needs no network), --update looks for newer versions. The
 # cache is $HV_TEST_CACHE, else ~/.cache/hv-tests; in it stand afterwards
-#   vmlinuz-cloud vmlinuz-generic       the kernels
-#   modules-cloud modules-generic       their /lib/modules/VERSION folders
-#   busybox                             the program
+#   vmlinuz-cloud vmlinuz-generic vmlinuz-pae       the kernels
+#   modules-cloud modules-generic modules-pae       their /lib/modules/VERSION folders
+#   busybox busybox32                               the program
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -17,24 +20,25 @@ parts=()
 for arg; do
     case $arg in
     --update) update=1 ;;
-    cloud | generic | busybox) parts+=("$arg") ;;
+    cloud | generic | pae | busybox | busybox32) parts+=("$arg") ;;
     -h | --help) sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; exit 0 ;;
-    *) die "unknown part: $arg" "fetch.sh [--update] [cloud] [generic] [busybox]" ;;
+    *) die "unknown part: $arg" "fetch.sh -h" ;;
     esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(cloud generic busybox)
 
-# kernel NAME META-PACKAGE
+# kernel NAME META-PACKAGE [i386]
 kernel() {
     local pkg dir version
     [ -n "$update" ] || [ ! -e "$cache/vmlinuz-$1" ] || [ ! -e "$cache/modules-$1" ] || return 0
-    pkg=$(resolve_meta "$2")
+    [ -z "${3:-}" ] || update_i386 "$update"
+    pkg=$(resolve_meta "$2" ${3:+"$3"})
     version=${pkg#linux-image-}
-    [ -z "$update" ] || rm -rf "$cache/pkg/$pkg"
-    dir=$(package "$pkg")
+    [ -z "$update" ] || rm -rf "$cache/pkg/$pkg" "$cache/pkg/$pkg:i386"
+    dir=$(package "$pkg" ${3:+"$3"})
     [ -f "$dir/boot/vmlinuz-$version" ] || die "no kernel in $pkg"
-    ln -sfn "pkg/$pkg/lib/modules/$version" "$cache/modules-$1"
-    ln -sfn "pkg/$pkg/boot/vmlinuz-$version" "$cache/vmlinuz-$1"
+    ln -sfn "${dir#"$cache"/}/lib/modules/$version" "$cache/modules-$1"
+    ln -sfn "${dir#"$cache"/}/boot/vmlinuz-$version" "$cache/vmlinuz-$1"
 }
 
 lock_cache
@@ -42,6 +46,14 @@ for part in "${parts[@]}"; do
     case $part in
     cloud) kernel cloud linux-image-cloud-amd64 ;;
     generic) kernel generic linux-image-amd64 ;;
+    pae) kernel pae linux-image-686-pae i386 ;;
+    busybox32)
+        [ -n "$update" ] || [ ! -x "$cache/busybox32" ] || continue
+        update_i386 "$update"
+        [ -z "$update" ] || rm -rf "$cache/pkg/busybox-static:i386"
+        dir=$(package busybox-static i386)
+        ln -sfn "${dir#"$cache"/}/bin/busybox" "$cache/busybox32"
+        ;;
     busybox)
         [ -n "$update" ] || [ ! -x "$cache/busybox" ] || continue
         [ -z "$update" ] || rm -rf "$cache/pkg/busybox-static"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Make an initrd whose guest comes up with a shell on ttyS0, without being root.
 #
-#   mkinitrd.sh [-k cloud|generic] [-m MODULE]... [-f FILE:PATH]... [-r SCRIPT] OUT
+#   mkinitrd.sh [-k cloud|generic|pae] [-m MODULE]... [-f FILE:PATH]... [-r SCRIPT] OUT
 #
-#   -k   whose kernel's modules (cloud)
+#   -k   whose kernel's modules (cloud); pae gets a 32-bit busybox
 #   -m   load this module too, after what it depends on; may be repeated
 #   -f   put FILE of the host at PATH in the guest
 #   -r   run SCRIPT in the guest once, before the shell (its output is on ttyS0)
@@ -32,14 +32,16 @@ shift $((OPTIND - 1))
 [ $# -eq 1 ] || die "one output file is needed" "mkinitrd.sh -h"
 out=$1
 command -v cpio >/dev/null || die "no cpio" "apt-get install cpio"
-"$here/fetch.sh" "$kernel" busybox
+busybox=busybox
+[ "$kernel" != pae ] || busybox=busybox32
+"$here/fetch.sh" "$kernel" $busybox
 
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 root=$tmp/root
 mkdir -p "$root"/{bin,dev,etc/acpi/PWRF,lib/modules,proc,root,run,sys,tmp}
 
-install -m 755 "$(readlink -f "$cache/busybox")" "$root/bin/busybox"
+install -m 755 "$(readlink -f "$cache/$busybox")" "$root/bin/busybox"
 for applet in $("$root/bin/busybox" --list); do
     [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
 done

@@ -47,6 +47,8 @@ stage() {
 units() { make --no-print-directory -j"$(nproc)" "$@" unit; }
 bats_run() { bats --tap --print-output-on-failure tests/bats; }
 
+# Unit tests of the loaders look at real kernels too; the guest stage fails where they cannot be had.
+tests/guest/fetch.sh || echo "check: no guest kernels: tests that need one skip or fail"
 for s; do
     case $s in
     rooms) stage rooms tests/rooms.sh ;;

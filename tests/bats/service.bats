@@ -16,6 +16,9 @@ boot_vm() {
     hvctl start "$1" -q --wait=console:demo -t 60s
 }
 
+# How many workers of this build serve a VM of that name.
+workers() { pgrep -f "^$(readlink -f "$BIN")/hv-worker .*--name $1\$" | wc -l; }
+
 worker_of() { hvctl show "$1" -o json | jq .pid; }
 
 @test "a killed hvd leaves VMs running; the next one takes them over" {
@@ -61,7 +64,7 @@ worker_of() { hvctl show "$1" -o json | jq .pid; }
     pids=()
     for _ in 1 2 3 4 5 6 7 8; do hvctl start web1 -q & pids+=($!); done
     for pid in "${pids[@]}"; do wait "$pid"; done
-    [ "$(pgrep -c -f "hv-worker.*--name web1")" = 1 ]
+    [ "$(workers web1)" = 1 ]
 }
 
 @test "a start and a remove that race: one of them is told why not" {
@@ -108,7 +111,7 @@ worker_of() { hvctl show "$1" -o json | jq .pid; }
     done
     after=$(ls "/proc/$pid/fd" | wc -l)
     [ "$after" -le "$before" ]
-    [ "$(pgrep -c -f 'hv-worker.*--name web1' || true)" = 0 ]
+    [ "$(workers web1)" = 0 ]
 }
 
 @test "a closed stdout is an error, and never becomes the service's socket" {

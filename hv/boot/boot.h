@@ -53,7 +53,7 @@ struct boot_config {
 
 enum boot_mode {
     BOOT_MODE_RESET,   /* the reset vector: leave the engine's power-on state as it is */
-    BOOT_MODE_FLAT32,  /* 32-bit protected mode, paging off (PVH; later multiboot) */
+    BOOT_MODE_FLAT32,  /* 32-bit protected mode, paging off (PVH, 32-bit Linux; later multiboot) */
     BOOT_MODE_LONG64,  /* 64-bit mode on the loader's identity map of the first 4 GiB */
 };
 

@@ -2,12 +2,13 @@
  * Linux bzImage (Documentation/arch/x86/boot.rst; offsets also in machine-platform 3.2).
  *
  *   0x000            boot sector, setup header at 0x1F1, setup code: not used
- *   (setup_sects+1)  the protected-mode part, syssize * 16 bytes: 64-bit entry at +0x200,
- *     * 512          which unpacks the payload at payload_offset: the kernel proper, an ELF
+ *   (setup_sects+1)  the protected-mode part, syssize * 16 bytes: 32-bit entry at its start,
+ *     * 512          64-bit entry at +0x200 (xloadflags), which unpack the payload at payload_offset: the kernel proper, an ELF
  *                    file with its relocations behind it, packed
  *
  * The payload is unpacked here where we know its format: that saves the guest a hundred
- * million instructions at the price of text KASLR. Otherwise the guest does it itself.
+ * million instructions at the price of text KASLR. Otherwise the guest does it itself, and
+ * so does every 32-bit kernel.
  */
 #include "hv/boot/kernel.h"
 
@@ -28,7 +29,7 @@ enum {
 #define XLF_KERNEL_64 0x01
 #define ENTRY_64      0x200
 
-/* 2.12 brought xloadflags and with it the promise of a 64-bit entry (Linux 3.8). */
+/* 2.12 brought xloadflags, which tell 64-bit kernels from 32-bit ones (Linux 3.8). */
 #define VERSION_MIN 0x020C
 
 struct bzimage {
@@ -36,6 +37,7 @@ struct bzimage {
     uint32_t payload_off, payload_len;   /* within it */
     uint64_t pref_address;
     uint32_t init_size, cmdline_size, initrd_addr_max;
+    bool is_64bit;
     char version[64];
 };
 
@@ -82,13 +84,9 @@ static int parse(const struct blob *b, struct kernel *k, struct bzimage *bz, str
                        "is too old: boot protocol %u.%02u, 2.12 (Linux 3.8) or newer is needed",
                        version >> 8, version & 0xff);
     }
-    if (!(get_le16(h + XLOADFLAGS) & XLF_KERNEL_64)) {
-        hv_fail(e, HV_UNSUPPORTED, b->name, "is a 32-bit kernel; only 64-bit kernels boot");
-        hv_hint(e, "the Debian package linux-image-amd64 has one");
-        return -EOPNOTSUPP;
-    }
+    bz->is_64bit = get_le16(h + XLOADFLAGS) & XLF_KERNEL_64;
     if (!(h[LOADFLAGS] & LOADED_HIGH)) {
-        return hv_fail(e, HV_USAGE, b->name, "is damaged: a 64-bit kernel that does not load high");
+        return hv_fail(e, HV_USAGE, b->name, "is damaged: a bzImage that does not load high");
     }
     unsigned sects = h[SETUP_SECTS] ? h[SETUP_SECTS] : 4;
     bz->prot_off = (sects + 1) * (uint64_t)512;
@@ -112,7 +110,7 @@ static int parse(const struct blob *b, struct kernel *k, struct bzimage *bz, str
     bz->init_size = get_le32(h + INIT_SIZE);
     bz->cmdline_size = get_le32(h + CMDLINE_SIZE);
     bz->initrd_addr_max = get_le32(h + INITRD_ADDR_MAX);
-    /* The alignment is 2 MiB in every 64-bit kernel; a page is what our own maps need. */
+    /* The alignment is 2 MiB in every 64-bit kernel, 16 MiB in Debian's 32-bit one; a page is what our own maps need. */
     if (bz->pref_address < KERNEL_LOWEST || bz->pref_address >= MEM_LOW_TOP ||
         bz->pref_address % HV_PAGE_SIZE != 0) {
         return hv_fail(e, HV_USAGE, b->name, "is damaged: it wants to be loaded at 0x%llx",
@@ -200,7 +198,7 @@ int bzimage_load(const struct blob *b, const struct kernel_target *t, struct ker
     k.cmdline_max = bz.cmdline_size;
     k.initrd_top = (uint64_t)bz.initrd_addr_max + 1;
 
-    r = t->guest_unpacks ? 1 : load_unpacked(b, t, &bz, &elf, &format, e);
+    r = t->guest_unpacks || !bz.is_64bit ? 1 : load_unpacked(b, t, &bz, &elf, &format, e);
     if (r < 0) {
         return r;
     }
@@ -213,7 +211,8 @@ int bzimage_load(const struct blob *b, const struct kernel_target *t, struct ker
         /* init_size: what the decompressor and the unpacked kernel need from the load address on. */
         k.base = bz.pref_address;
         k.end = k.base + MAX((uint64_t)bz.init_size, bz.prot_len);
-        k.entry = k.base + ENTRY_64;
+        k.entry = bz.is_64bit ? k.base + ENTRY_64 : k.base;
+        k.entry_kind = bz.is_64bit ? KERNEL_ENTRY_LINUX64 : KERNEL_ENTRY_LINUX32;
         if (k.end > t->low_bytes) {
             return kernel_too_big(t, b->name, k.end, e);
         }

@@ -17,6 +17,7 @@
 
 enum kernel_entry {
     KERNEL_ENTRY_LINUX64,   /* startup_64, RSI = boot_params */
+    KERNEL_ENTRY_LINUX32,   /* startup_32, paging off, ESI = boot_params */
     KERNEL_ENTRY_PVH,       /* 32-bit, EBX = hvm_start_info */
 };
 

@@ -1,5 +1,5 @@
 /*
- * Linux' 64-bit boot protocol (Documentation/arch/x86/boot.rst, "64-bit BOOT PROTOCOL";
+ * Linux' 64-bit and 32-bit boot protocols (Documentation/arch/x86/boot.rst, the sections of these names;
  * boot_params: Documentation/arch/x86/zero-page.rst, offsets also in machine-platform 3.2).
  */
 #include "hv/base/endian.h"
@@ -21,6 +21,7 @@ enum {
 #define KASLR_FLAG   0x02
 #define CAN_USE_HEAP 0x80
 
+#define CR0_FLAT ((uint64_t)0x11)         /* ET, PE */
 #define CR0_LONG ((uint64_t)0x80000011)   /* PG, ET, PE */
 #define CR4_PAE  ((uint64_t)0x20)
 #define EFER_LONG ((uint64_t)0x500)       /* LME, LMA */
@@ -95,7 +96,8 @@ static int write_page_tables(struct mem *m)
 
 int linux_enter(struct mem *m, const struct loaded *l, struct boot_entry *ret)
 {
-    struct boot_entry en = {
+    const bool is_64bit = l->kernel->entry_kind == KERNEL_ENTRY_LINUX64;
+    struct boot_entry en = is_64bit ? (struct boot_entry){
         .mode = BOOT_MODE_LONG64,
         .rip = l->kernel->entry,
         .rsi = LOADER_BOOT_PARAMS,
@@ -104,11 +106,17 @@ int linux_enter(struct mem *m, const struct loaded *l, struct boot_entry *ret)
         .cr3 = LOADER_PAGE_TABLES,
         .cr4 = CR4_PAE,
         .efer = EFER_LONG,
+    } : (struct boot_entry){                  /* EBP, EDI and EBX are 0, interrupts off */
+        .mode = BOOT_MODE_FLAT32,
+        .rip = l->kernel->entry,
+        .rsi = LOADER_BOOT_PARAMS,
+        .rflags = 2,
+        .cr0 = CR0_FLAT,
     };
     int r;
 
-    if ((r = write_boot_params(m, l)) < 0 || (r = write_page_tables(m)) < 0 ||
-        (r = loader_segments(m, true, &en)) < 0) {
+    if ((r = write_boot_params(m, l)) < 0 || (is_64bit && (r = write_page_tables(m)) < 0) ||
+        (r = loader_segments(m, is_64bit, &en)) < 0) {
         return r;
     }
     *ret = en;

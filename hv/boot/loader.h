@@ -1,5 +1,5 @@
 /*
- * The loader's own places below 1 MiB (boot.h's picture) and the two ways into a
+ * The loader's own places below 1 MiB (boot.h's picture) and the ways into a
  * loaded kernel. Private to hv/boot.
  */
 #ifndef HV_BOOT_LOADER_H
@@ -23,7 +23,7 @@
 #define LOADER_SMBIOS      ((gpa_t)0xF0000)
 #define LOADER_SMBIOS_LEN  ((uint64_t)0x10000)
 
-/* What both ways hand to the kernel. */
+/* What all of them hand to the kernel. */
 struct loaded {
     const struct kernel *kernel;
     const struct e820 *e820;
@@ -32,7 +32,7 @@ struct loaded {
     uint64_t initrd_len;    /* 0: none */
 };
 
-/* boot_params, page tables, GDT and TSS; the entry state of a 64-bit Linux (linux.c). */
+/* boot_params, page tables (64-bit only), GDT and TSS; the entry state of a Linux of either width (linux.c). */
 int linux_enter(struct mem *m, const struct loaded *l, struct boot_entry *ret);
 /* hvm_start_info, GDT and TSS; the entry state of PVH (pvh.c). */
 int pvh_enter(struct mem *m, const struct loaded *l, struct boot_entry *ret);

@@ -207,7 +207,7 @@ void block_drop(struct cpu *c, gpa_t gpa, uint64_t len)
     if (len > ((uint64_t)HV_PAGE_SIZE << BLOCK_PAGE_BITS)) {   /* more pages than slots: look at what there is */
         for (size_t i = 0; i < ARRAY_SIZE(bc->page); i++) {
             for (struct code_page *p = bc->page[i]; p; p = p->next) {
-                if (p->granules && p->gpa + HV_PAGE_SIZE > gpa && p->gpa - gpa < len)
+                if (p->granules && p->gpa + HV_PAGE_SIZE > gpa && (p->gpa <= gpa || p->gpa - gpa < len))
                     page_drop(c, p, 0, HV_PAGE_SIZE);
             }
         }
@@ -340,30 +340,28 @@ static struct block *build(struct cpu *c, uint64_t va, gpa_t gpa, const uint8_t 
                            uint64_t bytes_left)
 {
     struct block_cache *bc = c->blocks;
-    gpa_t gpa2 = BLOCK_NO_PAGE;
-    unsigned len, calls;
-    announce(c, gpa, host != NULL);
-    unsigned n = decode_run(c, va, host, mode, bytes_left, &len, &gpa2);
-    if (n == 0)
-        return NULL;
-    if (gpa2 != BLOCK_NO_PAGE && (gpa & ~HV_PAGE_MASK) + len <= HV_PAGE_SIZE)
-        gpa2 = BLOCK_NO_PAGE;      /* undefined before it got that far */
-
-    size_t ops = sizeof(struct op) * (n + 1);
-    size_t need = sizeof(struct block) + ops + sizeof(struct op_callout) * n;
-    struct code_page *p = page_get(bc, gpa), *p2 = NULL;
-    if (gpa2 != BLOCK_NO_PAGE)
-        p2 = page_get(bc, gpa2);
-    struct block *b = arena_get(bc, need);
-    if (!b || !p || (gpa2 != BLOCK_NO_PAGE && !p2)) {
-        block_drop_all(c);
-        announce(c, gpa, host != NULL);        /* dropping took the mark back */
-        if (gpa2 != BLOCK_NO_PAGE)
-            announce(c, gpa2, true);
+    struct code_page *p, *p2;
+    struct block *b;
+    gpa_t gpa2;
+    unsigned n, len, calls;
+    size_t ops;
+    for (bool again = false;; again = true) {
+        gpa2 = BLOCK_NO_PAGE;
+        announce(c, gpa, host != NULL);
+        n = decode_run(c, va, host, mode, bytes_left, &len, &gpa2);
+        if (n == 0)
+            return NULL;
+        if (gpa2 != BLOCK_NO_PAGE && (gpa & ~HV_PAGE_MASK) + len <= HV_PAGE_SIZE)
+            gpa2 = BLOCK_NO_PAGE;  /* undefined before it got that far */
+        ops = sizeof(struct op) * (n + 1);
         p = page_get(bc, gpa);
         p2 = gpa2 != BLOCK_NO_PAGE ? page_get(bc, gpa2) : NULL;
-        b = arena_get(bc, need);
-        hv_assert(b && p);
+        b = arena_get(bc, sizeof(struct block) + ops + sizeof(struct op_callout) * n);
+        if (b && p && (p2 || gpa2 == BLOCK_NO_PAGE))
+            break;
+        hv_assert(!again);         /* an empty arena has room for any block */
+        /* Takes the announcements back too: others may write unseen until the next, so the bytes are read again. */
+        block_drop_all(c);
     }
     struct op_callout *pool = (struct op_callout *)(void *)((uint8_t *)b + sizeof(*b) + ops);
     *b = (struct block){ .mode = mode, .len = (uint16_t)len, .first = bc->insn[0].op, .gpa = gpa, .gpa2 = gpa2 };
@@ -426,34 +424,41 @@ struct block *block_lookup(struct cpu *c, uint32_t extra)
     if (b->vrip == c->rip && b->gen == c->map_gen && b->mode == mode)
         return b;
 
-    const uint8_t *host;
-    gpa_t gpa;
-    const struct tlb_entry *t = tlb_at(c, va);
-    if (t->xtag == (va & HV_PAGE_MASK)) {
-        size_t i = (size_t)(t - c->tlb_table[0]);        /* the tables are one array, tlb_phys is its parallel */
-        gpa = (&c->tlb_phys[0][0])[i].gpa | (va & ~HV_PAGE_MASK);
-        host = (const uint8_t *)(va + t->addend);
-    } else if (fetch(c, va, &host, &gpa) != X_OK) {
-        return NULL;
-    }
-    uint32_t key = mode & MODE_KEY;
-    for (b = bc->hash[hash_of(gpa, key)]; b; b = b->hash_next) {
-        if (b->gpa != gpa || (b->mode & MODE_KEY) != key || b->len > bytes_left)
-            continue;
-        if (b->gpa2 != BLOCK_NO_PAGE) {
-            bool same = false;
-            if (check_second(c, va, b, &same) != X_OK)
-                return NULL;
-            if (!same)
-                continue;
-        }
-        break;
-    }
-    if (!b) {
-        b = build(c, va, gpa, host, mode, bytes_left);
-        if (!b)
+    /*
+     * Building may take in a flush that another thread asked for: the translation used is then none of
+     * the new generation, whose INVLPGs would not know of it. Once more; the block is in the hash by now.
+     */
+    for (uint64_t gen = 0; gen != c->map_gen;) {
+        const uint8_t *host;
+        gpa_t gpa;
+        const struct tlb_entry *t = tlb_at(c, va);
+        gen = c->map_gen;
+        if (t->xtag == (va & HV_PAGE_MASK)) {
+            size_t i = (size_t)(t - c->tlb_table[0]);    /* the tables are one array, tlb_phys is its parallel */
+            gpa = (&c->tlb_phys[0][0])[i].gpa | (va & ~HV_PAGE_MASK);
+            host = (const uint8_t *)(va + t->addend);
+        } else if (fetch(c, va, &host, &gpa) != X_OK) {
             return NULL;
-        slot = &bc->jump[block_jump_slot(c->rip)];
+        }
+        uint32_t key = mode & MODE_KEY;
+        for (b = bc->hash[hash_of(gpa, key)]; b; b = b->hash_next) {
+            if (b->gpa != gpa || (b->mode & MODE_KEY) != key || b->len > bytes_left)
+                continue;
+            if (b->gpa2 != BLOCK_NO_PAGE) {
+                bool same = false;
+                if (check_second(c, va, b, &same) != X_OK)
+                    return NULL;
+                if (!same)
+                    continue;
+            }
+            break;
+        }
+        if (!b) {
+            b = build(c, va, gpa, host, mode, bytes_left);
+            if (!b)
+                return NULL;
+            slot = &bc->jump[block_jump_slot(c->rip)];
+        }
     }
     b->mode = mode;
     b->vrip = c->rip;

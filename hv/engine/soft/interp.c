@@ -180,6 +180,12 @@ static int run_one(struct cpu *c)
         c->leave = LEAVE_NONE;
         r = X_OK;
     }
+    /*
+     * Of several loads of SS in a row only the first is promised to hold anything off (SDM 2B, MOV). It must
+     * not be all of them: a guest that does nothing else would never be looked at again, nor stopped.
+     */
+    if (after_ss && c->shadow == SHADOW_SS)
+        c->shadow = 0;
     if (r != X_OK || c->shadow == SHADOW_SS)
         return r;
     /* Entries into handlers clear TF and are not trapped; POPF and IRET that clear it are. */

@@ -55,6 +55,8 @@ void soft_cpu_reset(struct cpu *c, bool init)
         c->mcg_status = c->mcg_ctl = 0;
         c->tsc_adjust = 0;
         c->tsc_offset = -c->soft->reset_tsc;   /* one moment for all vCPUs */
+        c->watch_hit = 0;
+        atomic_store(&vcpu_of(c)->nmis, 0);    /* those sent to the guest before */
     }
     lapic_reset(&c->lapic, init, c->vp == 0);
     fpu_reset(c, init);
@@ -312,6 +314,7 @@ static int load_cpu(struct vcpu *v, struct load_section *s, uint64_t host_tsc, s
     c->nmi_pending = nmi != 0;
     c->mp_state = mp;
     atomic_store(&c->sipi_vector, sipi);
+    atomic_store(&v->nmis, 0);
     atomic_fetch_and(&c->attention, ATT_KICK);
     atomic_fetch_or(&c->attention,
                     ATT_WORK | ATT_IRQ | (pending & 1 ? ATT_INIT : 0u) | (pending & 2 ? ATT_SIPI : 0u));

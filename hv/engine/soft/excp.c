@@ -255,11 +255,23 @@ static struct event event_of(struct cpu *c, const struct exc *x)
     return ev;
 }
 
+/*
+ * A task entered with T set in its TSS traps, which may enter another such task: benign for the table, and
+ * without end if somebody clears the busy bits. Nothing else looks at this vCPU meanwhile, so the trap
+ * is lost beyond so many; the switch before it is complete.
+ */
+#define TASK_TRAPS_MAX 16
+
 /* Deliver ev, and what happens on the way. `first`: what kind of event it is for the table. */
 static int deliver_event(struct cpu *c, struct event ev, enum klass first)
 {
-    for (;;) {
+    for (unsigned benign = 0;;) {
         int r = deliver(c, &ev);
+        if (r != X_OK && klass_of(c->exc.vector) == BENIGN && ++benign > TASK_TRAPS_MAX) {
+            c->shadow = 0;
+            c->halted = false;
+            r = X_OK;
+        }
         if (r == X_OK) {
             c->rip = c->next_rip;
             return X_OK;

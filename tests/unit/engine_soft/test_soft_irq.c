@@ -1,4 +1,5 @@
 /* Where interrupts go, and what threads ask of vCPUs: routing, parked vCPUs, memory that comes and goes. */
+#include "hv/engine/soft/block.h"
 #include "soft_vm.h"
 
 static struct test_vm vm;
@@ -188,6 +189,55 @@ static void test_the_first_code_in_a_page_slows_its_writers(void **state)
     soft_leave_guest(vcpu_of(b));
 }
 
+/* A flush that comes in while a block is built: the block must still go with the next INVLPG of its page. */
+static void test_a_flush_while_building_leaves_no_stale_block(void **state)
+{
+    const uint64_t va = 0x300000, pt = 0xe000;
+    struct cpu *a = vm_cpu(&vm, 0);
+    bool readonly;
+    vm_start64(&vm, 0, va, 0x8000);
+    vm_put64(&vm, PML4_GPA + 0x2000 + 8, pt | 7);             /* the second 2 MiB in small pages */
+    vm_put64(&vm, pt + 8 * 256, va | 0x107);
+    memset(vm.ram + va, 0x90, 64);                             /* nop */
+    memset(vm.ram + 0x301000, 0xf4, 64);                       /* hlt */
+    soft_enter_guest(vcpu_of(a));
+    assert_non_null(soft_ram(a->soft, va, &readonly));
+    atomic_store(&soft_page_at(a->soft, va)->writer, 2);       /* vCPU 1 wrote it once: announcing code waits */
+    soft_flush_post(vcpu_of(a));
+    struct block *b = block_lookup(a, 0);
+    assert_non_null(b);
+    assert_int_equal(b->gpa, va);
+    vm_put64(&vm, pt + 8 * 256, 0x301000 | 0x107);
+    tlb_flush_page(a, va);
+    b = block_lookup(a, 0);
+    assert_non_null(b);
+    assert_int_equal(b->gpa, 0x301000);
+    soft_leave_guest(vcpu_of(a));
+}
+
+/* A host write that starts within a page and is longer than the cache looks up page by page. */
+static void test_a_long_host_write_drops_code_of_its_first_page(void **state)
+{
+    struct cpu *a = vm_cpu(&vm, 0);
+    vm_start64(&vm, 0, 0x1800, 0x8000);
+    memset(vm.ram + 0x1800, 0x90, 64);
+    soft_enter_guest(vcpu_of(a));
+    struct block *b = block_lookup(a, 0);
+    assert_non_null(b);
+    block_drop(a, 0x1804, ((uint64_t)HV_PAGE_SIZE << BLOCK_PAGE_BITS) + 1);
+    assert_int_equal(b->gen, 0);
+    soft_leave_guest(vcpu_of(a));
+}
+
+static void test_reset_forgets_nmis_sent_before(void **state)
+{
+    struct vcpu *v = vm.g->ops->vcpu(vm.g, 0);
+    soft_nmi(v);
+    soft_nmi(v);
+    vm.g->ops->reset(vm.g);
+    assert_int_equal(atomic_load(&v->nmis), 0);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -196,6 +246,8 @@ int main(void)
         T(test_msi_destinations), T(test_lowest_priority_goes_to_one_each_time_and_round),
         T(test_nmi_init_and_sipi_messages), T(test_level_eois_reach_their_pins), T(test_map_refuses_what_overlaps),
         T(test_hot_added_memory_replaces_mmio_at_once), T(test_the_first_code_in_a_page_slows_its_writers),
+        T(test_a_flush_while_building_leaves_no_stale_block), T(test_a_long_host_write_drops_code_of_its_first_page),
+        T(test_reset_forgets_nmis_sent_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -222,6 +222,8 @@ int cpu_st_slow(struct cpu *c, unsigned seg, uint64_t va, unsigned size, uint64_
 int cpu_rmw_slow(struct cpu *c, unsigned seg, uint64_t va, unsigned size, void **ret)
 {
     const unsigned t = tlb_in_force(c);
+    c->rmw.half[0] = NULL;
+    c->rmw.stored = false;
     if (!crosses(va, size)) {
         struct place p;
         int r = tlb_place(c, t, seg, va, size, ACC_WRITE, &p);
@@ -246,6 +248,14 @@ int cpu_rmw_slow(struct cpu *c, unsigned seg, uint64_t va, unsigned size, void *
             return r;
         place_read(c, &p[0].at, c->rmw.buf, p[0].len);
         place_read(c, &p[1].at, c->rmw.buf + p[0].len, p[1].len);
+        if (p[0].at.host && p[1].at.host && !((p[0].at.slow | p[1].at.slow) & TLB_SLOW_ROM)) {
+            for (unsigned i = 0; i < 2; i++) {
+                c->rmw.half[i] = p[i].at.host;
+                c->rmw.half_gpa[i] = p[i].at.gpa;
+                c->rmw.half_code[i] = p[i].at.slow & TLB_SLOW_CODE;
+            }
+            c->rmw.first_len = (uint8_t)p[0].len;
+        }
     }
     c->rmw.active = RMW_BOUNCED;
     c->rmw.seg = (uint8_t)seg;
@@ -261,7 +271,12 @@ int cpu_rmw_finish(struct cpu *c)
     c->rmw.active = RMW_NONE;
     if (active == RMW_IN_CODE)
         written_to_code(c, c->rmw.va, c->rmw.size);
-    else if (active == RMW_BOUNCED)
+    else if (active == RMW_BOUNCED && c->rmw.stored) {
+        if (c->rmw.half_code[0])
+            written_to_code(c, c->rmw.half_gpa[0], c->rmw.first_len);
+        if (c->rmw.half_code[1])
+            written_to_code(c, c->rmw.half_gpa[1], c->rmw.size - c->rmw.first_len);
+    } else if (active == RMW_BOUNCED)
         return cpu_st_bytes(c, c->rmw.seg, c->rmw.va, c->rmw.buf, c->rmw.size);
     return X_OK;
 }

@@ -182,7 +182,16 @@ struct cpu {
 
     struct exc exc;          /* valid after X_FAULT */
     /* A read-modify-write in flight that the fast path could not do in place; see cpu_rmw(). */
-    struct { uint8_t active, size, seg; uint64_t va; _Alignas(16) uint8_t buf[16]; } rmw;
+    struct {
+        uint8_t active, size, seg;
+        uint64_t va;
+        _Alignas(16) uint8_t buf[16];
+        /* Across two pages that are both RAM (else half[0] is NULL): where the halves are, for LOCK. */
+        uint8_t *half[2];
+        gpa_t half_gpa[2];
+        uint8_t first_len;         /* bytes of half[0]; the others are half[1]'s */
+        bool half_code[2], stored; /* stored: buf is in memory already, under the lock */
+    } rmw;
 
     /* ---- system ---- */
     struct seg ldtr, tr;

@@ -144,14 +144,33 @@ int cpu_opnd_set(struct cpu *c, const struct x86_insn *in, unsigned n, uint64_t 
 /* ---- read-modify-write ---- */
 
 /*
- * LOCK across a cache line: hosts that detect split locks delay or kill who makes them, so the guest's
- * are made one at a time under a lock of ours. Not atomic for whole-operand accesses without LOCK.
+ * LOCK across a cache line or a page: hosts that detect split locks delay or kill who makes them, and
+ * two pages are seldom neighbours here, so the guest's are made one at a time under a lock of ours.
+ * Not atomic for whole-operand accesses without LOCK. Nothing that could wait for another vCPU (a
+ * device, dropped code) is called while it is held.
  */
 static atomic_flag split_lock = ATOMIC_FLAG_INIT;
 
 static bool is_split(const void *p, unsigned size)
 {
     return ((uintptr_t)p & 63) + size > 64;
+}
+
+static void split_enter(void)
+{
+    while (atomic_flag_test_and_set_explicit(&split_lock, memory_order_acquire))
+        __builtin_ia32_pause();
+}
+
+static void split_leave(void) { atomic_flag_clear_explicit(&split_lock, memory_order_release); }
+
+/* c->rmw.buf from its two pages, or back. */
+static void move_halves(struct cpu *c, bool store)
+{
+    const unsigned len[2] = { c->rmw.first_len, c->rmw.size - c->rmw.first_len };
+    uint8_t *buf = c->rmw.buf;
+    for (unsigned i = 0; i < 2; buf += len[i++])
+        memcpy(store ? c->rmw.half[i] : buf, store ? buf : c->rmw.half[i], len[i]);
 }
 
 int mem_rmw(struct cpu *c, unsigned seg, uint64_t va, unsigned size, rmw_fn *fn, struct rmw_arg *x, bool lock)
@@ -161,7 +180,8 @@ int mem_rmw(struct cpu *c, unsigned seg, uint64_t va, unsigned size, rmw_fn *fn,
     if (r != X_OK)
         return r;
     uint32_t cc = x->cc;
-    bool split = lock && is_split(p, size);
+    const bool two_pages = lock && p == c->rmw.buf && c->rmw.half[0];
+    const bool split = two_pages || (lock && p != c->rmw.buf && is_split(p, size));
     if (lock && p != c->rmw.buf && !split) {
 #define SWAP(bits)                                                                                \
         uint##bits##_t *q = p, old = __atomic_load_n(q, __ATOMIC_RELAXED), new;                   \
@@ -178,8 +198,10 @@ int mem_rmw(struct cpu *c, unsigned seg, uint64_t va, unsigned size, rmw_fn *fn,
         }
 #undef SWAP
     } else {
-        while (split && atomic_flag_test_and_set_explicit(&split_lock, memory_order_acquire))
-            __builtin_ia32_pause();
+        if (split)
+            split_enter();
+        if (two_pages)
+            move_halves(c, false);         /* what cpu_rmw() read was before the lock */
 #define PLAIN(bits)                                                                               \
         uint##bits##_t v;                                                                         \
         __builtin_memcpy(&v, p, sizeof(v));                                                       \
@@ -193,8 +215,12 @@ int mem_rmw(struct cpu *c, unsigned seg, uint64_t va, unsigned size, rmw_fn *fn,
         default: { PLAIN(64); break; }
         }
 #undef PLAIN
+        if (two_pages) {
+            move_halves(c, true);
+            c->rmw.stored = true;
+        }
         if (split)
-            atomic_flag_clear_explicit(&split_lock, memory_order_release);
+            split_leave();
     }
     c->cc = x->cc;
     return c->rmw.active ? cpu_rmw_finish(c) : X_OK;

@@ -154,8 +154,9 @@ check-slow: check
 	@BUILD=$(BUILD) tests/check-slow.sh
 
 bench: deps deps-bench
-	@$(MAKE) -j$$(nproc) all $(BUILD)/tests/tools/vmboot
+	@$(MAKE) -j$$(nproc) all $(BUILD)/tests/tools/vmboot $(BUILD)/tests/bench/dm_sim
 	@BUILD=$(BUILD) tests/bench/run.sh
+	@$(BUILD)/tests/bench/dm_sim && $(BUILD)/tests/bench/dm_sim --time
 
 # ---- installation ----
 

@@ -30,3 +30,9 @@ $(BUILD)/tests/bench/interp_mips: $(BUILD)/obj/tests/bench/interp_mips.o $(BUILD
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lm
+
+# The balancer over a simulated day, beside other policies.
+$(BUILD)/tests/bench/dm_sim: $(BUILD)/obj/tests/bench/dm_sim.o $(BUILD)/lib/service.a
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^)

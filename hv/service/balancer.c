@@ -93,7 +93,8 @@ uint32_t dm_demand(const struct dm_vm *vm)
     uint32_t a = min32(vm->assigned, MIB_MOST);
     uint64_t taken = (uint64_t)vm->ballooned + vm->offline;
     uint64_t by_commit = vm->committed > taken ? vm->committed - taken : 0;
-    uint64_t by_use = (uint64_t)a - min32(vm->available, a) + dm_guest_floor(a);
+    uint32_t floor = dm_guest_floor(a);
+    uint64_t by_use = (uint64_t)a - min32(vm->available, a) + floor;
     uint64_t most = 4ull * min32(vm->max, MIB_MOST);
     uint64_t d = by_use;
     if (vm->source == DM_COMMIT) {
@@ -103,6 +104,11 @@ uint32_t dm_demand(const struct dm_vm *vm)
         uint64_t lead = by_use + (by_use / 2 > 256 ? by_use / 2 : 256);
         uint64_t led = min64(by_commit, lead);
         d = led > by_use ? led : by_use;
+    }
+    /* A guest's floor grows with it: ask for that of the size it will have, or it is chased. */
+    uint64_t now = d;
+    for (int i = 0; i < 4 && vm->source != DM_COMMIT && d > a && d < most; i++) {
+        d = now + dm_guest_floor((uint32_t)d) - floor;
     }
     return (uint32_t)min64(d, most);
 }

@@ -141,7 +141,7 @@ demo-clean:
 
 # ---- tests ----
 
-STAGES ?= rooms unit unit-asan decoder guest bats man
+STAGES ?= rooms unit unit-asan decoder guest smp bats man
 # Long differential runs that a sanitizer slows down most; they run in `unit` as they are.
 export UNIT_SKIP_ASAN :=
 
@@ -179,11 +179,15 @@ FUZZERS      := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/
 FUZZ_PKGS    := libuv jansson libarchive
 FUZZ_PARTS   := $(foreach r,boot platform machine memory rpc base,$(BUILD)/lib/$(r).a) \
                 $(addprefix $(BUILD)/obj/hv/engine/soft/,decode.o decode_tab.o insn_format.o) $(BUILD)/obj/tests/tools/zydis_compare.o $(BUILD)/obj/tests/tools/zydis_except.o
+# A whole VM: the engine's archive has the decoder.
+FUZZ_GUEST_PARTS := $(foreach r,$(TOOL_ROOMS),$(BUILD)/lib/$(r).a)
 .PHONY: fuzz fuzzers
 fuzz: deps-fuzz deps-check
 	@$(MAKE) -j$$(nproc) CC=clang SANITIZE=fuzzer-no-link,address,undefined BUILD=build-fuzz WARN=-w fuzzers
 fuzzers: $(FUZZERS)
-$(FUZZERS): $(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_PARTS)
+$(filter-out %/fuzz_guest,$(FUZZERS)): $(FUZZ_PARTS)
+$(BUILD)/fuzz/fuzz_guest: $(FUZZ_GUEST_PARTS)
+$(FUZZERS): $(BUILD)/fuzz/%: tests/fuzz/%.c
 	$(call say,FUZZ,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer $(call pkgcflags,$(FUZZ_PKGS)) -o $@ $< $(filter %.o,$^) \

@@ -56,6 +56,7 @@ for s; do
     unit-asan) stage unit-asan units SANITIZE=address,undefined BUILD="$BUILD-asan" UNIT_SKIP="$UNIT_SKIP_ASAN" ;;
     decoder) stage decoder tests/decode-corpus.sh ;;
     guest) stage guest tests/guest/check.sh ;;
+    smp) stage smp tests/guest/check-smp.sh ;;
     bats) stage bats bats_run ;;
     man) stage man tests/man.sh ;;
     *) echo "check.sh: there is no stage '$s'" >&2; exit 2 ;;

@@ -49,6 +49,43 @@ if [ -n "$have_qemu" ]; then
     printf 'ratio of medians, hv / tcg                %s\n' "$(ratio "$work/ours" "$work/tcg")"
 fi
 
+# Programs in the guest, by the guest's own clock. The same bytes under both, checked for the same results.
+gcc -O2 -std=gnu17 -static -o "$work/bench" tests/bench/guest/bench.c
+printf '#!/bin/sh\nbench all 5\npoweroff -f\n' >"$work/programs.sh"
+tests/guest/mkinitrd.sh -k cloud -f "$work/bench:bin/bench" -r "$work/programs.sh" "$work/initrd-programs"
+programs_ours() { "$vmboot" --timeout 900s --kernel "$kernel" --initrd "$work/initrd-programs" --cmdline "$append" --off; }
+programs_tcg() {
+    timeout 900 qemu-system-x86_64 -accel tcg -m 512 -nographic -no-reboot -nodefaults -serial stdio \
+        -kernel "$kernel" -initrd "$work/initrd-programs" -append "$append"
+}
+: >"$work/programs.txt"
+for ((i = 0; i < (rounds + 1) / 2; i++)); do
+    for who in ours ${have_qemu:+tcg}; do
+        "programs_$who" </dev/null 2>/dev/null | tr -d '\r' | sed -n "s/^bench \([a-z0-9]* [0-9].*\)/$who \1/p" >>"$work/programs.txt"
+    done
+done
+echo
+LC_ALL=C awk -v json="$work/programs.json" '
+    { key = $1 " " $2; n[key]++; v[key, n[key]] = $4 / $3; names[$2] = 1
+      if (!($2 in check)) check[$2] = $5; else if (check[$2] != $5) wrong[$2] = 1
+      if (!seen[$2]++) order[++count] = $2 }
+    function median(key,   i, k, t, m) {
+        m = n[key]
+        for (i = 2; i <= m; i++) for (k = i; k > 1 && v[key, k] < v[key, k - 1]; k--) { t = v[key, k]; v[key, k] = v[key, k - 1]; v[key, k - 1] = t }
+        return m ? (v[key, int((m + 1) / 2)] + v[key, int(m / 2) + 1]) / 2 : 0 }
+    END {
+        print "program in the guest      hv soft    qemu tcg   rate of hv over tcg   (medians, ms a round)"
+        printf "{" >json
+        for (i = 1; i <= count; i++) {
+            name = order[i]; a = median("ours " name); b = median("tcg " name)
+            printf "%-20s %12.2f %11.2f   %6.2f%s\n", name, a / 1e6, b / 1e6, a ? b / a : 0, wrong[name] ? "   RESULTS DIFFER" : ""
+            printf "%s\"%s\": {\"hv_ns\": %d, \"tcg_ns\": %d}", i > 1 ? ", " : "", name, a, b >json
+            if (name == "loop" && a) mips = 16000000 / a * 1000
+            if (a && b) { logs += log(b / a); both++ } }
+        print "}" >json
+        if (both) printf "geometric mean of the rates            %6.2f\n", exp(logs / both)
+        printf "integer loop: %.0f MIPS (at least 100)\n", mips }' "$work/programs.txt"
+
 # CPU time of an idle guest at its prompt.
 "$vmboot" --timeout 300s --kernel "$kernel" --initrd "$work/initrd" --cmdline "$append" \
     --until 'demo:~# ' --for 3s --send 'echo idle-begins' --until 'idle-begins' --for 30s >"$work/idle.out" 2>&1 &

@@ -51,7 +51,7 @@ fi
 
 # Programs in the guest, by the guest's own clock. The same bytes under both, checked for the same results.
 gcc -O2 -std=gnu17 -static -o "$work/bench" tests/bench/guest/bench.c
-printf '#!/bin/sh\nbench all 5\npoweroff -f\n' >"$work/programs.sh"
+printf '#!/bin/sh\necho\nbench all 5\npoweroff -f\n' >"$work/programs.sh"
 tests/guest/mkinitrd.sh -k cloud -f "$work/bench:bin/bench" -r "$work/programs.sh" "$work/initrd-programs"
 programs_ours() { "$vmboot" --timeout 900s --kernel "$kernel" --initrd "$work/initrd-programs" --cmdline "$append" --off; }
 programs_tcg() {
@@ -78,8 +78,8 @@ LC_ALL=C awk -v json="$work/programs.json" '
         printf "{" >json
         for (i = 1; i <= count; i++) {
             name = order[i]; a = median("ours " name); b = median("tcg " name)
-            printf "%-20s %12.2f %11.2f   %6.2f%s\n", name, a / 1e6, b / 1e6, a ? b / a : 0, wrong[name] ? "   RESULTS DIFFER" : ""
-            printf "%s\"%s\": {\"hv_ns\": %d, \"tcg_ns\": %d}", i > 1 ? ", " : "", name, a, b >json
+            printf "%-20s %12.2f %11.2f   %6.2f%s\n", name, a / 1e6, b / 1e6, (a ? b / a : 0), ((name in wrong) ? "   RESULTS DIFFER" : "")
+            printf "%s\"%s\": {\"hv_ns\": %d, \"tcg_ns\": %d}", (i > 1 ? ", " : ""), name, a, b >json
             if (name == "loop" && a) mips = 16000000 / a * 1000
             if (a && b) { logs += log(b / a); both++ } }
         print "}" >json

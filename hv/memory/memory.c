@@ -303,6 +303,14 @@ void mem_unpin(struct mem_pin *pin)
     *pin = (struct mem_pin){0};
 }
 
+void mem_pin_written(const struct mem_pin *pin, uint64_t off, uint64_t len)
+{
+    HV_CHECK(pin->m, MEM_MAGIC);
+    hv_assert(pin->access == MEM_WRITE && off <= pin->len && len <= pin->len - off);
+    if (len)
+        written(pin->m, pin->gpa + off, len);
+}
+
 /* Is every byte there? Lock held. */
 static bool covered(const struct mem *m, gpa_t gpa, uint64_t len, bool rom_too)
 {

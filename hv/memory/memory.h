@@ -60,6 +60,11 @@ int mem_clear(struct mem *m);
  */
 int mem_pin(struct mem *m, gpa_t gpa, uint64_t len, enum mem_access access, struct mem_pin *ret);
 void mem_unpin(struct mem_pin *pin);
+/*
+ * For pins that are held long (rings): off[len] of a MEM_WRITE pin was written and stays
+ * pinned. Tells the listener what mem_unpin() would.
+ */
+void mem_pin_written(const struct mem_pin *pin, uint64_t off, uint64_t len);
 
 /* Copies; may span regions; all or nothing checked first. 0 or -EFAULT. */
 int mem_read(struct mem *m, gpa_t gpa, void *buf, uint64_t len);

@@ -140,8 +140,8 @@ static void fake_msi(void *arg, uint64_t addr, uint32_t data)
 static uint64_t fake_now(void *arg) { return ((struct fake *)arg)->now; }
 static uint64_t fake_wall(void *arg) { return ((struct fake *)arg)->wall; }
 
-/* A fresh machine, clock running. Host time starts at 1000 s, the date is 2026-11-20 12:34:56. */
-static HV_UNUSED void fake_start(struct fake *f)
+/* A fresh machine with this memory, clock running. Host time starts at 1000 s, the date is 2026-11-20 12:34:56. */
+static HV_UNUSED void fake_start_mem(struct fake *f, struct mem *mem)
 {
     static const struct loop_ops ops = {
         .timer_new = fake_timer_new, .timer_set = fake_timer_set, .timer_stop = fake_timer_stop,
@@ -150,9 +150,11 @@ static HV_UNUSED void fake_start(struct fake *f)
     *f = (struct fake){ .loop = { &ops }, .now = 1000 * NS_PER_SEC,
                         .wall = UINT64_C(1795178096) * NS_PER_SEC };
     struct machine_hooks hooks = { fake_event, fake_msi, f, fake_now, fake_wall };
-    hv_assert(machine_new(NULL, &f->loop, &hooks, &f->m, NULL) == 0);
+    hv_assert(machine_new(mem, &f->loop, &hooks, &f->m, NULL) == 0);
     machine_clock_resume(f->m);
 }
+
+static HV_UNUSED void fake_start(struct fake *f) { fake_start_mem(f, NULL); }
 
 static HV_UNUSED void fake_stop(struct fake *f)
 {

@@ -1,0 +1,1 @@
+$(call room, vmbus, hv/vmbus, )

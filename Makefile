@@ -64,7 +64,7 @@ $$(BUILD)/bin/$(1): LINKPKGS = $(4) $$(foreach r,$(3),$$($$(r)_PKGS))
 endef
 program = $(eval $(call program_template,$(strip $(1)),$(strip $(2)),$(strip $(3)),$(strip $(4))))
 
-MODULES := $(sort $(shell find hv hvctl hvtop vhdtool wmi-compat completions man tests -name module.mk))
+MODULES := $(sort $(shell find $(wildcard hv hvctl hvtop vhdtool wmi-compat completions man tests) -name module.mk))
 include $(MODULES)
 
 all: $(addprefix $(BUILD)/bin/,$(PROGRAMS))
@@ -95,7 +95,7 @@ clean:
 
 # For clangd and clang-tidy: one entry a source, flags as the build uses them.
 compile_commands.json:
-	@{ echo '['; sep=; for f in $$(find hv hvctl hvtop vhdtool wmi-compat tests -name '*.c' | sort); do \
+	@{ echo '['; sep=; for f in $$(find $(wildcard hv hvctl hvtop vhdtool wmi-compat tests) -name '*.c' | sort); do \
 	  printf '%s{"directory":"%s","file":"%s","arguments":["gcc","-std=gnu17","-D_GNU_SOURCE","-I.","-I$(BUILD)/gen","-c","%s"]}\n' "$$sep" "$(CURDIR)" "$$f" "$$f"; sep=,; done; echo ']'; } > $@
 
 # ---- Debian packages ----

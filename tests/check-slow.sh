@@ -21,12 +21,16 @@ part() {
     fi
 }
 
-# Other seeds than the fixed one of `make check`: instruction forms against the host CPU.
+# Other seeds than the fixed one of `make check`: instruction forms against the host CPU, ten
+# million cases at least of integer instructions, and the same of SSE and x87.
 interp_seeds() {
-    local seed
-    for seed in $(seq 1 "${SEEDS:-60}"); do
-        HV_SEED=$seed "$BUILD/tests/engine_soft/test_interp" || { echo "HV_SEED=$seed"; return 1; }
-    done
+    local seed program
+    for seed in $(seq 1 "${SEEDS:-30}"); do
+        for program in interp sse x87; do
+            HV_SEED=$seed "$BUILD/tests/engine_soft/test_$program" || { echo "HV_SEED=$seed test_$program"; return 1; }
+        done
+    done | tee "$BUILD/check/seeds.log" || return 1
+    awk '/^[0-9]+ cases/ { n += $1 } END { print n " cases"; exit n < 10000000 }' "$BUILD/check/seeds.log"
 }
 
 # Stock kernels again and again: what is lost once in fifty boots.
@@ -47,7 +51,7 @@ asan_guest() {
 }
 
 mkdir -p "$BUILD/guest"
-make -j"$(nproc)" "$BUILD"/tests/{engine_soft/test_interp,engine_kvm/test_kvm,tools/vmboot} >/dev/null || exit 1
+make -j"$(nproc)" "$BUILD"/tests/{engine_soft/test_interp,engine_soft/test_sse,engine_soft/test_x87,engine_kvm/test_kvm,tools/vmboot} >/dev/null || exit 1
 part "decoder, every opcode against Zydis" tests/decode-corpus.sh --sweep
 part "interpreter against the host CPU, more seeds" interp_seeds
 part "boots with 1 to 4 vCPUs, save and load" boots

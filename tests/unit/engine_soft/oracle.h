@@ -302,6 +302,14 @@ static void print_regs(const char *what, const struct regs *r)
 }
 
 static unsigned oracle_cases;
+static bool oracle_tried[X86_OP_COUNT];        /* operations that ran, decoded one after the other */
+
+static void note_tried(const uint8_t *code, unsigned len)
+{
+    struct x86_insn in;
+    for (unsigned i = 0; i < len && !x86_decode(code + i, len - i, decode_mode(), &in); i += in.len)
+        oracle_tried[in.op] = true;
+}
 
 static bool same_result(const struct regs *want, const struct regs *got, const struct window *native,
                         const struct window *engine, uint64_t undefined)
@@ -349,6 +357,7 @@ static unsigned oracle_compare(const uint8_t *code, unsigned len, uint64_t va, c
     window_get(&engine);
     window_put(&before);
     oracle_cases++;
+    note_tried(code, len);
     bool same = same_result(&want, &got, &native, &engine, undefined);
     if (!same) {
         printf("\ncase %u: the loop differs\n", oracle_cases);

@@ -136,7 +136,7 @@ static void fx_against_the_host(void **state)
 {
     static uint8_t loose[32];
     native_begin();
-    seed = 77;
+    set_seed(77);
     memset(loose + 6, 0xff, 18);                        /* FOP, FIP, FDP */
     memset(loose + 28, 0xff, 4);
     for (unsigned i = 0; i < CASES; i++) {
@@ -375,7 +375,7 @@ static void save_and_load(void **state)
     struct load_reader lr;
     struct load_section s;
     struct hv_error e;
-    seed = 5;
+    set_seed(5);
     for (unsigned i = 0; i < 200; i++) {
         rnd_regs(&r);
         put_le16(r.fx, (uint16_t)(rnd() & 0x1f3f) | 0x40);

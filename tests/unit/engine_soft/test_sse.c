@@ -92,7 +92,7 @@ static void all_forms(void **state)
                     continue;                                   /* the other maps */
                 }
                 for (unsigned form = 0; form < 16; form++) {    /* registers or memory, ModRM.reg */
-                    seed = (uint64_t)m << 40 | p << 32 | opcode << 8 | form;
+                    set_seed((uint64_t)m << 40 | p << 32 | opcode << 8 | form);
                     for (unsigned i = 0; i < CASES / 8 && one_case(prefix, len, opcode, form & 1, form >> 1); i++) {
                     }
                 }

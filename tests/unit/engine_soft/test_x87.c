@@ -132,12 +132,12 @@ static void all_encodings(void **state)
     native_begin();
     for (unsigned opcode = 0xd8; opcode <= 0xdf; opcode++) {
         for (unsigned reg = 0; reg < 8; reg++) {
-            seed = opcode << 8 | reg;
+            set_seed(opcode << 8 | reg);
             for (unsigned i = 0; i < CASES && one_case((uint8_t)opcode, (uint8_t)(reg << 3 | R_RSI)); i++) {
             }
         }
         for (unsigned modrm = 0xc0; modrm <= 0xff; modrm++) {
-            seed = opcode << 8 | modrm;
+            set_seed(opcode << 8 | modrm);
             for (unsigned i = 0; i < CASES && one_case((uint8_t)opcode, (uint8_t)modrm); i++) {
             }
         }

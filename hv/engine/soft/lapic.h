@@ -31,6 +31,7 @@ struct lapic {
     uint32_t lvt_timer, lvt_thermal, lvt_perf, lvt_lint0, lvt_lint1, lvt_error;
     uint32_t timer_init, timer_divide;
     uint64_t timer_start_tsc;          /* when timer_init was written */
+    bool timer_done;                   /* one-shot, and over: stays at zero, whatever the mode becomes */
     uint64_t tsc_deadline;             /* 0: disarmed */
     uint64_t timer_next_tsc;           /* when it fires next; UINT64_MAX: not armed */
     uint64_t timer_hz, tsc_hz;         /* the timer's input clock before the divider */

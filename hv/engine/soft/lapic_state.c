@@ -17,6 +17,7 @@ void apic_clear(struct lapic *l, bool bsp)
     }
     l->timer_init = l->timer_divide = 0;
     l->timer_start_tsc = l->tsc_deadline = 0;
+    l->timer_done = false;
     l->timer_next_tsc = UINT64_MAX;
     for (int i = 0; i < 8; i++) {
         atomic_store_explicit(&l->irr[i], 0, memory_order_relaxed);
@@ -67,6 +68,7 @@ void lapic_save(struct lapic *l, struct save_writer *w)
     save_u64(w, l->timer_hz);
     save_u64(w, (int64_t)elapsed < 0 ? 0 : (uint64_t)((u128)elapsed * l->timer_hz / l->tsc_hz));
     save_u64(w, l->tsc_deadline);
+    save_u32(w, l->timer_done);
     for (int i = 0; i < 8; i++) {
         save_u32(w, l->irr[i]);
         save_u32(w, l->tmr[i]);
@@ -110,6 +112,7 @@ int lapic_load(struct lapic *l, struct load_section *s, struct hv_error *e)
     n.timer_hz = load_u64(s);
     uint64_t elapsed = load_u64(s);
     n.tsc_deadline = load_u64(s);
+    n.timer_done = load_u32(s) != 0;
     for (int i = 0; i < 8; i++) {
         n.irr[i] = load_u32(s);
         n.tmr[i] = load_u32(s);

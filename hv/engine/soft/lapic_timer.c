@@ -38,7 +38,7 @@ static uint64_t ticks_to_tsc(const struct lapic *l, uint64_t n)
 
 uint32_t apic_timer_current(const struct lapic *l, uint64_t tsc)
 {
-    if (l->lvt_timer & TIMER_DEADLINE || l->timer_init == 0) {
+    if (l->lvt_timer & TIMER_DEADLINE || l->timer_init == 0 || l->timer_done) {
         return 0;
     }
     uint64_t n = timer_ticks(l, tsc);
@@ -56,7 +56,7 @@ void apic_timer_arm(struct lapic *l, uint64_t tsc)
         if (l->tsc_deadline) {
             next = l->tsc_deadline;
         }
-    } else if (l->timer_init && !(l->lvt_timer & LVT_MASKED)) {
+    } else if (l->timer_init && !l->timer_done && !(l->lvt_timer & LVT_MASKED)) {
         uint64_t n = timer_ticks(l, tsc);
         if (l->lvt_timer & TIMER_PERIODIC) {
             next = l->timer_start_tsc + ticks_to_tsc(l, (n / l->timer_init + 1) * l->timer_init);
@@ -116,6 +116,7 @@ void apic_set_timer_init(struct lapic *l, uint32_t v)
     }
     l->timer_start_tsc = apic_timer_settle(l);
     l->timer_init = v;
+    l->timer_done = false;
     apic_timer_arm(l, l->timer_start_tsc);
 }
 
@@ -136,6 +137,9 @@ void apic_set_lvt_timer(struct lapic *l, uint32_t v)
         l->timer_init = 0;                  /* SDM 11.5.4.1: the transition disarms */
         l->tsc_deadline = 0;
     }
+    /* A count that reached zero stays there: only a write to the initial count starts another. */
+    l->timer_done |= l->timer_init && !(l->lvt_timer & (TIMER_DEADLINE | TIMER_PERIODIC)) &&
+                     timer_ticks(l, tsc) >= l->timer_init;
     l->lvt_timer = v;
     apic_timer_arm(l, tsc);
 }

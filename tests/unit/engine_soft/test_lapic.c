@@ -198,6 +198,19 @@ static void timer_one_shot(void **state)
     now += 1000000;
     assert_int_equal(lapic_timer_poll(&apic, now), UINT64_MAX);
     assert_int_equal(lapic_pending(&apic), -1);
+    wr(0x320, 0x20040);                                /* periodic: what ended stays at zero... */
+    now += 500;
+    assert_int_equal(rd(0x390), 0);
+    assert_int_equal(apic.timer_next_tsc, UINT64_MAX);
+    wr(0x3e0, 0xb);
+    wr(0x320, 0x40);
+    wr(0x320, 0x20040);
+    assert_int_equal(rd(0x390), 0);
+    wr(0x380, 1000);                                   /* ... until a count is written */
+    now += 300;
+    assert_int_equal(rd(0x390), 900);
+    wr(0x320, 0x40);                                   /* and one that runs goes on through a change */
+    assert_int_equal(rd(0x390), 900);
     wr(0x380, 1000);
     wr(0x380, 0);
     assert_int_equal(apic.timer_next_tsc, UINT64_MAX); /* zero stops it */

@@ -56,7 +56,7 @@ part "decoder, every opcode against Zydis" tests/decode-corpus.sh --sweep
 part "interpreter against the host CPU, more seeds" interp_seeds
 part "boots with 1 to 4 vCPUs, save and load" boots
 part "stock kernels under the sanitizers" asan_guest
-for more in tests/guest/kvm-nested.sh tests/guest/matrix.sh; do
+for more in tests/guest/kvm-nested.sh tests/guest/matrix.sh tests/guest/python.sh; do
     [ ! -x "$more" ] || part "$more" "$more"
 done
 printf 'check-slow: %d passed, %d failed\n' "$passed" "$failed"

@@ -111,6 +111,8 @@ static const struct cli_option set_options[] = {
      .key = "on_start", .help = "when the host starts; resume: if it was running"},
     {.name = "on-stop", .type = CLI_ENUM, .arg = "WHAT", .flags = CLI_NONE_DEFAULT,
      .values = "shutdown|save|turn-off", .later = "save", .key = "on_stop", .help = "when the host stops"},
+    {.name = "hyperv", .type = CLI_SWITCH, .arg = "on|off", .key = "hyperv",
+     .help = "show the guest the Hyper-V interface and its devices (on)"},
     {.name = "lock", .type = CLI_SWITCH, .arg = "on|off", .key = "lock", .help = "refuse remove and turn-off"},
     {.name = "kernel", .type = CLI_FILE, .arg = "PATH", .flags = CLI_NONE_DEFAULT, .values = "*",
      .key = "boot.kernel", .help = "Linux kernel to boot directly"},

@@ -131,6 +131,7 @@ static const struct cli_column vm_columns[] = {
     {"cmdline", "boot.cmdline", .cut = true, .help = "kernel command line"},
     {"on_start", .help = "what happens to it when the host starts"},
     {"on_stop", .help = "what happens to it when the host stops"},
+    {"hyperv", .unit = CLI_UNIT_SWITCH, .help = "the guest sees the Hyper-V interface"},
     {"lock", .unit = CLI_UNIT_SWITCH, .help = "remove and turn-off are refused"},
     {"transient", .unit = CLI_UNIT_SWITCH, .help = "gone when it ends (vm run)"},
     {"pid", .unit = CLI_UNIT_NUMBER, .help = "process of its worker"},

@@ -118,6 +118,8 @@ struct engine_ops {
      * The TSC is saved as a value; after load it goes on from there. */
     void (*save)(struct engine *g, struct save_writer *w);
     int (*load)(struct engine *g, const struct load_reader *r, struct hv_error *e);
+    /* The guest wrote an MSR of the machine's that the host's kernel must know of too. Optional. [vcpu] */
+    void (*mirror_msr)(struct vcpu *v, uint32_t msr, uint64_t val);
     void (*stats)(struct engine *g, struct stats_registry *r);     /* exits by kind, instructions, ... */
 };
 

@@ -20,7 +20,7 @@ enum set_on_reboot { SET_ON_REBOOT_RESTART, SET_ON_REBOOT_OFF };
 struct settings {
     char *notes;
     uint64_t engine, mitigations, on_start, on_stop;
-    bool lock;
+    bool hyperv, lock;
     struct { bool dynamic; uint64_t startup, min, max, buffer_pct, priority; } memory;
     struct { uint64_t cpus; } processor;
     struct { char *kernel, *initrd, *cmdline; uint64_t on_reboot, on_triple_fault; } boot;

@@ -22,6 +22,8 @@ S(ENGINE,     "",          "engine",     ENUM, engine,       0, 2, 0, NEXT,
   "Hv_VirtualSystemSettingData.Engine:string", "CPU engine: auto takes kvm where VT-x or AMD-V backs it, else soft")
 S(MITIGATIONS, "",         "mitigations", ENUM, mitigations, 0, 1, 0, NEXT,
   "Hv_VirtualSystemSettingData.Mitigations:string", "soft engine: fast tells the guest it needs none against speculation, guest lets it decide")
+S(HYPERV,     "",          "hyperv",     BOOL, hyperv,       0, 1, 1, NEXT,
+  "Hv_VirtualSystemSettingData.HyperVInterface:boolean", "show the guest the Hyper-V interface and its devices")
 S(LOCK,       "",          "lock",       BOOL, lock,         0, 1, 0, NOW,
   "Hv_VirtualSystemSettingData.Lock:boolean", "refuse remove and turn-off")
 S(ON_START,   "",          "on_start",   ENUM, on_start,     0, 2, 0, NOW,

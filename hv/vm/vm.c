@@ -70,6 +70,8 @@ static int make_engine(struct vm *vm, struct hv_error *e)
         unsigned n = 0;
         r = ops->get_cpuid(vm->engine, i, &leaf, &n);
         if (r == 0)
+            r = vm_cpuid(vm, &leaf, &n);
+        if (r == 0)
             r = ops->set_cpuid(vm->engine, i, leaf, n);
         free(leaf);
         if (r < 0)
@@ -89,6 +91,8 @@ static int make_machine(struct vm *vm, struct hv_error *e)
     struct platform_config cfg = {0};
     vm_wire_platform(vm, &cfg);
     r = platform_new(vm->machine, &cfg, &vm->platform, e);
+    if (r == 0)
+        r = vm_synthetic_new(vm, e);
     if (r == 0)
         vm->engine->ops->stats(vm->engine, machine_stats(vm->machine));
     return r;
@@ -158,6 +162,7 @@ void vm_free(struct vm *vm)
     loop_post_cancel(vm->loop, &vm->post);
     if (vm->mem)
         mem_set_listener(vm->mem, NULL);
+    vm_synthetic_free(vm);
     platform_free(vm->platform);
     if (vm->machine)
         machine_free(vm->machine);
@@ -188,6 +193,13 @@ static int wrong_state(struct vm *vm, const char *what, struct hv_error *e)
     return hv_fail(e, HV_CONFLICT, vm->name, "cannot %s: it is %s", what, state_words[vm->state]);
 }
 
+static struct boot_board vm_board(const struct vm *vm)
+{
+    struct boot_board b = BOOT_BOARD_DEFAULT;
+    b.vmbus = vm->vmbus != NULL;
+    return b;
+}
+
 /* Parked, memory clear, devices and engine in power-on state: put the kernel in and point vp 0 at it. */
 static int boot(struct vm *vm, struct hv_error *e)
 {
@@ -201,7 +213,7 @@ static int boot(struct vm *vm, struct hv_error *e)
         .id = vm->id,
         .vcpus = vm->vcpus,
         .layout = &vm->layout,
-        .board = BOOT_BOARD_DEFAULT,
+        .board = vm_board(vm),
         .kernel_fd = vm->kernel_fd,
         .initrd_fd = vm->initrd_fd,
         .kernel_name = vm->settings.boot.kernel,
@@ -222,6 +234,7 @@ static int boot(struct vm *vm, struct hv_error *e)
 static void run(struct vm *vm)
 {
     machine_clock_resume(vm->machine);
+    vm_synthetic_resume(vm);
     vm->state = VM_RUNNING;
     vm_unpark(vm);
 }
@@ -250,6 +263,7 @@ int vm_pause(struct vm *vm, struct hv_error *e)
     if (vm->state != VM_RUNNING)
         return wrong_state(vm, "pause", e);
     vm_park(vm);
+    vm_synthetic_pause(vm);
     machine_clock_pause(vm->machine);
     vm->state = VM_PAUSED;
     changed(vm);
@@ -269,6 +283,7 @@ int vm_resume(struct vm *vm, struct hv_error *e)
 static void go_off(struct vm *vm, enum vm_off_reason reason, const char *text)
 {
     vm_park(vm);
+    vm_synthetic_pause(vm);
     machine_clock_pause(vm->machine);
     vm->state = VM_OFF;
     vm->off_reason = reason;
@@ -284,6 +299,7 @@ int vm_reset(struct vm *vm, struct hv_error *e)
     bool paused = vm->state == VM_PAUSED;
     struct hv_error why = {0};
     vm_park(vm);
+    vm_synthetic_pause(vm);
     vm->events = 0;
     machine_clock_pause(vm->machine);
     int r = mem_clear(vm->mem);

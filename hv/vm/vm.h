@@ -49,6 +49,8 @@ enum vm_off_reason {
 struct vm_hooks {
     /* The state changed, or the guest reset itself (state stays running). Loop thread; may call vm_*. */
     void (*changed)(void *arg);
+    /* The guest reported a crash by its Hyper-V MSRs: five numbers, and the tail of its log or "". Optional. */
+    void (*crashed)(void *arg, const uint64_t p[5], const char *text);
     void *arg;
 };
 

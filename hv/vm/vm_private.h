@@ -6,10 +6,12 @@
 
 #include "hv/boot/boot.h"
 #include "hv/engine/engine.h"
+#include "hv/hyperv/hyperv.h"
 #include "hv/machine/machine.h"
 #include "hv/memory/memory.h"
 #include "hv/platform/platform.h"
 #include "hv/vm/vm.h"
+#include "hv/vmbus/vmbus.h"
 
 #define VM_MAGIC 0x564d4831u
 #define VM_MAX_VCPUS BOOT_VCPUS_MAX
@@ -37,6 +39,8 @@ struct vm {
     struct mem *mem;
     struct machine *machine;
     struct platform *platform;
+    struct hyperv *hyperv;           /* NULL with vmbus where the settings say so */
+    struct vmbus *vmbus;
     struct engine *engine;
 
     enum vm_state state;
@@ -55,7 +59,7 @@ struct vm {
     enum vm_off_reason fatal;        /* set by a vCPU thread that cannot go on */
     char fatal_text[256];
     _Atomic uint32_t events;         /* 1 << enum machine_event, and VM_EVENT_* */
-    struct loop_post post;
+    struct loop_post post, crash_post;
     struct vm_vcpu vcpu[VM_MAX_VCPUS];
     unsigned vcpus;
 };
@@ -75,6 +79,14 @@ extern const struct engine_callbacks vm_engine_callbacks;
 extern const struct machine_hooks vm_machine_hooks;      /* arg filled by the caller */
 int vm_wire_memory(struct vm *vm, struct hv_error *e);
 void vm_wire_platform(struct vm *vm, struct platform_config *cfg);
+
+/* synthetic.c: the Hyper-V interface and VMBus. Each does nothing where settings.hyperv is off. */
+int vm_cpuid(struct vm *vm, struct cpuid_leaf **leaf, unsigned *n);   /* adds the interface's leaves */
+int vm_synthetic_new(struct vm *vm, struct hv_error *e);
+void vm_synthetic_free(struct vm *vm);
+/* vCPUs are parked: nothing of the bus touches guest memory until it is resumed. */
+void vm_synthetic_pause(struct vm *vm);
+void vm_synthetic_resume(struct vm *vm);
 /* Enter vp 0 where boot_prepare() said; the others stay as after reset. */
 int vm_enter(struct vm *vm, const struct boot_entry *entry, struct hv_error *e);
 

@@ -54,6 +54,19 @@ check "PVH ELF, 6G" \
     boot --kernel "$work/vmlinux" --memory 6G --until "$prompt" --send 'poweroff' --off
 check "128M is enough for the cloud kernel" \
     boot --kernel "$cloud" --memory 128M --until "$prompt" --send 'poweroff' --off
+# The Hyper-V interface: the kernel finds it, its own bus driver connects, also after a reboot and a load.
+tests/guest/mkinitrd.sh -k cloud -m hv_vmbus -m hv_utils -m hv_balloon -f tests/guest/complaints.sh:bin/complaints "$work/initrd-hv"
+found='dmesg | grep -c -e "Hypervisor detected: Microsoft Hyper-V" -e "hv_vmbus: Vmbus version:5.3" -e "clocksource: hyperv_clocksource_tsc_page" | sed "s/^/found /"'
+hyperv() {
+    "$vmboot" --timeout 120s --initrd "$work/initrd-hv" --kernel "$cloud" --cmdline 'console=ttyS0 quiet' "$@"
+}
+check "Hyper-V is found, VMBus connects" \
+    hyperv --until "$prompt" --send "$found" --until 'found 3' --send complaints --until 'kernel is quiet' --send 'poweroff' --off
+check "Hyper-V and VMBus on 4 vCPUs, saved and loaded, rebooted" \
+    hyperv --cpus 4 --until "$prompt" --save --send "$found" --until 'found 3' --send complaints --until 'kernel is quiet' \
+    --send reboot --rebooted --until "$prompt" --send "$found" --until 'found 3' --send 'poweroff' --off
+check "hyperv=off hides it" \
+    hyperv --set hyperv=off --until "$prompt" --send "$found" --until 'found 0' --send 'poweroff' --off
 check "reboot restarts the guest" \
     boot --kernel "$cloud" --until "$prompt" --send 'reboot' --rebooted --until "$prompt" --send 'poweroff' --off
 check "triple fault restarts the guest as Hyper-V does" \

@@ -305,6 +305,12 @@ static void drop_code(struct engine *g, gpa_t gpa, uint64_t len)
     kvm_host_wrote(kvm_checked(g), gpa, len);
 }
 
+/* Newer kernels keep the TSC invariant only where they saw 0x40000118 written; older ones refuse it. */
+static void mirror_msr(struct vcpu *v, uint32_t msr, uint64_t val)
+{
+    (void)kvm_msr_write(v, msr, val);
+}
+
 static int dirty_log(struct engine *g, bool on)
 {
     return kvm_dirty_log(kvm_checked(g), on);
@@ -347,7 +353,7 @@ const struct engine_ops engine_kvm = {
     .name = "kvm", .create = create, .destroy = destroy, .caps = caps, .tsc_hz = tsc_hz, .apic_hz = apic_hz,
     .map = map, .unmap = unmap, .set_cpuid = set_cpuid, .get_cpuid = get_cpuid, .send_msi = send_msi,
     .set_route = set_route, .set_extint = set_extint, .nmi = nmi, .drop_code = drop_code,
-    .dirty_log = dirty_log, .dirty_fetch = dirty_fetch, .vcpu = vcpu_of, .run = kvm_run_vcpu, .kick = kvm_kick,
+    .mirror_msr = mirror_msr, .dirty_log = dirty_log, .dirty_fetch = dirty_fetch, .vcpu = vcpu_of, .run = kvm_run_vcpu, .kick = kvm_kick,
     .get_regs = kvm_regs_get, .set_regs = kvm_regs_set, .get_mp = kvm_mp_get, .set_mp = kvm_mp_set,
     .read_tsc = read_tsc, .reset = reset, .save = save, .load = load, .stats = stats,
 };

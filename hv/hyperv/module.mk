@@ -1,0 +1,1 @@
+$(call room, hyperv, hv/hyperv, )

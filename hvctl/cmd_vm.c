@@ -120,6 +120,8 @@ static const struct cli_option set_options[] = {
      .key = "boot.initrd", .help = "initial RAM disk for the kernel"},
     {.name = "cmdline", .type = CLI_STRING, .arg = "TEXT", .flags = CLI_NONE_DEFAULT, .key = "boot.cmdline",
      .help = "kernel command line"},
+    {.name = "test-device", .type = CLI_SWITCH, .arg = "on|off", .key = "boot.test_device",
+     .help = "give test kernels the ports by which they end"},
     {.name = "now", .type = CLI_BOOL, .help = "fail unless all of it takes effect at once"},
     {.name = "next-start", .type = CLI_BOOL, .help = "only store it"},
     {.name = "start-delay", .type = CLI_DURATION, .flags = CLI_LATER, .arg = "DURATION", .help = "wait at host start"},

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 
 #include "hv/base/endian.h"
 #include "hv/base/strbuf.h"
@@ -82,6 +83,27 @@ static int load_initrd(const struct blob *b, const struct kernel_target *t, cons
     return r;
 }
 
+/* Multiboot's begins with the kernel's own name and is nobody else's business (its section 3.3). */
+static int make_cmdline(const struct boot_config *cfg, const struct kernel *k, char **ret, struct hv_error *e)
+{
+    const char *user = cfg->cmdline ? cfg->cmdline : "", *name = cfg->kernel_name ? cfg->kernel_name : "kernel";
+    if (k->entry_kind != KERNEL_ENTRY_MULTIBOOT) {
+        return cmdline_build(user, MIN(k->cmdline_max, LOADER_CMDLINE_MAX), ret, e);
+    }
+    if (strlen(name) + strlen(user) + 1 > k->cmdline_max) {
+        return hv_fail(e, HV_USAGE, "cmdline", "is longer than the %u bytes this kernel takes", k->cmdline_max);
+    }
+    return asprintf(ret, "%s%s%s", name, *user ? " " : "", user) < 0
+               ? hv_fail(e, HV_NO_RESOURCES, cfg->name, "no memory for the command line") : 0;
+}
+
+static int (*const enter[])(struct mem *m, const struct loaded *l, struct boot_entry *ret) = {
+    [KERNEL_ENTRY_LINUX64] = linux_enter,
+    [KERNEL_ENTRY_LINUX32] = linux_enter,
+    [KERNEL_ENTRY_PVH] = pvh_enter,
+    [KERNEL_ENTRY_MULTIBOOT] = multiboot_enter,
+};
+
 int boot_prepare(const struct boot_config *cfg, struct mem *m, struct boot_result *ret, struct hv_error *e)
 {
     struct blob kernel_file, initrd_file = { 0 };
@@ -119,8 +141,7 @@ int boot_prepare(const struct boot_config *cfg, struct mem *m, struct boot_resul
     if (cfg->initrd_fd >= 0 && (r = load_initrd(&initrd_file, &target, &kernel, &res.initrd, e)) < 0) {
         return r;
     }
-    r = cmdline_build(cfg->cmdline ? cfg->cmdline : "", MIN(kernel.cmdline_max, LOADER_CMDLINE_MAX),
-                      &cmdline, e);
+    r = make_cmdline(cfg, &kernel, &cmdline, e);
     if (r < 0 || (r = write_tables(cfg, m, &res, e)) < 0) {
         return r;
     }
@@ -129,12 +150,14 @@ int boot_prepare(const struct boot_config *cfg, struct mem *m, struct boot_resul
     struct loaded loaded = {
         .kernel = &kernel,
         .e820 = &e820,
+        .cmdline = cmdline,
         .rsdp = res.rsdp,
         .initrd = res.initrd,
         .initrd_len = target.initrd_len,
     };
-    if (mem_write(m, LOADER_CMDLINE, cmdline, strlen(cmdline) + 1) < 0 ||
-        (kernel.entry_kind == KERNEL_ENTRY_PVH ? pvh_enter : linux_enter)(m, &loaded, &res.entry) < 0) {
+    bool apart = kernel.entry_kind == KERNEL_ENTRY_MULTIBOOT;    /* may have been loaded there */
+    if ((!apart && mem_write(m, LOADER_CMDLINE, cmdline, strlen(cmdline) + 1) < 0) ||
+        enter[kernel.entry_kind](m, &loaded, &res.entry) < 0) {
         return hv_fail(e, HV_FAILED, cfg->name, "no memory below 1 MiB");
     }
     hv_strlcpy(res.kernel, kernel.what, sizeof(res.kernel));

@@ -84,7 +84,7 @@ static int fail_pe(const struct blob *b, const uint8_t *head, size_t len, struct
 
 bool kernel_looks_like(const uint8_t *head, size_t len)
 {
-    return bzimage_detect(head, len) || elf_detect(head, len);
+    return bzimage_detect(head, len) || elf_detect(head, len) || multiboot_detect(head, len);
 }
 
 int kernel_load(const struct blob *b, const struct kernel_target *t, struct kernel *ret,
@@ -102,6 +102,9 @@ int kernel_load(const struct blob *b, const struct kernel_target *t, struct kern
     }
     if (bzimage_detect(head, len)) {
         return bzimage_load(b, t, ret, e);
+    }
+    if (multiboot_detect(head, len)) {
+        return multiboot_load(b, t, ret, e);
     }
     if (elf_detect(head, len)) {
         return elf_kernel_load(b, t, ret, e);
@@ -121,7 +124,7 @@ int kernel_load(const struct blob *b, const struct kernel_target *t, struct kern
                    ? hv_fail(e, HV_USAGE, b->name, "is truncated: a kernel is longer than %zu bytes", len)
                    : fail_pe(b, head, len, e);
     }
-    hv_fail(e, HV_USAGE, b->name, "is not a kernel: neither a Linux bzImage nor an ELF file");
+    hv_fail(e, HV_USAGE, b->name, "is not a kernel: neither a Linux bzImage nor an ELF file nor a multiboot one");
     hv_hint(e, "Debian's kernels are /boot/vmlinuz-*");
     return -EINVAL;
 }

@@ -19,6 +19,7 @@ enum kernel_entry {
     KERNEL_ENTRY_LINUX64,   /* startup_64, RSI = boot_params */
     KERNEL_ENTRY_LINUX32,   /* startup_32, paging off, ESI = boot_params */
     KERNEL_ENTRY_PVH,       /* 32-bit, EBX = hvm_start_info */
+    KERNEL_ENTRY_MULTIBOOT, /* 32-bit, EAX = magic, EBX = multiboot information */
 };
 
 /* Where to load to. */
@@ -61,6 +62,10 @@ int kernel_too_big(const struct kernel_target *t, const char *name, uint64_t end
 bool bzimage_detect(const uint8_t *head, size_t len);
 int bzimage_load(const struct blob *b, const struct kernel_target *t, struct kernel *ret,
                  struct hv_error *e);
+
+/* Multiboot 1 (multiboot.c): an ELF32 file for i386, or any file whose header has its addresses. */
+bool multiboot_detect(const uint8_t *head, size_t len);
+int multiboot_load(const struct blob *b, const struct kernel_target *t, struct kernel *ret, struct hv_error *e);
 
 /* ELF (elf_load.c). */
 struct elf_kernel {

@@ -17,6 +17,7 @@
 #define LOADER_PAGE_TABLES ((gpa_t)0x09000)   /* PML4, PDPT, 4 page directories */
 #define LOADER_CMDLINE     ((gpa_t)0x20000)
 #define LOADER_CMDLINE_MAX ((uint32_t)0xFFFF) /* what fits before 0x30000, without the NUL */
+#define MULTIBOOT_CMDLINE_MAX ((uint32_t)2047)
 #define LOADER_EBDA        ((gpa_t)0x9FC00)
 #define LOADER_ACPI        ((gpa_t)0xE0000)
 #define LOADER_ACPI_LEN    ((uint64_t)0x10000)
@@ -27,6 +28,7 @@
 struct loaded {
     const struct kernel *kernel;
     const struct e820 *e820;
+    const char *cmdline;    /* also at LOADER_CMDLINE, but for multiboot */
     gpa_t rsdp;
     gpa_t initrd;
     uint64_t initrd_len;    /* 0: none */
@@ -36,6 +38,9 @@ struct loaded {
 int linux_enter(struct mem *m, const struct loaded *l, struct boot_entry *ret);
 /* hvm_start_info, GDT and TSS; the entry state of PVH (pvh.c). */
 int pvh_enter(struct mem *m, const struct loaded *l, struct boot_entry *ret);
+
+/* Multiboot information, GDT and TSS; the entry state of multiboot (multiboot.c). */
+int multiboot_enter(struct mem *m, const struct loaded *l, struct boot_entry *ret);
 
 /*
  * The command line the guest gets: the user's, and "memhp_default_state=online" unless

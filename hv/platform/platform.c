@@ -4,12 +4,14 @@
 #include <errno.h>
 
 #include "hv/platform/debug.h"
+#include "hv/platform/fw_cfg.h"
 #include "hv/platform/i8042.h"
 #include "hv/platform/pic.h"
 #include "hv/platform/pit.h"
 #include "hv/platform/pm.h"
 #include "hv/platform/reset.h"
 #include "hv/platform/rtc.h"
+#include "hv/platform/testdev.h"
 #include "hv/platform/uart.h"
 
 static const struct { uint16_t base; unsigned irq; } com[PLATFORM_MAX_UARTS] = {
@@ -32,6 +34,10 @@ static int build(struct platform *p, const struct platform_config *cfg)
     r = r < 0 ? r : pm_new(m, cfg->pm_base ? cfg->pm_base : PM_BASE, &p->pm);
     r = r < 0 ? r : reset_new(m, &p->reset);
     r = r < 0 ? r : debug_new(m, cfg->firmware_log, cfg->exit_port, &p->debug);
+    if (r == 0 && cfg->exit_port) {
+        r = fw_cfg_new(m, cfg->low_ram + cfg->high_ram, cfg->cpus ? cfg->cpus : 1, &p->fw_cfg, NULL);
+        r = r < 0 ? r : testdev_new(m, &p->testdev);
+    }
     return r;
 }
 
@@ -66,6 +72,8 @@ void platform_free(struct platform *p)
     if (!p) {
         return;
     }
+    testdev_free(p->testdev);
+    fw_cfg_free(p->fw_cfg);
     debug_free(p->debug);
     reset_free(p->reset);
     pm_free(p->pm);

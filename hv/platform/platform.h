@@ -32,7 +32,7 @@ struct platform_config {
     unsigned uarts;        /* 1 or 2; 0 is 1: COM1 */
     uint16_t pm_base;      /* PM1a block; 0 is PM_BASE */
     bool firmware_log;     /* port 0x402: lies in the PM1a block unless pm_base is elsewhere */
-    bool exit_port;        /* ports 0xF4 and 0x501 end the machine: test payloads only */
+    bool exit_port;        /* ports 0xF4 and 0x501 end the machine, and fw_cfg: for test kernels only */
     int64_t rtc_offset_sec;   /* RTC less UTC at first power-on */
 
     /* The 8259 pair's INTR: engine.h, set_extint. Any thread, PIC locked: must not call pic_ack. */
@@ -54,6 +54,8 @@ struct platform {
     struct pm *pm;
     struct reset *reset;
     struct debug *debug;
+    struct fw_cfg *fw_cfg;       /* these two with config.exit_port, else NULL */
+    struct testdev *testdev;
 };
 
 /*

@@ -23,7 +23,7 @@ struct settings {
     bool hyperv, lock;
     struct { bool dynamic; uint64_t startup, min, max, buffer_pct, priority; } memory;
     struct { uint64_t cpus; } processor;
-    struct { char *kernel, *initrd, *cmdline; uint64_t on_reboot, on_triple_fault; } boot;
+    struct { char *kernel, *initrd, *cmdline; uint64_t on_reboot, on_triple_fault; bool test_device; } boot;
 };
 
 enum setting_id {

@@ -54,4 +54,6 @@ S(BOOT_REBOOT, "boot",     "on_reboot",  ENUM, boot.on_reboot, 0, 1, 0, NOW,
   "Hv_BootSettingData.OnGuestReboot:string", "what a reboot by the guest does: restart it, or end as a power-off does")
 S(BOOT_TRIPLE, "boot",     "on_triple_fault", ENUM, boot.on_triple_fault, 0, 1, 0, NOW,
   "Hv_BootSettingData.OnTripleFault:string", "what a triple fault does: restart the guest as Hyper-V does, or end the VM as crashed")
+S(BOOT_TEST,  "boot",      "test_device", BOOL, boot.test_device, 0, 1, 0, NEXT,
+  "Hv_BootSettingData.TestDevice:boolean", "the ports by which test kernels end: a VM that writes 0xf4 goes off with that exit code")
 #undef S

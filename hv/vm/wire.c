@@ -105,6 +105,7 @@ void vm_wire_platform(struct vm *vm, struct platform_config *cfg)
         .low_ram = vm->layout.low_bytes,
         .high_ram = vm->layout.high_bytes,
         .cpus = vm->vcpus,
+        .exit_port = vm->settings.boot.test_device,
         .pic_intr = pic_intr,
         .ioapic_route = ioapic_route,
         .arg = vm,

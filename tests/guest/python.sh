@@ -35,12 +35,14 @@ fi
 
 # One line a test: its name and how it ended. Durations and addresses are left out.
 cat >"$root/run" <<'RUN'
-import io, os, sys, unittest
+import os, sys, unittest
+import test.support
+test.support.use_resources = set()      # no network, no sound, no hours
 os.chdir("/tmp")
 os.environ.update(HOME="/tmp", LC_ALL="C.UTF-8", TMPDIR="/tmp")
 class Result(unittest.TestResult):
     def say(self, test, word):
-        print(test.id(), word, flush=True)
+        print(test.id(), word, file=out, flush=True)
     def addSuccess(self, test): self.say(test, "ok")
     def addFailure(self, test, err): self.say(test, "FAILED")
     def addError(self, test, err): self.say(test, "ERROR")
@@ -48,12 +50,13 @@ class Result(unittest.TestResult):
     def addExpectedFailure(self, test, err): self.say(test, "expected failure")
     def addUnexpectedSuccess(self, test): self.say(test, "UNEXPECTED")
 out = sys.stdout
+sys.stdout = open(os.devnull, "w")      # what tests print of their own
 for name in sys.argv[1:]:
     try:
         unittest.defaultTestLoader.loadTestsFromName("test." + name).run(Result())
     except unittest.SkipTest:
-        print(name, "skipped")
-print("end of python")
+        print(name, "skipped", file=out)
+print("end of python", file=out)
 RUN
 
 run='env -i PATH=/usr/bin:/bin LC_ALL=C.UTF-8 PYTHONHASHSEED=1 /usr/bin/python3.11 -W ignore /run-tests'

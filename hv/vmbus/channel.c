@@ -259,6 +259,7 @@ static bool drain(struct vmbus_channel *ch, unsigned *budget)
 static void tell_writable(struct vmbus_channel *ch)
 {
     ch->blocked = false;
+    ring_stop_waiting(&ch->out);
     if (!ch->ops->writable)
         return;
     ch->in_call = true;
@@ -274,7 +275,7 @@ void channel_dispatch(struct vmbus_channel *ch)
     unsigned budget = BUDGET_PACKETS;
     if (!ch->ops)
         return;
-    if (ch->blocked)
+    if (ch->blocked && ring_has_room(&ch->out))
         tell_writable(ch);
     while (ch->open) {
         int64_t left = ring_readable(&ch->in);
@@ -307,8 +308,9 @@ void channel_dispatch(struct vmbus_channel *ch)
 void vmbus_channel_resume(struct vmbus_channel *ch)
 {
     HV_CHECK(ch, CHANNEL_MAGIC);
+    bool was = ch->held;
     ch->held = false;
-    if (ch->open)
+    if (was && ch->open)
         bus_mark(ch->bus, ch->relid);
 }
 

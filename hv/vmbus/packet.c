@@ -15,6 +15,10 @@ static int send_packet(struct vmbus_channel *ch, uint16_t type, uint16_t flags, 
     bool signal = false;
     if (!ch->open)
         return -ENOTCONN;
+    if (!ch->bus->running) {            /* resuming says that there is room */
+        ch->blocked = true;
+        return -EAGAIN;
+    }
     int r = ring_write(&ch->out, type, flags, transaction, payload_at, iov, n, &signal);
     if (r == -EPROTO) {
         vmbus_channel_fault(ch, "the guest's read index makes no sense");

@@ -205,6 +205,7 @@ static int64_t room(const struct ring *r)
 /* Tell the guest how much we wait for, then look again: it may have read in between. */
 static int wait_for(struct ring *r, uint32_t need)
 {
+    r->wait = need;
     field_store(r, RING_PENDING, need, __ATOMIC_RELAXED);
     /* Full: pairs with the guest's barrier between its read index and its look at the size. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -267,8 +268,15 @@ int ring_write(struct ring *r, uint16_t type, uint16_t flags, uint64_t transacti
     return 0;
 }
 
+bool ring_has_room(const struct ring *r)
+{
+    int64_t now = room(r);
+    return now < 0 || now > r->wait;
+}
+
 void ring_stop_waiting(struct ring *r)
 {
+    r->wait = 0;
     field_store(r, RING_PENDING, 0, __ATOMIC_RELAXED);
 }
 

@@ -30,6 +30,7 @@ struct ring {
     uint32_t size;               /* bytes of the data area */
     uint32_t own;                /* our index: read (incoming) or write (outgoing) */
     uint32_t published;          /* what the guest has been told of it */
+    uint32_t wait;               /* outgoing: bytes of room we wait for, 0: none */
 };
 
 /* The descriptor of a packet, as found in the ring. Lengths in bytes. */
@@ -82,6 +83,8 @@ int64_t ring_readable(const struct ring *r);
  */
 int ring_write(struct ring *r, uint16_t type, uint16_t flags, uint64_t transaction, uint32_t payload_at,
                const struct iovec *iov, unsigned n, bool *ret_signal);
+/* Is the room there that a refused write waits for? True also where it is no index at all. */
+bool ring_has_room(const struct ring *r);
 /* We no longer wait for room. */
 void ring_stop_waiting(struct ring *r);
 /* Does the guest signal when the room we wait for is there? */

@@ -37,9 +37,14 @@ static void turn(void *arg)
 static void poll_room(void *arg)
 {
     struct vmbus *b = arg;
+    bool some = false;
     for (uint32_t i = 1; i < VMBUS_RELID_COUNT; i++)
-        if (b->channel[i] && b->channel[i]->open && b->channel[i]->blocked)
+        if (b->channel[i] && b->channel[i]->open && b->channel[i]->blocked) {
             bus_mark(b, i);
+            some = true;
+        }
+    if (some && b->running)
+        loop_timer_set(b->loop, b->timer, hv_now_ns() + ROOM_POLL_NS);
 }
 
 int vmbus_new(const struct vmbus_config *cfg, struct vmbus **ret, struct hv_error *e)

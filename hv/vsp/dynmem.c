@@ -1,0 +1,333 @@
+/* Dynamic memory: the channel, start of the protocol, status reports. See dynmem.h. */
+#include <errno.h>
+#include <stdarg.h>
+
+#include "hv/base/units.h"
+#include "hv/vsp/dynmem_impl.h"
+
+void dynmem_event(const struct dynmem *d, bool warning, const char *hint, const char *fmt, ...)
+{
+    char text[200];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    log_debug("dynmem", "%s", text);
+    if (d->cfg.event)
+        d->cfg.event(d->cfg.arg, warning, text, hint);
+}
+
+/* m[len], header filled here. 0, or as vmbus_send(). */
+int dynmem_send(struct dynmem *d, uint8_t *m, enum dm_type type, uint32_t len)
+{
+    put_le16(m + DM_TYPE, (uint16_t)type);
+    put_le16(m + DM_SIZE, (uint16_t)len);
+    put_le32(m + DM_TRANSACTION, d->transaction + 1);
+    int r = vmbus_send(d->ch, 0, false, m, len);
+    if (r == 0)
+        d->transaction++;
+    return r;
+}
+
+/* ---- start of the protocol ---- */
+
+static int on_version(struct dynmem *d, const uint8_t *m)
+{
+    uint32_t version = get_le32(m + DM_VERSION);
+    bool known = version == DM_VERSION_0_3 || version == DM_VERSION_1_0 || version == DM_VERSION_2_0;
+    uint8_t a[DM_RESPONSE_SIZE] = {0};
+    if (d->state != DM_OPEN)
+        return -EPROTO;
+    put_le64(a + DM_ACCEPTED, known);
+    int r = dynmem_send(d, a, DM_VERSION_RESPONSE, sizeof(a));
+    if (r == 0 && known) {
+        d->version = version;
+        d->state = DM_VERSIONED;
+    }
+    return r;
+}
+
+static int send_info(struct dynmem *d)
+{
+    uint8_t m[DM_INFO_SIZE] = {0};
+    put_le32(m + DM_INFO_LEN, DM_INFO_SIZE - DM_INFO_TYPE);
+    put_le32(m + DM_INFO_TYPE, 0);                 /* maximum page count */
+    put_le32(m + DM_INFO_DATA_LEN, 8);
+    put_le64(m + DM_INFO_DATA, d->cfg.max_bytes / HV_PAGE_SIZE);
+    return dynmem_send(d, m, DM_INFO, sizeof(m));
+}
+
+static int on_capabilities(struct dynmem *d, const uint8_t *m)
+{
+    uint64_t caps = get_le64(m + DM_CAPS);
+    uint8_t a[DM_RESPONSE_SIZE] = {0};
+    if (d->state != DM_VERSIONED)
+        return -EPROTO;
+    put_le64(a + DM_ACCEPTED, 1);
+    int r = dynmem_send(d, a, DM_CAPABILITIES_RESPONSE, sizeof(a));
+    if (r < 0)
+        return r;
+    d->caps = (uint32_t)caps;
+    d->hot_align = MAX(MIB << (caps >> DM_CAP_ALIGN_SHIFT & DM_CAP_ALIGN_MASK), HOT_ADD_ALIGN);
+    d->hot_add_off = !(caps & DM_CAP_HOT_ADD) || d->hot_align > HOT_ADD_ALIGN_MAX;
+    d->state = DM_READY;
+    (void)send_info(d);
+    log_debug("dynmem", "protocol %u.%u, capabilities 0x%x", d->version >> 16, d->version & 0xFFFF, d->caps);
+    dynmem_step(d);
+    return 0;
+}
+
+/* ---- status ---- */
+
+uint64_t dynmem_floor(uint64_t ram)
+{
+    static const struct { uint32_t below_mb, base_mb, shift; } part[] = {
+        {128, 8, 1}, {512, 40, 2}, {2048, 104, 3}, {8192, 232, 4}, {UINT32_MAX, 488, 5},
+    };
+    unsigned i = 0;
+    while (i + 1 < ARRAY_SIZE(part) && ram >= part[i].below_mb * MIB)
+        i++;
+    return part[i].base_mb * MIB + (ram >> part[i].shift);
+}
+
+/*
+ * Did the last addition come into use? Linux counts what it added and could not put online as
+ * committed (guest-abi 6.1.8), and what it can use as available.
+ */
+static void watch_online(struct dynmem *d)
+{
+    if (!d->watch_pages)
+        return;
+    uint64_t n = d->watch_pages;
+    uint64_t more_available = d->available_pages > d->watch_available ? d->available_pages - d->watch_available : 0;
+    uint64_t more_committed = d->committed_pages > d->watch_committed ? d->committed_pages - d->watch_committed : 0;
+    if (more_available >= n / 2) {
+        if (d->offline_pages)
+            dynmem_event(d, false, NULL, "the memory that was added is in use now");
+        d->offline_pages = d->watch_pages = 0;
+        dynmem_step(d);
+    } else if (more_committed >= n / 4 * 3 && more_available < n / 4) {
+        if (!d->offline_pages) {
+            char size[24];
+            d->offline_pages = n;
+            dynmem_event(d, true, "boot the guest with memhp_default_state=online",
+                         "%s were added and the guest does not put them online: no more is added",
+                         format_size(n * HV_PAGE_SIZE, size, sizeof(size)));
+        }
+    } else if (!d->offline_pages && machine_clock_ns(d->machine) > d->watch_until_ns) {
+        d->watch_pages = 0;
+    }
+}
+
+static int on_status(struct dynmem *d, const uint8_t *m)
+{
+    if (d->state != DM_READY)
+        return -EPROTO;
+    /* Two numbers of its own choosing: nothing is derived from them but reports. */
+    d->available_pages = MIN(get_le64(m + DM_AVAILABLE), UINT64_C(1) << 40);
+    d->committed_pages = MIN(get_le64(m + DM_COMMITTED), UINT64_C(1) << 40);
+    d->report_ns = machine_clock_ns(d->machine);
+    d->reports++;
+    watch_online(d);
+    return 0;
+}
+
+/* ---- the channel ---- */
+
+static int on_open(void *arg, const uint8_t *user)
+{
+    struct dynmem *d = arg;
+    d->state = DM_OPEN;
+    return 0;
+}
+
+/*
+ * The driver went, or the kernel did. What it had given is the guest's own again (a new kernel
+ * sees all of boot RAM), what was added stays.
+ */
+static void on_close(void *arg)
+{
+    struct dynmem *d = arg;
+    d->state = DM_CLOSED;
+    d->version = d->caps = 0;
+    pageset_clear(&d->balloon);
+    d->op = DYNMEM_IDLE;
+    d->stuck = false;
+    d->reports = d->available_pages = d->committed_pages = 0;
+    d->watch_pages = d->offline_pages = 0;
+    d->backoff_ns = d->backoff_until_ns = 0;
+    d->target = 0;
+    vsp_timer_stop(&d->timer);
+}
+
+static int on_packet(void *arg, const struct vmbus_packet *p)
+{
+    static const uint16_t size[DM_TYPE_COUNT] = {
+        [DM_VERSION_REQUEST] = DM_VERSION_REQUEST_SIZE, [DM_CAPABILITIES] = DM_CAPS_SIZE,
+        [DM_STATUS] = DM_STATUS_SIZE,                   [DM_BALLOON_RESPONSE] = DM_BALLOON_RANGES,
+        [DM_UNBALLOON_RESPONSE] = DM_HEADER,            [DM_HOT_ADD_RESPONSE] = DM_HOT_RESPONSE_SIZE,
+    };
+    struct dynmem *d = arg;
+    if (p->type != VMBUS_PKT_INBAND || p->len < DM_HEADER)
+        return -EPROTO;
+    const uint8_t *m = p->payload;
+    unsigned type = get_le16(m + DM_TYPE), len = get_le16(m + DM_SIZE);
+    if (type >= DM_TYPE_COUNT || !size[type] || len < size[type] || len > p->len)
+        return -EPROTO;
+    switch ((enum dm_type)type) {
+    case DM_VERSION_REQUEST: return on_version(d, m);
+    case DM_CAPABILITIES: return on_capabilities(d, m);
+    case DM_STATUS: return on_status(d, m);
+    case DM_BALLOON_RESPONSE: return dynmem_on_balloon(d, m, len);
+    case DM_UNBALLOON_RESPONSE: return dynmem_on_unballoon(d);
+    case DM_HOT_ADD_RESPONSE: return dynmem_on_hot_add(d, m);
+    default: return -EPROTO;
+    }
+}
+
+static void on_writable(void *arg)
+{
+    struct dynmem *d = arg;
+    vmbus_channel_resume(d->ch);
+    if (d->op == DYNMEM_UNBALLOON)
+        dynmem_continue_unballoon(d);
+    else
+        dynmem_step(d);
+}
+
+static const struct vmbus_channel_ops channel_ops = {
+    .open = on_open, .close = on_close, .packet = on_packet, .writable = on_writable,
+};
+
+static void on_timer(void *arg)
+{
+    struct dynmem *d = arg;
+    if (d->op == DYNMEM_IDLE) {
+        dynmem_step(d);
+        return;
+    }
+    if (!d->stuck)
+        dynmem_event(d, true, NULL, "the guest does not answer a request to %s",
+                     d->op == DYNMEM_BALLOON ? "give memory back" : "take memory");
+    d->stuck = true;
+}
+
+/* ---- for others ---- */
+
+int dynmem_new(const struct dynmem_config *cfg, struct dynmem **ret, struct hv_error *e)
+{
+    static const struct vmbus_offer offer = {
+        .name = "dynmem",
+        .class_id = {{0xdc, 0x74, 0x50, 0x52, 0x85, 0x89, 0xe2, 0x46, 0x80, 0x57, 0xa3, 0x07, 0xdc, 0x18, 0xa5, 0x02}},
+        .instance_id = {{0x72, 0xfd, 0xcc, 0x1e, 0x41, 0x4b, 0xef, 0x45, 0xb7, 0x3a, 0x4a, 0x6e, 0x44, 0xc1, 0x29, 0x24}},
+        .flags = VMBUS_OFFER_ENUMERATE,
+    };
+    struct dynmem *d = hv_alloc(sizeof(*d));
+    if (!d)
+        return hv_fail(e, HV_NO_RESOURCES, offer.name, "out of memory");
+    d->magic = DYNMEM_MAGIC;
+    d->cfg = *cfg;
+    d->machine = vmbus_machine(cfg->bus);
+    d->mem = machine_mem(d->machine);
+    d->hot_next = d->hot_mapped = cfg->hot_base;
+    int r = pageset_init(&d->balloon, MAX(MEM_HIGH_BASE + cfg->high_bytes, cfg->hot_top));
+    if (r == 0)
+        r = vsp_timer_init(&d->timer, d->machine, on_timer, d);
+    if (r < 0)
+        hv_fail(e, HV_NO_RESOURCES, offer.name, "out of memory");
+    if (r == 0)
+        r = vmbus_offer(cfg->bus, &offer, &channel_ops, d, &d->ch, e);
+    if (r < 0) {
+        dynmem_free(d);
+        return r;
+    }
+    machine_add_device(d->machine, &dynmem_device_ops, 0, d);
+    *ret = d;
+    return 0;
+}
+
+void dynmem_free(struct dynmem *d)
+{
+    if (!d)
+        return;
+    HV_CHECK(d, DYNMEM_MAGIC);
+    vmbus_withdraw(d->ch);
+    vsp_timer_fini(&d->timer);
+    pageset_fini(&d->balloon);
+    d->magic = 0;
+    free(d);
+}
+
+int dynmem_set_target(struct dynmem *d, uint64_t bytes, struct hv_error *e)
+{
+    HV_CHECK(d, DYNMEM_MAGIC);
+    char want[24], have[24];
+    bytes = ROUND_DOWN(bytes, HV_PAGE_SIZE);
+    uint64_t now = assigned_bytes(d);
+    if (bytes > MAX(d->cfg.max_bytes, boot_bytes(d)))
+        return hv_fail(e, HV_USAGE, "memory", "%s is more than its maximum, %s", format_size(bytes, want, sizeof(want)),
+                       format_size(MAX(d->cfg.max_bytes, boot_bytes(d)), have, sizeof(have)));
+    if (bytes && d->state != DM_READY) {
+        hv_fail(e, HV_UNSUPPORTED, "memory", "the guest has no dynamic memory driver running");
+        hv_hint(e, "in the guest: modprobe hv_balloon");
+        return -EOPNOTSUPP;
+    }
+    if (bytes && bytes < now && !(d->caps & DM_CAP_BALLOON))
+        return hv_fail(e, HV_UNSUPPORTED, "memory", "the guest's driver cannot give memory back");
+    if (bytes > now + d->balloon.count * HV_PAGE_SIZE && (d->hot_add_off || d->offline_pages)) {
+        hv_fail(e, HV_UNSUPPORTED, "memory", d->offline_pages ? "the guest does not put added memory online"
+                                                              : "the guest refuses added memory");
+        hv_hint(e, d->offline_pages ? "boot the guest with memhp_default_state=online"
+                                    : "in the guest: modprobe -r hv_balloon; modprobe hv_balloon hot_add=1");
+        return -EOPNOTSUPP;
+    }
+    if (bytes >= now)
+        d->backoff_until_ns = 0;        /* it was about taking, this is giving */
+    d->target = bytes;
+    dynmem_step(d);
+    return 0;
+}
+
+void dynmem_set_max(struct dynmem *d, uint64_t bytes)
+{
+    HV_CHECK(d, DYNMEM_MAGIC);
+    d->cfg.max_bytes = bytes;
+    if (d->state == DM_READY)
+        (void)send_info(d);
+}
+
+void dynmem_report(const struct dynmem *d, struct dynmem_report *ret)
+{
+    HV_CHECK(d, DYNMEM_MAGIC);
+    uint64_t less = d->balloon.count + d->offline_pages;
+    *ret = (struct dynmem_report){
+        .driver = d->state == DM_READY,
+        .reporting = d->reports != 0,
+        .version = d->version,
+        .assigned = assigned_bytes(d),
+        .visible = boot_bytes(d) + d->hot_added_pages * HV_PAGE_SIZE,
+        .ballooned = d->balloon.count * HV_PAGE_SIZE,
+        .hot_added = d->hot_added_pages * HV_PAGE_SIZE,
+        .available = d->available_pages * HV_PAGE_SIZE,
+        .committed = d->committed_pages * HV_PAGE_SIZE,
+        .demand = (d->committed_pages > less ? d->committed_pages - less : 0) * HV_PAGE_SIZE,
+        .offline = d->offline_pages * HV_PAGE_SIZE,
+        .target = d->target,
+        .report_age_ns = d->reports ? machine_clock_ns(d->machine) - d->report_ns : 0,
+        .reports = d->reports,
+        .op = d->op,
+        .can_balloon = d->state == DM_READY && d->caps & DM_CAP_BALLOON,
+        .can_hot_add = d->state == DM_READY && !d->hot_add_off && !d->offline_pages && d->hot_next < d->cfg.hot_top,
+        .stuck = d->stuck,
+    };
+}
+
+const char *dynmem_op_word(enum dynmem_op op)
+{
+    static const char *const words[] = {
+#define DYNMEM_OP_WORD(name, word) word,
+        DYNMEM_OPS(DYNMEM_OP_WORD)
+#undef DYNMEM_OP_WORD
+    };
+    return words[op];
+}

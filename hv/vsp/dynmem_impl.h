@@ -1,0 +1,85 @@
+/* What the files of the dynamic memory VSP share. */
+#ifndef HV_VSP_DYNMEM_IMPL_H
+#define HV_VSP_DYNMEM_IMPL_H
+
+#include "hv/base/endian.h"
+#include "hv/base/log.h"
+#include "hv/vsp/dynmem.h"
+#include "hv/vsp/dynmem_proto.h"
+#include "hv/vsp/pageset.h"
+#include "hv/vsp/timer.h"
+
+#define DYNMEM_MAGIC 0x44594d31u
+
+/*
+ * Limits of one operation. Windows ignores a balloon request of more than one response can
+ * hold, and wants additions of at most 2 GiB (QEMU, hv-balloon); small ones also let a new
+ * target overtake.
+ */
+#define MAX_BALLOON_PAGES  585728u
+#define MAX_OP_PAGES       (2 * GIB / HV_PAGE_SIZE)
+#define HOT_ADD_ALIGN      (128 * MIB)
+#define HOT_ADD_ALIGN_MAX  (1 * GIB)     /* coarser guests get none */
+/* A short answer: this long before the next request, twice as long each time (dynamic-memory 3.4). */
+#define BACKOFF_NS         (60 * NS_PER_SEC)
+#define BACKOFF_MAX_NS     (1800 * NS_PER_SEC)
+#define RETRY_HOT_ADD_NS   (30 * NS_PER_SEC)
+/* Linux takes up to 5 s for each 128 MiB it adds; on a slow host more for each GiB it balloons. */
+#define PATIENCE_NS        (180 * NS_PER_SEC)
+/* This long after an addition the guest's reports say whether it is in use. */
+#define ONLINE_WATCH_NS    (60 * NS_PER_SEC)
+
+enum dm_state { DM_CLOSED, DM_OPEN, DM_VERSIONED, DM_READY, DM_STATES };
+
+struct dynmem {
+    uint32_t magic;
+    struct dynmem_config cfg;
+    struct machine *machine;
+    struct mem *mem;
+    struct vmbus_channel *ch;
+    struct vsp_timer timer;            /* the operation takes too long, or the back-off ends */
+
+    enum dm_state state;
+    uint32_t version, caps;
+    uint64_t hot_align;                /* bytes */
+    bool hot_add_off;                  /* refused for good */
+    uint32_t transaction;
+
+    struct pageset balloon;
+    gpa_t hot_next;                    /* where the next addition begins */
+    gpa_t hot_mapped;                  /* RAM is there up to here, taken by the guest or not */
+    uint64_t hot_added_pages;
+
+    uint64_t target;
+    enum dynmem_op op;
+    uint64_t op_pages, op_got;         /* asked for; done so far */
+    bool stuck;
+    uint64_t backoff_until_ns, backoff_ns;
+
+    uint64_t reports, available_pages, committed_pages, report_ns;
+    /* The last addition: what was reported before it, to see whether it came into use. */
+    uint64_t watch_until_ns, watch_pages, watch_available, watch_committed, offline_pages;
+};
+
+static inline uint64_t boot_bytes(const struct dynmem *d) { return d->cfg.low_bytes + d->cfg.high_bytes; }
+static inline uint64_t assigned_bytes(const struct dynmem *d)
+{
+    return boot_bytes(d) + (d->hot_added_pages - d->balloon.count) * HV_PAGE_SIZE;
+}
+
+/* dynmem.c */
+void dynmem_event(const struct dynmem *d, bool warning, const char *hint, const char *fmt, ...) HV_PRINTF(4, 5);
+int dynmem_send(struct dynmem *d, uint8_t *m, enum dm_type type, uint32_t len);
+
+/* dynmem_ops.c: what moves memory. */
+void dynmem_step(struct dynmem *d);
+void dynmem_finish_op(struct dynmem *d);
+void dynmem_continue_unballoon(struct dynmem *d);
+int dynmem_on_balloon(struct dynmem *d, const uint8_t *m, uint32_t len);
+int dynmem_on_unballoon(struct dynmem *d);
+int dynmem_on_hot_add(struct dynmem *d, const uint8_t *m);
+
+/* dynmem_state.c */
+extern const struct device_ops dynmem_device_ops;
+
+#endif

@@ -1,0 +1,1 @@
+$(call room, vsp, hv/vsp, )

@@ -18,7 +18,7 @@ unit: $(if $(T),$(BUILD)/tests/$(T),$(filter-out $(addprefix $(BUILD)/tests/,$(U
 	@fail=0; for t in $^; do case $$t in */tests/*) $(if $(filter /%,$(BUILD)),,./)$$t || { echo "FAILED: $$t"; fail=1; };; esac; done; exit $$fail
 
 # Tools of the tests: one VM in process, driven by a script of options.
-TOOL_ROOMS := vm vmbus hyperv boot platform machine engine engine_soft engine_kvm memory settings rpc base
+TOOL_ROOMS := vm vsp vmbus hyperv boot platform machine engine engine_soft engine_kvm memory settings rpc base
 $(BUILD)/obj/tests/tools/vmboot.o: PKGS := jansson libuv
 $(BUILD)/tests/tools/vmboot: $(BUILD)/obj/tests/tools/vmboot.o $(foreach r,$(TOOL_ROOMS),$(BUILD)/lib/$(r).a)
 	$(call say,LD,$@)

@@ -8,7 +8,7 @@
 #include "hv/base/endian.h"
 #include "hv/vm/vm_private.h"
 
-#define VM_SECTION_VERSION 1
+#define VM_SECTION_VERSION 2        /* 2: memory added while it ran */
 #define RAM_SECTION_VERSION 1
 #define RAM_CHUNK (16 * MIB)
 
@@ -62,6 +62,42 @@ static int save_ram(struct vm *vm, struct save_writer *w)
     return r;
 }
 
+/* RAM beyond what it booted with: count, then gpa and length of each region. */
+static void save_added(struct vm *vm, struct save_writer *w)
+{
+    for (unsigned pass = 0; pass < 2; pass++) {
+        uint32_t n = 0;
+        gpa_t gpa;
+        uint64_t len;
+        bool rom;
+        for (unsigned i = 0; mem_region(vm->mem, i, &gpa, &len, &rom) == 0; i++) {
+            if (rom || gpa < vm->layout.hot_add_base || gpa >= vm->layout.hot_add_top)
+                continue;
+            n++;
+            if (pass == 1) {
+                save_u64(w, gpa);
+                save_u64(w, len);
+            }
+        }
+        if (pass == 0)
+            save_u32(w, n);
+    }
+}
+
+static int load_added(struct vm *vm, struct load_section *s, struct hv_error *e)
+{
+    int r = 0;
+    for (uint32_t n = load_u32(s); r == 0 && n && !s->bad; n--) {
+        gpa_t gpa = load_u64(s);
+        uint64_t len = load_u64(s);
+        if (s->bad || gpa < vm->layout.hot_add_base || gpa >= vm->layout.hot_add_top ||
+            len > vm->layout.hot_add_top - gpa || !len || gpa % HV_PAGE_SIZE || len % HV_PAGE_SIZE)
+            return hv_fail(e, HV_USAGE, vm->name, "the saved state is damaged: memory that was added");
+        r = mem_add_ram(vm->mem, gpa, len, e);
+    }
+    return r;
+}
+
 int vm_save(struct vm *vm, struct save_writer *w, struct hv_error *e)
 {
     HV_CHECK(vm, VM_MAGIC);
@@ -74,6 +110,7 @@ int vm_save(struct vm *vm, struct save_writer *w, struct hv_error *e)
     save_u32(w, VM_PHYS_BITS);
     save_u64(w, vm->up_since_ns);
     save_u32(w, vm->resets);
+    save_added(vm, w);
     save_end(w);
     vm->engine->ops->save(vm->engine, w);
     machine_save(vm->machine, w);
@@ -98,7 +135,7 @@ static int load_config(struct vm *vm, const struct load_reader *r, struct hv_err
     uint32_t phys_bits = load_u32(&s);
     uint64_t up_since = load_u64(&s);
     uint32_t resets = load_u32(&s);
-    if (load_done(&s) < 0)
+    if (s.bad)
         return damaged(vm, "section 'vm'", e);
     if (vcpus != vm->vcpus || low != vm->layout.low_bytes || high != vm->layout.high_bytes ||
         phys_bits != VM_PHYS_BITS)
@@ -108,7 +145,10 @@ static int load_config(struct vm *vm, const struct load_reader *r, struct hv_err
                        vcpus, (low + high) / MIB, vm->vcpus, vm->layout.ram_bytes / MIB);
     vm->up_since_ns = up_since;
     vm->resets = resets;
-    return 0;
+    int err = load_added(vm, &s, e);
+    if (err == 0 && load_done(&s) < 0)
+        return damaged(vm, "section 'vm'", e);
+    return err;
 }
 
 static int load_ram(struct vm *vm, const struct load_reader *r, struct hv_error *e)

@@ -155,13 +155,16 @@ int vm_synthetic_new(struct vm *vm, struct hv_error *e)
     };
     vm->crash_post = (struct loop_post){.fn = report_crash, .arg = vm};
     int r = hyperv_new(&cfg, &vm->hyperv, e);
-    return r == 0 ? vmbus_new(&bus, &vm->vmbus, e) : r;
+    if (r == 0)
+        r = vmbus_new(&bus, &vm->vmbus, e);
+    return r == 0 ? vm_services_new(vm, e) : r;
 }
 
 void vm_synthetic_free(struct vm *vm)
 {
     if (vm->hyperv)
         loop_post_cancel(vm->loop, &vm->crash_post);
+    vm_services_free(vm);
     vmbus_free(vm->vmbus);
     hyperv_free(vm->hyperv);
     vm->vmbus = NULL;

@@ -404,7 +404,12 @@ uint64_t vm_cpu_ns(struct vm *vm)
     return sum;
 }
 
-uint64_t vm_memory_assigned(struct vm *vm) { return mem_ram_bytes(vm->mem); }
+uint64_t vm_memory_assigned(struct vm *vm)
+{
+    struct vm_memory m;
+    vm_memory(vm, &m);
+    return m.assigned;
+}
 uint64_t vm_memory_resident(struct vm *vm) { return mem_resident_bytes(vm->mem); }
 const char *vm_engine_name(const struct vm *vm) { return vm->engine->ops->name; }
 const char *vm_kernel_name(const struct vm *vm) { return vm->kernel_name; }

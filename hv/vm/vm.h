@@ -51,6 +51,10 @@ struct vm_hooks {
     void (*changed)(void *arg);
     /* The guest reported a crash by its Hyper-V MSRs: five numbers, and the tail of its log or "". Optional. */
     void (*crashed)(void *arg, const uint64_t p[5], const char *text);
+    /* The guest's heartbeat came, stopped, or came back. Loop thread; may call vm_*. May be NULL. */
+    void (*guest_changed)(void *arg);
+    /* What an operator should know of the guest's memory; hint may be NULL. Loop thread. May be NULL. */
+    void (*memory_event)(void *arg, bool warning, const char *message, const char *hint);
     void *arg;
 };
 
@@ -91,6 +95,28 @@ uint64_t vm_uptime_ns(struct vm *vm);                /* guest run time since sta
 uint64_t vm_cpu_ns(struct vm *vm);                   /* CPU time of the vCPU threads */
 uint64_t vm_memory_assigned(struct vm *vm);          /* bytes of RAM the guest has */
 uint64_t vm_memory_resident(struct vm *vm);          /* bytes of it the host holds */
+/* What runs in the guest. */
+struct vm_guest {
+    uint32_t vmbus_version;            /* major << 16 | minor, 0: it does not speak VMBus */
+    const char *heartbeat;             /* no-contact, ok, lost */
+    uint64_t heartbeats;
+    bool shutdown, timesync;           /* the services that are bound */
+};
+void vm_guest(struct vm *vm, struct vm_guest *ret);
+/* What the guest has of memory, and what it says of it. Bytes. */
+struct vm_memory {
+    uint64_t assigned, visible, resident, ballooned, hot_added, available, demand, offline, target;
+    uint64_t report_age_ns, reports;
+    const char *op;                    /* idle, balloon, unballoon, hot-add */
+    bool driver, reporting, can_balloon, can_hot_add, stuck;
+};
+void vm_memory(struct vm *vm, struct vm_memory *ret);
+/* Move the guest's memory towards this many bytes, 0: leave it. HV_UNSUPPORTED: the guest cannot. */
+int vm_memory_target(struct vm *vm, uint64_t bytes, struct hv_error *e);
+/* Take again what the guest should not have touched; returns bytes held beyond what is assigned. */
+uint64_t vm_memory_enforce(struct vm *vm);
+/* Ask the guest to power off or restart; false if nothing in it listens. A refusal presses the power button. */
+bool vm_guest_shutdown(struct vm *vm, bool restart, bool force);
 const char *vm_engine_name(const struct vm *vm);
 const char *vm_kernel_name(const struct vm *vm);     /* what was booted, for people */
 

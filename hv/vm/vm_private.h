@@ -41,6 +41,10 @@ struct vm {
     struct platform *platform;
     struct hyperv *hyperv;           /* NULL with vmbus where the settings say so */
     struct vmbus *vmbus;
+    struct heartbeat *heartbeat;     /* and these four with it */
+    struct shutdown *shutdown;
+    struct timesync *timesync;
+    struct dynmem *dynmem;
     struct engine *engine;
 
     enum vm_state state;
@@ -73,6 +77,10 @@ void vm_park(struct vm *vm);
 void vm_unpark(struct vm *vm);
 /* Any thread: note events, stop the vCPUs at their next boundary, have the loop look. */
 void vm_raise(struct vm *vm, uint32_t events);
+
+/* services.c: providers on the bus. */
+int vm_services_new(struct vm *vm, struct hv_error *e);
+void vm_services_free(struct vm *vm);
 
 /* wire.c: everything that one part calls of another. */
 extern const struct engine_callbacks vm_engine_callbacks;

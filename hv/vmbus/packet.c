@@ -28,7 +28,7 @@ static int send_packet(struct vmbus_channel *ch, uint16_t type, uint16_t flags, 
         count(ch->bus, COUNT_NO_ROOM);
         ch->blocked = true;
         if (!ring_peer_honours_pending(&ch->out))
-            loop_timer_set(ch->bus->loop, ch->bus->timer, hv_now_ns() + ROOM_POLL_NS);
+            bus_poll_room(ch->bus);
     }
     if (r < 0)
         return r;

@@ -43,8 +43,15 @@ static void poll_room(void *arg)
             bus_mark(b, i);
             some = true;
         }
-    if (some && b->running)
-        loop_timer_set(b->loop, b->timer, hv_now_ns() + ROOM_POLL_NS);
+    if (some)
+        bus_poll_room(b);
+}
+
+void bus_poll_room(struct vmbus *b)
+{
+    uint64_t at = machine_deadline(b->cfg.machine, machine_clock_ns(b->cfg.machine) + ROOM_POLL_NS);
+    if (at != UINT64_MAX)               /* paused: resuming looks at every channel */
+        loop_timer_set(b->loop, b->timer, at);
 }
 
 int vmbus_new(const struct vmbus_config *cfg, struct vmbus **ret, struct hv_error *e)

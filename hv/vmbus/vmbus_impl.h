@@ -111,6 +111,8 @@ static inline void count(struct vmbus *b, enum vmbus_counter c) { stats_add(&b->
 /* vmbus.c */
 /* Have the loop look at this channel. Any thread. */
 void bus_mark(struct vmbus *b, uint32_t relid);
+/* Look again soon whether blocked channels have room. */
+void bus_poll_room(struct vmbus *b);
 void bus_fault(struct vmbus *b, const char *channel, const char *what);
 
 /* message.c: control messages. */

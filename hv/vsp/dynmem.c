@@ -126,6 +126,9 @@ static int on_status(struct dynmem *d, const uint8_t *m)
     /* Two numbers of its own choosing: nothing is derived from them but reports. */
     d->available_pages = MIN(get_le64(m + DM_AVAILABLE), UINT64_C(1) << 40);
     d->committed_pages = MIN(get_le64(m + DM_COMMITTED), UINT64_C(1) << 40);
+    /* It counts as committed what is in the balloon: also what is on its way back. */
+    uint64_t balloon = d->balloon.count + (d->op == DYNMEM_UNBALLOON ? d->op_got : 0);
+    d->unballooned_committed = d->committed_pages > balloon ? d->committed_pages - balloon : 0;
     d->report_ns = machine_clock_ns(d->machine);
     d->reports++;
     watch_online(d);
@@ -153,7 +156,7 @@ static void on_close(void *arg)
     pageset_clear(&d->balloon);
     d->op = DYNMEM_IDLE;
     d->stuck = false;
-    d->reports = d->available_pages = d->committed_pages = 0;
+    d->reports = d->available_pages = d->committed_pages = d->unballooned_committed = 0;
     d->watch_pages = d->offline_pages = 0;
     d->backoff_ns = d->backoff_until_ns = 0;
     d->target = 0;
@@ -299,7 +302,6 @@ void dynmem_set_max(struct dynmem *d, uint64_t bytes)
 void dynmem_report(const struct dynmem *d, struct dynmem_report *ret)
 {
     HV_CHECK(d, DYNMEM_MAGIC);
-    uint64_t less = d->balloon.count + d->offline_pages;
     *ret = (struct dynmem_report){
         .driver = d->state == DM_READY,
         .reporting = d->reports != 0,
@@ -310,7 +312,7 @@ void dynmem_report(const struct dynmem *d, struct dynmem_report *ret)
         .hot_added = d->hot_added_pages * HV_PAGE_SIZE,
         .available = d->available_pages * HV_PAGE_SIZE,
         .committed = d->committed_pages * HV_PAGE_SIZE,
-        .demand = (d->committed_pages > less ? d->committed_pages - less : 0) * HV_PAGE_SIZE,
+        .demand = (d->unballooned_committed - MIN(d->offline_pages, d->unballooned_committed)) * HV_PAGE_SIZE,
         .offline = d->offline_pages * HV_PAGE_SIZE,
         .target = d->target,
         .report_age_ns = d->reports ? machine_clock_ns(d->machine) - d->report_ns : 0,

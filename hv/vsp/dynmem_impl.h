@@ -57,6 +57,7 @@ struct dynmem {
     uint64_t backoff_until_ns, backoff_ns;
 
     uint64_t reports, available_pages, committed_pages, report_ns;
+    uint64_t unballooned_committed;    /* committed at the last report less what was in the balloon then */
     /* The last addition: what was reported before it, to see whether it came into use. */
     uint64_t watch_until_ns, watch_pages, watch_available, watch_committed, offline_pages;
 };

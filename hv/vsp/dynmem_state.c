@@ -51,6 +51,7 @@ static void save(void *dev, struct save_writer *w)
     save_u64(w, d->reports);
     save_u64(w, d->available_pages);
     save_u64(w, d->committed_pages);
+    save_u64(w, d->unballooned_committed);
     save_u64(w, d->watch_pages);
     save_u64(w, d->watch_available);
     save_u64(w, d->watch_committed);
@@ -83,6 +84,12 @@ static bool good(const struct dynmem *d)
     return true;
 }
 
+static uint64_t load_capped(struct load_section *s, uint64_t max)
+{
+    uint64_t v = load_u64(s);
+    return MIN(v, max);
+}
+
 static int load(void *dev, struct load_section *s, struct hv_error *e)
 {
     struct dynmem *d = dev;
@@ -104,17 +111,18 @@ static int load(void *dev, struct load_section *s, struct hv_error *e)
     d->op_pages = load_u64(s);
     d->op_got = load_u64(s);
     d->stuck = load_u8(s);
-    d->backoff_until_ns = now + MIN(load_u64(s), BACKOFF_MAX_NS);
-    d->backoff_ns = MIN(load_u64(s), BACKOFF_MAX_NS);
+    d->backoff_until_ns = now + load_capped(s, BACKOFF_MAX_NS);
+    d->backoff_ns = load_capped(s, BACKOFF_MAX_NS);
     d->reports = load_u64(s);
-    d->available_pages = MIN(load_u64(s), UINT64_C(1) << 40);
-    d->committed_pages = MIN(load_u64(s), UINT64_C(1) << 40);
+    d->available_pages = load_capped(s, UINT64_C(1) << 40);
+    d->committed_pages = load_capped(s, UINT64_C(1) << 40);
+    d->unballooned_committed = load_capped(s, UINT64_C(1) << 40);
     d->report_ns = now;
-    d->watch_pages = MIN(load_u64(s), MAX_OP_PAGES);
+    d->watch_pages = load_capped(s, MAX_OP_PAGES);
     d->watch_available = load_u64(s);
     d->watch_committed = load_u64(s);
     d->watch_until_ns = now + ONLINE_WATCH_NS;
-    d->offline_pages = MIN(load_u64(s), MAX_OP_PAGES);
+    d->offline_pages = load_capped(s, MAX_OP_PAGES);
     vsp_timer_load(&d->timer, s);
     if (s->bad || d->state >= DM_STATES || !good(d)) {
         d->state = DM_CLOSED;

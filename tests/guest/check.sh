@@ -84,6 +84,41 @@ check "time goes on: sleep 2 takes two seconds" \
     --send 'a=$(cut -d. -f1 /proc/uptime); sleep 2; b=$(cut -d. -f1 /proc/uptime); echo slept $((b-a>=2 && b-a<=4))' --until 'slept 1'
 check "sha256sum in the guest equals the host's" \
     boot --kernel "$cloud" --until "$prompt" --send 'sh -c "seq 1 200000 | sha256sum"' --until "$(seq 1 200000 | sha256sum | cut -c1-64)"
+# ---- VMBus: the stock drivers against our side of it ----
+# The balloon driver keeps silent for its first 45 reports; tests have no time for that.
+printf '%s\n' '#!/bin/sh' 'rmmod hv_balloon && insmod /lib/modules/hv_balloon.ko pressure_report_delay=1' >"$work/vmbus.rc"
+tests/guest/mkinitrd.sh -k cloud -m hv_vmbus -m hv_utils -m hv_balloon -r "$work/vmbus.rc" "$work/initrd-vmbus" || exit 1
+vmbus() { boot --kernel "$cloud" --initrd "$work/initrd-vmbus" --cmdline "console=ttyS0 loglevel=7 memhp_default_state=online" "$@"; }
+offline() {
+    vmbus --cmdline 'console=ttyS0 quiet memhp_default_state=offline' "$@" 2>&1 | tee "$work/offline.log"
+    grep -q 'memhp_default_state=online' "$work/offline.log"
+}
+up=(--until "$prompt" --heartbeat ok --driver)
+balloon=()
+for _ in 1 2 3 4 5 6 7 8 9 10; do balloon+=(--target 320M --resident-below 320M --target 512M); done
+total() { printf 'awk "/MemTotal/ {print \\"to\\" \\"tal\\", (\\$2 %s)}" /proc/meminfo' "$1"; }
+check "VMBus 5.3, utilities and balloon bound; a shutdown request powers off" \
+    vmbus --until 'Vmbus version:5.3' --until 'Heartbeat IC version 3.0' --until 'Shutdown IC version 3.2' \
+    --until 'TimeSync IC version 4.0' --until 'Dynamic Memory protocol version 2.0' "${up[@]}" --shutdown --off
+check "VMBus on four processors; a restart request restarts" \
+    vmbus --cpus 4 "${up[@]}" --restart --rebooted "${up[@]}" --shutdown --off
+check "VMBus: the balloon takes memory and gives it back, ten times" \
+    vmbus "${up[@]}" --send 'dd if=/dev/zero of=/tmp/fill bs=1M count=250; rm /tmp/fill; sleep 2; echo fil''led' --until filled \
+    "${balloon[@]}" --send "$(total '> 450000')" --until 'total 1' --shutdown --off
+check "VMBus: added memory is used; a restart takes it away" \
+    vmbus "${up[@]}" --reports 1 --target 1G --send "$(total '> 950000')" --until 'total 1' \
+    --send 'dd if=/dev/zero of=/tmp/fill bs=1M count=450 && echo us''ed' --until used --restart --rebooted "${up[@]}" \
+    --send "$(total '< 520000')" --until 'total 1' --resident-below 320M --shutdown --off
+check "VMBus: added memory that stays offline is noticed and said" \
+    offline "${up[@]}" --reports 1 --target 640M --reports 4 --shutdown --off
+check "VMBus: drivers unloaded and loaded again, and the bus" \
+    vmbus "${up[@]}" --send 'rmmod hv_balloon; rmmod hv_utils; echo un''loaded' --until unloaded --heartbeat no-contact \
+    --send 'insmod /lib/modules/hv_utils.ko; insmod /lib/modules/hv_balloon.ko' --heartbeat ok --driver --target 400M --target 512M \
+    --send 'rmmod hv_balloon; rmmod hv_utils; rmmod hv_vmbus; insmod /lib/modules/hv_vmbus.ko; insmod /lib/modules/hv_utils.ko; echo a''gain' \
+    --until again --heartbeat ok --shutdown --off
+check "VMBus: save and load with every channel open, ballooned and grown" \
+    vmbus --cpus 2 --until 'Vmbus version' --save "${up[@]}" --reports 1 --save --target 400M --save --target 768M --save \
+    --heartbeat ok --target 512M --save --target 640M --send 'echo al''ive' --until alive --shutdown --off
 # Debian's own initramfs, where one can be made here (root or user namespaces).
 tests/guest/mkinitramfs-tools.sh -k cloud "$work/initramfs" >"$work/initramfs.log" 2>&1
 case $? in

@@ -12,6 +12,12 @@
  *                     --reset         hard reset
  *                     --off           wait until the VM is off
  *                     --rebooted      wait until the guest has reset itself
+ *                     --shutdown      ask the guest to power off through VMBus, --restart likewise
+ *                     --heartbeat W   wait until the heartbeat is W (ok, lost, no-contact)
+ *                     --driver        wait until the dynamic memory driver is bound
+ *                     --reports N     wait for N of its reports
+ *                     --target SIZE   move the guest's memory there; wait until that is done
+ *                     --resident-below SIZE   the host must hold less than that
  * --timeout DURATION bounds each action (60s). Exit 0 when all is done, 1 with a sentence on stderr.
  */
 #include <errno.h>
@@ -25,7 +31,8 @@
 #include "hv/rpc/loop_uv.h"
 #include "hv/vm/vm.h"
 
-enum action_kind { ACT_UNTIL, ACT_SEND, ACT_FOR, ACT_SAVE, ACT_BUTTON, ACT_RESET, ACT_OFF, ACT_REBOOTED };
+enum action_kind { ACT_UNTIL, ACT_SEND, ACT_FOR, ACT_SAVE, ACT_BUTTON, ACT_RESET, ACT_OFF, ACT_REBOOTED,
+                   ACT_SHUTDOWN, ACT_RESTART, ACT_HEARTBEAT, ACT_DRIVER, ACT_REPORTS, ACT_TARGET, ACT_RESIDENT };
 struct action { enum action_kind kind; const char *text; uint64_t ns; };
 
 static struct {
@@ -37,7 +44,7 @@ static struct {
     uint64_t pos;                      /* what was shown */
     char seen[8192];                   /* tail of the console since the last action */
     size_t seen_len;
-    struct action action[64];
+    struct action action[512];
     unsigned count, at;
     unsigned resets_before;
     uint64_t timeout_ns, started_ns, action_ns;
@@ -178,14 +185,57 @@ static bool done(const struct action *a, bool first)
             return false;
         t.seen_len = 0;                /* what it said before it went down */
         return true;
+    case ACT_SHUTDOWN:
+        return vm_guest_shutdown(t.vm, false, false);
+    case ACT_RESTART:
+        return vm_guest_shutdown(t.vm, true, false);
+    case ACT_HEARTBEAT: {
+        struct vm_guest g;
+        vm_guest(t.vm, &g);
+        return strcmp(g.heartbeat, a->text) == 0;
+    }
+    case ACT_DRIVER:
+    case ACT_REPORTS: {
+        struct vm_memory m;
+        vm_memory(t.vm, &m);
+        return a->kind == ACT_DRIVER ? m.driver : m.reports >= a->ns;
+    }
+    case ACT_TARGET: {
+        struct vm_memory m;
+        struct hv_error e = {0};
+        if (first && vm_memory_target(t.vm, a->ns, &e) < 0) {
+            finish(1, e.message);
+            return false;
+        }
+        vm_memory(t.vm, &m);
+        if (m.assigned != a->ns || strcmp(m.op, "idle") != 0)
+            return false;
+        fprintf(stderr, "vmboot: assigned %llu MiB, the host holds %llu MiB, guest: %llu MiB available, demand %llu\n",
+                (unsigned long long)(m.assigned >> 20), (unsigned long long)(m.resident >> 20),
+                (unsigned long long)(m.available >> 20), (unsigned long long)(m.demand >> 20));
+        return true;
+    }
+    case ACT_RESIDENT: {
+        uint64_t have = vm_memory_resident(t.vm);
+        if (have >= a->ns) {
+            fprintf(stderr, "vmboot: the host holds %llu MiB\n", (unsigned long long)(have >> 20));
+            finish(1, "the host holds too much");
+            return false;
+        }
+        return true;
+    }
     }
     return false;
 }
 
+/* What only time changes is looked at again and again; the rest announces itself. */
+static bool polled(enum action_kind k) { return k >= ACT_SHUTDOWN || k == ACT_BUTTON; }
+
 static void arm(void)
 {
     const struct action *a = &t.action[t.at];
-    loop_timer_set(t.loop, t.timer, t.action_ns + (a->kind == ACT_FOR ? a->ns : t.timeout_ns));
+    uint64_t end = t.action_ns + (a->kind == ACT_FOR ? a->ns : t.timeout_ns);
+    loop_timer_set(t.loop, t.timer, polled(a->kind) ? MIN(end, hv_now_ns() + 20 * NS_PER_MS) : end);
 }
 
 static void advance(void)
@@ -217,7 +267,7 @@ static void on_timer(void *arg)
 {
     const struct action *a = &t.action[t.at];
     char why[300];
-    if (t.at < t.count && a->kind == ACT_FOR) {
+    if (t.at < t.count && (a->kind == ACT_FOR || (polled(a->kind) && hv_now_ns() < t.action_ns + t.timeout_ns))) {
         advance();
         return;
     }
@@ -279,14 +329,33 @@ static uint64_t duration(const char *text)
     return ns;
 }
 
+static uint64_t size(const char *text)
+{
+    struct hv_error e = {0};
+    uint64_t bytes;
+    if (parse_size(text, "size", &bytes, &e) < 0) {
+        fprintf(stderr, "vmboot: %s: %s\n", e.object, e.message);
+        exit(2);
+    }
+    return bytes;
+}
+
+static void on_memory_event(void *arg, bool warning, const char *message, const char *hint)
+{
+    fprintf(stderr, "vmboot: memory: %s%s%s\n", message, hint ? ": " : "", hint ? hint : "");
+}
+
 int main(int argc, char **argv)
 {
-    enum { KERNEL = 1, INITRD, CMDLINE, MEMORY, CPUS, QUIET, STATS, TIMEOUT, UNTIL, SEND, FOR, SAVE, BUTTON, RESET, OFF, REBOOTED, SET };
+    enum { KERNEL = 1, INITRD, CMDLINE, MEMORY, CPUS, QUIET, STATS, TIMEOUT, UNTIL, SEND, FOR, SAVE, BUTTON, RESET, OFF, REBOOTED, SET,
+           SHUTDOWN, RESTART, HEARTBEAT, DRIVER, REPORTS, TARGET, RESIDENT };
     static const struct option o[] = {
         {"kernel", 1, 0, KERNEL}, {"initrd", 1, 0, INITRD}, {"cmdline", 1, 0, CMDLINE}, {"memory", 1, 0, MEMORY},
         {"cpus", 1, 0, CPUS}, {"quiet", 0, 0, QUIET}, {"stats", 0, 0, STATS}, {"timeout", 1, 0, TIMEOUT},
         {"until", 1, 0, UNTIL}, {"send", 1, 0, SEND}, {"for", 1, 0, FOR}, {"save", 0, 0, SAVE}, {"button", 0, 0, BUTTON},
-        {"reset", 0, 0, RESET}, {"off", 0, 0, OFF}, {"rebooted", 0, 0, REBOOTED}, {"set", 1, 0, SET}, {0}};
+        {"reset", 0, 0, RESET}, {"off", 0, 0, OFF}, {"rebooted", 0, 0, REBOOTED}, {"set", 1, 0, SET},
+        {"shutdown", 0, 0, SHUTDOWN}, {"restart", 0, 0, RESTART}, {"heartbeat", 1, 0, HEARTBEAT}, {"driver", 0, 0, DRIVER},
+        {"reports", 1, 0, REPORTS}, {"target", 1, 0, TARGET}, {"resident-below", 1, 0, RESIDENT}, {0}};
     int c, kernel = -1, initrd = -1;
     log_init("vmboot");
     settings_init(&t.settings);
@@ -319,6 +388,13 @@ int main(int argc, char **argv)
         case RESET: add(ACT_RESET, NULL, 0); break;
         case OFF: add(ACT_OFF, NULL, 0); break;
         case REBOOTED: add(ACT_REBOOTED, NULL, 0); break;
+        case SHUTDOWN: add(ACT_SHUTDOWN, NULL, 0); break;
+        case RESTART: add(ACT_RESTART, NULL, 0); break;
+        case HEARTBEAT: add(ACT_HEARTBEAT, optarg, 0); break;
+        case DRIVER: add(ACT_DRIVER, NULL, 0); break;
+        case REPORTS: add(ACT_REPORTS, NULL, strtoull(optarg, NULL, 10)); break;
+        case TARGET: add(ACT_TARGET, optarg, size(optarg)); break;
+        case RESIDENT: add(ACT_RESIDENT, optarg, size(optarg)); break;
         default: return 2;
         }
     }
@@ -326,7 +402,7 @@ int main(int argc, char **argv)
     if (kernel < 0 || loop_uv_new(&t.loop) < 0 || loop_timer_new(t.loop, on_timer, NULL, &t.timer) < 0)
         return 2;
     t.cfg = (struct vm_config){.name = "vmboot", .settings = &t.settings, .kernel_fd = kernel, .initrd_fd = initrd,
-                               .loop = t.loop, .hooks = {.changed = on_changed}};
+                               .loop = t.loop, .hooks = {.changed = on_changed, .memory_event = on_memory_event}};
     t.look = (struct loop_post){.fn = on_look};
     guid_new(&t.cfg.id);
     t.started_ns = hv_now_ns();

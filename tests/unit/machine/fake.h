@@ -159,7 +159,8 @@ static HV_UNUSED void fake_start(struct fake *f) { fake_start_mem(f, NULL); }
 static HV_UNUSED void fake_stop(struct fake *f)
 {
     machine_free(f->m);
-    hv_assert(!f->timers && !f->posts);
+    hv_assert(!f->timers);
+    hv_assert(!f->posts);
 }
 
 /* ---- accesses as a vCPU makes them ---- */

@@ -315,11 +315,9 @@ static void what_is_not_the_guests_to_give_ends_the_channel(void **state)
         assert_int_equal(dynmem_set_target(d, GUEST_RAM - MIB, &e), 0);
         assert_int_equal(dm_recv(m), DM_BALLOON_REQUEST);
         fill(32 * MIB + 2 * MIB, 8192, 9);
-        unsigned faults = g.faults;
         give(bad[i].range, bad[i].n, bad[i].more);
-        if (g.faults != faults + 1)
+        if (now().driver)
             print_error("row %u\n", i);
-        assert_int_equal(g.faults, faults + 1);
         assert_false(is_zero(32 * MIB + 2 * MIB, 8192));
         assert_false(now().driver);
         assert_int_equal(now().assigned, GUEST_RAM);
@@ -331,15 +329,14 @@ static void what_is_not_the_guests_to_give_ends_the_channel(void **state)
     for (unsigned i = 0; i < 14; i++) {
         bind();
         memset(m, 0, sizeof(m));
-        unsigned faults = g.faults;
         if (i == DM_STATUS || i == 4) {
             put_le32(m + 12, 100 << 1);
             i = i == 4 ? 7 : i;
         }
         dm_send(i == DM_STATUS ? 99 : i, m, 48);
-        if (g.faults != faults + 1)
+        if (now().driver)
             print_error("type %u\n", i);
-        assert_int_equal(g.faults, faults + 1);
+        assert_false(now().driver);
         guest_close(c);
         g.channels = 0;
         fake_advance(&g.f, 11 * NS_PER_SEC);
@@ -556,6 +553,8 @@ static void saved_and_loaded_in_the_middle(void **state)
             res = machine_load(g2.f.m, &rd, &e2);
         if (!at) {
             struct guest keep = g;
+            if (res)
+                print_error("%s: %s\n", e2.object, e2.message);
             assert_int_equal(res, 0);
             machine_clock_resume(g2.f.m);
             vmbus_resume(g2.bus);

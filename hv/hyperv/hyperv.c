@@ -10,6 +10,8 @@
 #include "hv/base/units.h"
 #include "hv/hyperv/hyperv_impl.h"
 
+#define TSC_HZ_LEAST 10000000u   /* slower, and the page's fraction does not fit: TLFS 12.6 */
+
 /* ---- reference time ---- */
 
 uint64_t reference_scale(uint64_t tsc_hz)
@@ -17,23 +19,44 @@ uint64_t reference_scale(uint64_t tsc_hz)
     return (uint64_t)(((unsigned __int128)10000000 << 64) / tsc_hz);
 }
 
+/* What tsc ticks at tsc_hz are in 100 ns, as the guest computes it from the page. */
+static uint64_t scaled(uint64_t tsc, uint64_t tsc_hz)
+{
+    return (uint64_t)((unsigned __int128)tsc * reference_scale(tsc_hz) >> 64);
+}
+
 uint64_t hyperv_reference_time(struct hyperv *h, unsigned vp)
 {
     HV_CHECK(h, HYPERV_MAGIC);
     uint64_t tsc = h->cfg.hooks.read_tsc(h->cfg.hooks.arg, vp);
-    return (uint64_t)((unsigned __int128)tsc * reference_scale(h->cfg.tsc_hz) >> 64);
+    return scaled(tsc, h->cfg.tsc_hz) + h->time_offset;
 }
 
-/* The page a guest computes the same time from, TLFS 12.6: sequence, scale, offset 0. */
+/* The page a guest computes the same time from, TLFS 12.6: sequence, scale, offset. */
 static int fill_tsc_page(struct hyperv *h, uint64_t msr)
 {
     uint8_t page[HV_PAGE_SIZE] = {0};
     if (!(msr & HV_PAGE_ENABLE)) {
         return 0;
     }
-    put_le32(page, 1);
+    put_le32(page, h->time_sequence);
     put_le64(page + 8, reference_scale(h->cfg.tsc_hz));
+    put_le64(page + 16, h->time_offset);
     return mem_write(h->mem, msr & ~0xfffull, page, sizeof(page)) ? -EINVAL : 0;
+}
+
+/*
+ * The saved state comes from an engine whose TSC ran at old_hz. The guest's TSC goes on from
+ * its saved value, so that time goes on too only if what it was by the old pace is the
+ * offset's to keep. A guest stopped in the middle of reading the page finds another sequence
+ * (neither 0 nor all ones: those mean "use the MSR") and reads again. vCPUs are parked.
+ */
+static int change_pace(struct hyperv *h, uint64_t old_hz)
+{
+    uint64_t tsc = h->cfg.hooks.read_tsc(h->cfg.hooks.arg, 0);
+    h->time_offset += scaled(tsc, old_hz) - scaled(tsc, h->cfg.tsc_hz);
+    h->time_sequence = h->time_sequence >= UINT32_MAX - 1 ? 1 : h->time_sequence + 1;
+    return fill_tsc_page(h, h->reference_tsc);
 }
 
 /* ---- the hypercall page ---- */
@@ -201,6 +224,8 @@ static void reset(void *dev)
 {
     struct hyperv *h = dev;
     h->guest_os_id = h->hypercall = h->reference_tsc = h->tsc_invariant = 0;
+    h->time_offset = 0;
+    h->time_sequence = 1;
     memset(h->crash_p, 0, sizeof(h->crash_p));
     h->has_crash = false;
     for (unsigned i = 0; i < h->cfg.vcpus; i++) {
@@ -230,6 +255,14 @@ static void save(void *dev, struct save_writer *w)
         }
         save_u32(w, s->waiting);
     }
+    save_u64(w, h->time_offset);
+    save_u32(w, h->time_sequence);
+}
+
+/* A page a guest switched on is in its RAM: both MSRs refuse any other. */
+static bool page_valid(const struct hyperv *h, uint64_t msr)
+{
+    return !(msr & HV_PAGE_ENABLE) || mem_is_ram(h->mem, msr & ~0xfffull, HV_PAGE_SIZE);
 }
 
 static int load(void *dev, struct load_section *sec, struct hv_error *e)
@@ -245,7 +278,8 @@ static int load(void *dev, struct load_section *sec, struct hv_error *e)
     if (load_u32(sec) != h->cfg.vcpus || sec->bad) {
         return hv_fail(e, HV_CONFLICT, "hyperv", "the saved state has another number of processors");
     }
-    bool ok = !(v[1] & 2) && v[3] <= 1 && (v[0] || !(v[1] & HV_PAGE_ENABLE));
+    bool ok = !(v[1] & 2) && v[3] <= 1 && (v[0] || !(v[1] & HV_PAGE_ENABLE)) && page_valid(h, v[1]) &&
+              page_valid(h, v[2]) && v[4] > TSC_HZ_LEAST;
     for (unsigned n = 0; n < h->cfg.vcpus; n++) {
         struct synic *s = &h->vp[n];
         s->scontrol = load_u64(sec);
@@ -258,7 +292,10 @@ static int load(void *dev, struct load_section *sec, struct hv_error *e)
         s->waiting = load_u32(sec) != 0;
         ok &= synic_valid(s);
     }
-    if (sec->bad || !ok) {
+    /* Version 1 had no offset: its time was the TSC's alone. */
+    uint64_t offset = sec->version >= 2 ? load_u64(sec) : 0;
+    uint32_t sequence = sec->version >= 2 ? load_u32(sec) : 1;
+    if (sec->bad || !ok || sequence == 0 || sequence == UINT32_MAX) {
         reset(h);
         return hv_fail(e, HV_FAILED, "hyperv", "its saved state is not valid");
     }
@@ -266,8 +303,9 @@ static int load(void *dev, struct load_section *sec, struct hv_error *e)
     h->hypercall = v[1];
     h->reference_tsc = v[2];
     h->tsc_invariant = v[3];
-    /* On a host whose TSC runs at another pace the page is made anew: readers see the sequence change. */
-    if (v[4] != h->cfg.tsc_hz && fill_tsc_page(h, h->reference_tsc) != 0) {
+    h->time_offset = offset;
+    h->time_sequence = sequence;
+    if (v[4] != h->cfg.tsc_hz && change_pace(h, v[4]) != 0) {
         return hv_fail(e, HV_FAILED, "hyperv", "its saved reference TSC page is not in memory");
     }
     return 0;
@@ -278,12 +316,12 @@ static const struct stats_desc counters[] = {
     HYPERV_STATS(HYPERV_STAT_DESC)
 #undef HYPERV_STAT_DESC
 };
-static const struct device_ops device = {.tag = "hyperv", .version = 1, .reset = reset, .save = save, .load = load};
+static const struct device_ops device = {.tag = "hyperv", .version = 2, .reset = reset, .save = save, .load = load};
 static const struct msr_ops msrs = {msr_read, msr_write};
 
 int hyperv_new(const struct hyperv_config *cfg, struct hyperv **ret, struct hv_error *e)
 {
-    hv_assert(cfg->vcpus >= 1 && cfg->vcpus <= HYPERV_VCPUS_MAX && cfg->tsc_hz > 10000000 && cfg->hooks.read_tsc);
+    hv_assert(cfg->vcpus >= 1 && cfg->vcpus <= HYPERV_VCPUS_MAX && cfg->tsc_hz > TSC_HZ_LEAST && cfg->hooks.read_tsc);
     struct hyperv *h = hv_alloc(sizeof(*h));
     if (!h) {
         return hv_fail(e, HV_NO_RESOURCES, "hyperv", "out of memory");
@@ -291,6 +329,7 @@ int hyperv_new(const struct hyperv_config *cfg, struct hyperv **ret, struct hv_e
     h->magic = HYPERV_MAGIC;
     h->cfg = *cfg;
     h->mem = machine_mem(cfg->machine);
+    h->time_sequence = 1;
     pthread_mutex_init(&h->lock, NULL);
     for (unsigned i = 0; i < HYPERV_VCPUS_MAX; i++) {
         pthread_mutex_init(&h->vp[i].lock, NULL);

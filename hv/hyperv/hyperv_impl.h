@@ -40,6 +40,8 @@ struct hyperv {
     struct mem *mem;
     pthread_mutex_t lock;         /* guards the next: written by any vCPU */
     uint64_t guest_os_id, hypercall, reference_tsc, tsc_invariant;
+    uint64_t time_offset;         /* 100 ns, modulo 2^64: reference time where the guest's TSC is 0 */
+    uint32_t time_sequence;       /* of the reference TSC page: changes with what the page says */
     uint64_t crash_p[5];
     bool has_crash;
     struct hyperv_crash crash;

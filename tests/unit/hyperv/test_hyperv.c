@@ -54,9 +54,11 @@ static int signal_event(void *arg, uint32_t connection, uint16_t flag)
 
 static const struct hyperv_hooks hooks = {read_tsc, get_regs, set_result, post_message, signal_event, slot_free, crashed, NULL, NULL};
 
+static uint64_t tsc_hz = 2300000000;
+
 static struct hyperv *make(struct fake *on)
 {
-    const struct hyperv_config cfg = {.machine = on->m, .vcpus = 2, .phys_bits = 46, .tsc_hz = 2300000000,
+    const struct hyperv_config cfg = {.machine = on->m, .vcpus = 2, .phys_bits = 46, .tsc_hz = tsc_hz,
                                       .apic_hz = 1000000000, .hooks = hooks};
     struct hyperv *h;
     assert_int_equal(hyperv_new(&cfg, &h, NULL), 0);
@@ -387,6 +389,41 @@ static void test_save_and_load(void **state)
     fake_stop(&f2);
 }
 
+/* The TSC keeps its value over a move and changes its pace: reference time must do neither a step nor a stop. */
+static void test_time_goes_on_at_another_pace(void **state)
+{
+    struct hv_error e = {0};
+    uint8_t page[HV_PAGE_SIZE];
+    uint64_t before, after;
+    wr(HV_MSR_REFERENCE_TSC, 0x9001);
+    assert_int_equal(mem_read(mem, 0x9000, page, sizeof(page)), 0);
+    uint32_t sequence = get_le32(page);
+    tsc = 2300000000ull * 86400;                                /* a day */
+    before = rd(HV_MSR_TIME_REF);
+    fake_start_mem(&f2, mem);
+    tsc_hz = 2900000000;
+    hv2 = make(&f2);
+    tsc_hz = 2300000000;
+    assert_int_equal(fake_move(&f, &f2, &e), 0);
+    assert_int_equal(machine_msr_read(f2.m, 1, HV_MSR_TIME_REF, &after), 0);
+    assert_int_equal(after, before);
+    tsc += 2900000000ull * 10;
+    assert_int_equal(machine_msr_read(f2.m, 1, HV_MSR_TIME_REF, &after), 0);
+    assert_in_range(after - before, 99999999, 100000000);       /* ten seconds of the new pace */
+    assert_int_equal(mem_read(mem, 0x9000, page, sizeof(page)), 0);
+    assert_int_not_equal(get_le32(page), sequence);
+    assert_int_not_equal(get_le32(page), 0);
+    assert_int_equal((uint64_t)((unsigned __int128)tsc * get_le64(page + 8) >> 64) + get_le64(page + 16), after);
+    /* Reset: the TSC begins again, and so does time. */
+    machine_reset(f2.m);
+    tsc = 29000000;
+    assert_int_equal(machine_msr_read(f2.m, 1, HV_MSR_TIME_REF, &after), 0);
+    assert_int_equal(after, 99999);
+    tsc = 23000000;
+    hyperv_free(hv2);
+    fake_stop(&f2);
+}
+
 /* Whatever a guest writes: answers, no more. The sanitized run looks closer. */
 static void test_random_guest(void **state)
 {
@@ -420,6 +457,7 @@ int main(void)
         T(test_msrs_of_the_partition), T(test_hypercall_page_wants_a_name), T(test_time_of_the_page_is_time_of_the_msr),
         T(test_post_message), T(test_signal_event), T(test_cold_pages_go_back_to_the_host), T(test_message_slot),
         T(test_event_flags), T(test_crash_report), T(test_reset_forgets_everything), T(test_save_and_load),
+        T(test_time_goes_on_at_another_pace),
         T(test_random_guest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -177,7 +177,7 @@ install: all
 
 FUZZERS      := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_PKGS    := libuv jansson libarchive
-FUZZ_PARTS   := $(foreach r,boot platform machine memory rpc base,$(BUILD)/lib/$(r).a) \
+FUZZ_PARTS   := $(foreach r,vsp vmbus boot platform machine memory rpc base,$(BUILD)/lib/$(r).a) \
                 $(addprefix $(BUILD)/obj/hv/engine/soft/,decode.o decode_tab.o insn_format.o) $(BUILD)/obj/tests/tools/zydis_compare.o $(BUILD)/obj/tests/tools/zydis_except.o
 # A whole VM: the engine's archive has the decoder.
 FUZZ_GUEST_PARTS := $(foreach r,$(TOOL_ROOMS),$(BUILD)/lib/$(r).a)

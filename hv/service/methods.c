@@ -158,18 +158,43 @@ struct pending_set {
     json_t *changes;
 };
 
+/* What the worker could not take at once waits for the next start. */
+static void note_applied(json_t *changes, const json_t *applied)
+{
+    size_t i, k;
+    json_t *change, *name;
+    json_array_foreach(changes, i, change) {
+        const char *key = json_string_value(json_object_get(change, "key"));
+        bool done = !key || strcmp(key, "memory.startup") != 0;
+        json_array_foreach(applied, k, name)
+            done = done || strcmp(json_string_value(name), key) == 0;
+        if (!done)
+            json_object_set_new(change, "applied", json_string("next-start"));
+    }
+}
+
 static void on_applied(void *arg, json_t *p, bool continues, const struct hv_error *e)
 {
     struct pending_set *s = arg;
     char id[GUID_TEXT_SIZE];
     struct svc_vm *vm = registry_find(s->svc, guid_format(&s->id, id));
-    if (e && e->code != HV_UNREACHABLE)
+    if (e && e->code != HV_UNREACHABLE) {
         fail(s->call, e);
-    else if (vm)
+    } else if (vm) {
+        if (p)
+            note_applied(s->changes, json_object_get(p, "applied"));
         varlink_reply(s->call, json_pack("{s:O s:o}", "changes", s->changes, "vm", svc_vm_json(vm)), false);
+    }
     varlink_call_unref(s->call);
     json_decref(s->changes);
     free(s);
+}
+
+/* Memory of a running static VM moves by hand; where its guest cannot, at the next start. */
+static bool by_hand(const struct svc_vm *vm, const struct settings *fresh, const struct setting_desc *d)
+{
+    return vm->state == SVC_RUNNING && strcmp(d->name, "memory.startup") == 0 && !vm->settings.memory.dynamic &&
+           !fresh->memory.dynamic;
 }
 
 /* Tell the worker; its answer answers the call. Without one, or when nothing is live, answer now. */
@@ -210,7 +235,7 @@ static void set(void *arg, struct varlink_call *call, const json_t *params)
     bool any = false, any_now = false;
     for (unsigned i = 0; r == 0 && i < SETTING_COUNT; i++) {
         const struct setting_desc *d = &setting_table[i];
-        bool live = vm->state == SVC_OFF || d->live == SETTING_NOW;
+        bool live = vm->state == SVC_OFF || d->live == SETTING_NOW || by_hand(vm, &fresh, d);
         if (setting_equal(&vm->settings, &fresh, d))
             continue;
         any = true;

@@ -152,6 +152,15 @@ static void on_report(void *arg, json_t *p, bool continues, const struct hv_erro
     json_t *runtime = json_object_get(p, "runtime"), *end = json_object_get(p, "exit");
     if (json_is_object(runtime))
         note_runtime(vm, runtime);
+    json_t *event = json_object_get(p, "event");
+    if (json_is_object(event)) {
+        const char *kind = json_string_value(json_object_get(event, "kind"));
+        const char *severity = json_string_value(json_object_get(event, "severity"));
+        const char *message = json_string_value(json_object_get(event, "message"));
+        if (kind && severity && message)
+            event_add(vm->svc, kind, vm->name, severity, -1, NULL, json_string_value(json_object_get(event, "hint")),
+                      "%s", message);
+    }
     if (json_is_object(end)) {
         const char *word = json_string_value(json_object_get(end, "reason"));
         const char *text = json_string_value(json_object_get(end, "message"));

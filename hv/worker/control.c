@@ -79,7 +79,8 @@ static void do_setup(void *arg, struct varlink_call *call, const json_t *params)
         hv_strlcpy(w->name, text(params, "name"), sizeof(w->name));
         struct vm_config cfg = {.name = w->name, .id = w->id, .settings = &w->settings,
                                 .kernel_fd = kernel, .initrd_fd = initrd, .loop = w->loop,
-                                .hooks = {.changed = worker_changed, .arg = w}};
+                                .hooks = {.changed = worker_changed, .guest_changed = worker_guest_changed,
+                                          .memory_event = worker_memory_event, .arg = w}};
         r = vm_new(&cfg, &w->vm, &e);
     }
     if (r == 0) {
@@ -131,10 +132,25 @@ static void do_power_button(void *arg, struct varlink_call *call, const json_t *
         return;
     if (vm_state(vm) != VM_RUNNING)
         refuse(call, HV_CONFLICT, w->name, "it is not running");
-    else if (!vm_power_button(vm))
-        refuse(call, HV_UNSUPPORTED, w->name, "the guest has not enabled its ACPI power button");
+    else if (!vm_guest_shutdown(vm, false, false) && !vm_power_button(vm))
+        refuse(call, HV_UNSUPPORTED, w->name,
+               "the guest runs no shutdown service and has not enabled its ACPI power button");
     else
         answer(call, 0, NULL);
+}
+
+static void do_memory_target(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct worker *w = arg;
+    struct hv_error e = {0};
+    struct vm *vm = need_vm(w, call);
+    json_int_t bytes = json_integer_value(json_object_get(params, "bytes"));
+    if (!vm)
+        return;
+    if (bytes < 0)
+        refuse(call, HV_USAGE, "bytes", "a size is not negative");
+    else
+        answer(call, vm_memory_target(vm, (uint64_t)bytes, &e), &e);
 }
 
 static void do_turn_off(void *arg, struct varlink_call *call, const json_t *params)
@@ -217,6 +233,17 @@ static void do_apply(void *arg, struct varlink_call *call, const json_t *params)
     json_t *applied = r == 0 ? live_changes(vm_settings(vm), &fresh) : NULL;
     if (r == 0 && (r = vm_apply(vm, &fresh)) < 0)
         hv_fail_errno(&e, -r, w->name, "cannot apply");
+    /* The memory of a running static VM is moved by hand, as far as its guest can. */
+    struct vm_memory m;
+    vm_memory(vm, &m);
+    if (r == 0 && !vm_settings(vm)->memory.dynamic && !fresh.memory.dynamic &&
+        (m.target ? m.target : vm_settings(vm)->memory.startup) != fresh.memory.startup) {
+        struct hv_error why = {0};
+        if (vm_memory_target(vm, fresh.memory.startup, &why) == 0)
+            json_array_append_new(applied, json_string("memory.startup"));
+        else
+            worker_event(w, "memory", false, why.message, why.hint[0] ? why.hint : NULL);
+    }
     settings_fini(&fresh);
     if (r < 0) {
         json_decref(applied);
@@ -234,6 +261,7 @@ const struct varlink_method worker_methods[] = {
     {"Resume", do_resume},
     {"PowerButton", do_power_button},
     {"Reset", do_reset},
+    {"MemoryTarget", do_memory_target},
     {"TurnOff", do_turn_off},
     {"Console", do_console},
     {"ConsoleStatus", do_console_status},

@@ -19,14 +19,33 @@ json_t *worker_runtime(struct worker *w)
 {
     if (!w->vm)
         return json_object();
-    return json_pack("{s:I s:I s:i s:s s:s s:{s:I s:I}}",
+    struct vm_memory m;
+    struct vm_guest g;
+    char bus[16];
+    vm_memory(w->vm, &m);
+    vm_guest(w->vm, &g);
+    snprintf(bus, sizeof(bus), "%u.%u", g.vmbus_version >> 16, g.vmbus_version & 0xFFFF);
+    /* What the guest has said is null until it has said it. */
+    json_t *said = m.reporting ? json_pack("{s:I s:I s:I s:I}", "demand", (json_int_t)m.demand, "available",
+                                           (json_int_t)m.available, "pressure_pct",
+                                           (json_int_t)(m.assigned ? m.demand * 100 / m.assigned : 0), "age_ms",
+                                           (json_int_t)(m.report_age_ns / NS_PER_MS))
+                               : json_null();
+    return json_pack("{s:I s:I s:i s:s s:s s:{s:I s:I s:I s:I s:I s:I s:I s:s s:b s:b s:b s:b s:o}"
+                     " s:{s:s? s:s s:I s:b s:b}}",
                      "uptime_ms", (json_int_t)(vm_uptime_ns(w->vm) / NS_PER_MS),
                      "cpu_ns", (json_int_t)vm_cpu_ns(w->vm),
                      "resets", (int)vm_resets(w->vm),
                      "engine", vm_engine_name(w->vm),
                      "kernel", vm_kernel_name(w->vm),
-                     "memory", "assigned", (json_int_t)vm_memory_assigned(w->vm),
-                     "resident", (json_int_t)vm_memory_resident(w->vm));
+                     "memory", "assigned", (json_int_t)m.assigned,
+                     "resident", (json_int_t)m.resident, "visible", (json_int_t)m.visible,
+                     "ballooned", (json_int_t)m.ballooned, "hot_added", (json_int_t)m.hot_added,
+                     "offline", (json_int_t)m.offline, "target", (json_int_t)m.target, "operation", m.op,
+                     "driver", m.driver, "can_balloon", m.can_balloon, "can_hot_add", m.can_hot_add, "stuck", m.stuck,
+                     "report", said,
+                     "integration", "vmbus", g.vmbus_version ? bus : NULL, "heartbeat", g.heartbeat,
+                     "heartbeats", (json_int_t)g.heartbeats, "shutdown", g.shutdown, "timesync", g.timesync);
 }
 
 static void add_column(void *arg, const struct stats_table *t, unsigned i, uint64_t value)
@@ -66,6 +85,32 @@ static json_t *report(struct watcher *x)
                                       why[0] ? why : NULL));
     }
     return p;
+}
+
+void worker_event(struct worker *w, const char *kind, bool warning, const char *message, const char *hint)
+{
+    for (struct watcher *x = w->watchers; x; x = x->next) {
+        json_t *p = json_pack("{s:s s:o s:{s:s s:s s:s s:s?}}", "state", worker_state_word(w), "runtime",
+                              worker_runtime(w), "event", "kind", kind, "severity", warning ? "warning" : "info",
+                              "message", message, "hint", hint);
+        if (varlink_call_backlog(x->call) < REPORT_BACKLOG_MAX)
+            varlink_reply(x->call, p, true);
+        else
+            json_decref(p);
+    }
+}
+
+void worker_guest_changed(void *arg)
+{
+    struct worker *w = arg;
+    for (struct watcher *x = w->watchers; x; x = x->next)
+        if (!w->ending && varlink_call_backlog(x->call) < REPORT_BACKLOG_MAX)
+            varlink_reply(x->call, report(x), true);
+}
+
+void worker_memory_event(void *arg, bool warning, const char *message, const char *hint)
+{
+    worker_event(arg, "memory", warning, message, hint);
 }
 
 static void watcher_free(struct watcher *x)

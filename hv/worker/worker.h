@@ -43,6 +43,11 @@ extern const struct varlink_method worker_methods[];
 void worker_watch(struct worker *w, struct varlink_call *call, uint64_t interval_ns);
 void worker_changed(void *arg);
 json_t *worker_runtime(struct worker *w);
+/* Tell every watcher of something an operator should know; hint may be NULL. */
+void worker_event(struct worker *w, const char *kind, bool warning, const char *message, const char *hint);
+/* The VM's hooks. */
+void worker_guest_changed(void *arg);
+void worker_memory_event(void *arg, bool warning, const char *message, const char *hint);
 const char *worker_state_word(struct worker *w);
 
 /* consoles.c: clients of COM1. */

@@ -187,6 +187,7 @@ fuzz: deps-fuzz deps-check
 fuzzers: $(FUZZERS)
 $(filter-out %/fuzz_guest,$(FUZZERS)): $(FUZZ_PARTS)
 $(BUILD)/fuzz/fuzz_guest: $(FUZZ_GUEST_PARTS)
+$(BUILD)/fuzz/fuzz_hyperv: $(BUILD)/lib/hyperv.a
 $(FUZZERS): $(BUILD)/fuzz/%: tests/fuzz/%.c
 	$(call say,FUZZ,$@)
 	@mkdir -p $(@D)

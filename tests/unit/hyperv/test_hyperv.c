@@ -424,6 +424,35 @@ static void test_time_goes_on_at_another_pace(void **state)
     fake_stop(&f2);
 }
 
+/* What no write could have set is refused on load: a TSC that stands still, a page outside RAM. */
+static void test_loaded_fields_are_checked(void **state)
+{
+    static const struct { uint64_t was, now; } damage[] = {
+        {2300000000, 0}, {2300000000, 10000000}, {0x9001, RAM | 1}, {0x7001, ~0ull & ~2ull}, {0x7001, 0x7003},
+    };
+    hypercalls_on();
+    wr(HV_MSR_REFERENCE_TSC, 0x9001);
+    for (size_t i = 0; i < ARRAY_SIZE(damage); i++) {
+        struct save_writer w;
+        struct load_reader r;
+        uint8_t was[8];
+        save_init(&w);
+        machine_save(f.m, &w);
+        put_le64(was, damage[i].was);
+        uint8_t *at = memmem(w.out.buf, w.out.len, was, sizeof(was));
+        assert_non_null(at);
+        fake_start_mem(&f2, mem);
+        hv2 = make(&f2);
+        assert_int_equal(load_init(&r, w.out.buf, w.out.len, NULL), 0);
+        assert_int_equal(machine_load(f2.m, &r, NULL), 0);
+        put_le64(at, damage[i].now);
+        assert_true(machine_load(f2.m, &r, NULL) < 0);
+        save_fini(&w);
+        hyperv_free(hv2);
+        fake_stop(&f2);
+    }
+}
+
 /* Whatever a guest writes: answers, no more. The sanitized run looks closer. */
 static void test_random_guest(void **state)
 {
@@ -457,7 +486,7 @@ int main(void)
         T(test_msrs_of_the_partition), T(test_hypercall_page_wants_a_name), T(test_time_of_the_page_is_time_of_the_msr),
         T(test_post_message), T(test_signal_event), T(test_cold_pages_go_back_to_the_host), T(test_message_slot),
         T(test_event_flags), T(test_crash_report), T(test_reset_forgets_everything), T(test_save_and_load),
-        T(test_time_goes_on_at_another_pace),
+        T(test_time_goes_on_at_another_pace), T(test_loaded_fields_are_checked),
         T(test_random_guest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

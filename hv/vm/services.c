@@ -9,6 +9,7 @@
 #include "hv/vsp/dynmem.h"
 #include "hv/vsp/heartbeat.h"
 #include "hv/vsp/ic.h"
+#include "hv/vsp/keyboard.h"
 #include "hv/vsp/shutdown.h"
 #include "hv/vsp/timesync.h"
 
@@ -53,6 +54,8 @@ int vm_services_new(struct vm *vm, struct hv_error *e)
     if (r == 0)
         r = timesync_new(vm->vmbus, reference_time, vm, &vm->timesync, e);
     if (r == 0)
+        r = keyboard_new(vm->vmbus, &vm->keyboard, e);
+    if (r == 0)
         r = dynmem_new(&mem, &vm->dynmem, e);
     return r;
 }
@@ -62,10 +65,12 @@ void vm_services_free(struct vm *vm)
     heartbeat_free(vm->heartbeat);
     shutdown_free(vm->shutdown);
     timesync_free(vm->timesync);
+    keyboard_free(vm->keyboard);
     dynmem_free(vm->dynmem);
     vm->heartbeat = NULL;
     vm->shutdown = NULL;
     vm->timesync = NULL;
+    vm->keyboard = NULL;
     vm->dynmem = NULL;
 }
 

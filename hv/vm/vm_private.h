@@ -41,9 +41,10 @@ struct vm {
     struct platform *platform;
     struct hyperv *hyperv;           /* NULL with vmbus where the settings say so */
     struct vmbus *vmbus;
-    struct heartbeat *heartbeat;     /* and these four with it */
+    struct heartbeat *heartbeat;     /* and these with it */
     struct shutdown *shutdown;
     struct timesync *timesync;
+    struct keyboard *keyboard;
     struct dynmem *dynmem;
     struct engine *engine;
 

@@ -105,11 +105,11 @@ check "VMBus 5.3, utilities and balloon bound; a shutdown request powers off" \
 check "VMBus on four processors; a restart request restarts" \
     vmbus --cpus 4 "${up[@]}" --restart --rebooted "${up[@]}" --shutdown --off
 check "VMBus: the balloon takes memory and gives it back, ten times" \
-    vmbus "${up[@]}" --send 'dd if=/dev/zero of=/tmp/fill bs=1M count=250; rm /tmp/fill; sleep 2; echo fil''led' --until filled \
+    vmbus "${up[@]}" --send 'dd if=/dev/zero of=/tmp/fill bs=1M count=250; rm /tmp/fill; sleep 2; echo fil""led' --until filled \
     "${balloon[@]}" --send "$(total '> 450000')" --until 'total 1' --shutdown --off
 check "VMBus: added memory is used; a restart takes it away" \
     vmbus "${up[@]}" --reports 1 --target 1G --send "$(total '> 950000')" --until 'total 1' \
-    --send 'dd if=/dev/zero of=/tmp/fill bs=1M count=450 && echo us''ed' --until used --restart --rebooted "${up[@]}" \
+    --send 'dd if=/dev/zero of=/tmp/fill bs=1M count=450 && echo us""ed' --until used --restart --rebooted "${up[@]}" \
     --send "$(total '< 520000')" --until 'total 1' --resident-below 320M --shutdown --off
 check "VMBus: added memory that stays offline is noticed and said" \
     offline "${up[@]}" --reports 1 --target 640M --reports 4 --shutdown --off
@@ -122,7 +122,7 @@ check "VMBus: drivers and the bus unloaded and loaded, three times" \
     --send "$reload" --until unloaded --heartbeat no-contact --send "$load" --heartbeat ok --shutdown --off
 check "VMBus: save and load with every channel open, ballooned and grown" \
     vmbus --cpus 2 --until 'Vmbus version' --save "${up[@]}" --reports 1 --save --target 400M --save --target 768M --save \
-    --heartbeat ok --target 512M --save --target 640M --send 'echo al''ive' --until alive --shutdown --off
+    --heartbeat ok --target 512M --save --target 640M --send 'echo al""ive' --until alive --shutdown --off
 # Debian's own initramfs, where one can be made here (root or user namespaces).
 tests/guest/mkinitramfs-tools.sh -k cloud "$work/initramfs" >"$work/initramfs.log" 2>&1
 case $? in

@@ -109,7 +109,7 @@ check "VMBus: the balloon takes memory and gives it back, ten times" \
     "${balloon[@]}" --send "$(total '> 450000')" --until 'total 1' --shutdown --off
 check "VMBus: added memory is used; a restart takes it away" \
     vmbus "${up[@]}" --reports 1 --target 1G --send "$(total '> 950000')" --until 'total 1' \
-    --send 'dd if=/dev/zero of=/tmp/fill bs=1M count=450 && echo us""ed' --until used --restart --rebooted "${up[@]}" \
+    --send 'mount -t tmpfs -o size=700M big /mnt || { mkdir /mnt; mount -t tmpfs -o size=700M big /mnt; }; dd if=/dev/zero of=/mnt/fill bs=1M count=450 && echo us""ed' --until used --restart --rebooted "${up[@]}" \
     --send "$(total '< 520000')" --until 'total 1' --resident-below 320M --shutdown --off
 check "VMBus: added memory that stays offline is noticed and said" \
     offline "${up[@]}" --reports 1 --target 640M --reports 4 --shutdown --off

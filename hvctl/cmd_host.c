@@ -15,6 +15,9 @@ static const struct cli_column host_columns[] = {
     {"available", "memory.available", .unit = CLI_UNIT_SIZE, .help = "memory that programs could still have"},
     {"reserve", "memory.reserve", .unit = CLI_UNIT_SIZE, .help = "memory kept for the host itself"},
     {"charged", "memory.charged", .unit = CLI_UNIT_SIZE, .help = "memory promised to VMs"},
+    {"free", "memory.free", .unit = CLI_UNIT_SIZE, .help = "memory that may still be given to VMs"},
+    {"vm_memory", "memory.vm_memory", .unit = CLI_UNIT_SIZE, .help = "configured limit of all VMs together; 0: none"},
+    {"pressure_pct", "memory.average_pressure_pct", .unit = CLI_UNIT_PCT, .help = "mean of demand in per cent of assigned"},
     {"vms", .unit = CLI_UNIT_NUMBER, .help = "virtual machines"},
     {"running", .unit = CLI_UNIT_NUMBER, .help = "those that run"},
     {"state_dir", .cut = true, .help = "where their settings are"},
@@ -122,6 +125,52 @@ static int host_doctor(struct cli_call *c, struct hv_error *e)
     return r < 0 ? r : 0;
 }
 
+/* ---- set ---- */
+
+static const struct cli_option set_options[] = {
+    {.name = "vm-memory", .type = CLI_SIZE, .arg = "SIZE", .flags = CLI_NONE_DEFAULT,
+     .help = "most that all VMs together may have; default: what the host has less its reserve"},
+    {.name = "root-reserve", .type = CLI_SIZE, .arg = "SIZE", .flags = CLI_NONE_DEFAULT,
+     .help = "memory kept for the host; default: 384M and 30M for each GiB it has"},
+    {0},
+};
+
+static int host_set(struct cli_call *c, struct hv_error *e)
+{
+    static const struct { const char *option, *key; } limits[] = {{"vm-memory", "vm_memory"}, {"root-reserve", "root_reserve"}};
+    json_t *params = json_object(), *reply;
+    struct conn *k = NULL;
+    for (unsigned i = 0; i < ARRAY_SIZE(limits); i++) {
+        const struct cli_value *v = cli_opt(c, limits[i].option);
+        if (v) {
+            json_object_set_new(params, limits[i].key, json_integer(v->is_none || v->is_default ? 0 : (json_int_t)v->u));
+        }
+    }
+    if (json_object_size(params) == 0) {
+        json_decref(params);
+        hv_fail(e, HV_USAGE, "host set", "nothing to change");
+        hv_hint(e, "hvctl host set --vm-memory SIZE");
+        return -EINVAL;
+    }
+    struct cli_printer p;
+    int r = cli_printer_init(&p, c, &host_table, CLI_FMT_LIST, e);
+    if (r < 0) {
+        json_decref(params);
+        return r;
+    }
+    if ((r = conn_open(c, &k, e)) < 0) {
+        json_decref(params);
+    } else if ((r = conn_call(k, "SetHost", params, 0, &reply, e)) == 0) {
+        json_t *rows = json_pack("[O]", json_object_get(reply, "host"));
+        cli_print_rows(&p, rows, true);
+        json_decref(rows);
+        json_decref(reply);
+    }
+    conn_close(k);
+    cli_printer_fini(&p);
+    return r < 0 ? r : 0;
+}
+
 #define EXAMPLES(...) (const struct cli_example[]){__VA_ARGS__, {0}}
 
 const struct cli_command host_commands[] = {
@@ -132,7 +181,10 @@ const struct cli_command host_commands[] = {
      .use = CLI_USE_LIST, .columns = &doctor_table, .run = host_doctor,
      .about = "Exit status 1 if a check found a problem, 0 if there are at most warnings.",
      .examples = EXAMPLES({"hvctl host doctor", "when something does not work"})},
-    {.noun = "host", .verb = "set", .help = "change how the host treats its virtual machines"},
+    {.noun = "host", .verb = "set", .help = "change how the host treats its virtual machines", .options = set_options,
+     .columns = &host_table, .use = CLI_USE_LIST, .run = host_set,
+     .examples = EXAMPLES({"hvctl host set --vm-memory 8G", "no more than this for all VMs together"},
+                          {"hvctl host set --vm-memory default", "what the host has, less its reserve"})},
     {.noun = "host", .verb = "metrics", .help = "the OpenMetrics text once"},
     {.noun = "host", .verb = "numa", .help = "its NUMA nodes"},
     {0},

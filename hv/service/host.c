@@ -26,17 +26,52 @@ void host_memory(struct service *svc, struct host_memory *ret)
         ret->total = meminfo(text, "MemTotal:");
         ret->available = meminfo(text, "MemAvailable:");
     }
-    /* Kept for the host itself: a 32nd, at least 256 MiB. The configured reserve comes with the ledger. */
-    ret->reserve = MAX(ret->total / 32, 256 * MIB);
+    /* Kept for the host itself: 384 MiB and 30 MiB for each GiB, or 4 per cent, or what was configured. */
+    uint64_t formula = MAX(384 * MIB + ret->total / GIB * 30 * MIB, ret->total / 25);
+    ret->reserve = MAX(formula, svc->root_reserve);
     for (const struct svc_vm *vm = svc->vms; vm; vm = vm->next) {
         if (vm->state == SVC_OFF)
             continue;
-        uint64_t charge = vm->settings.memory.startup;
+        uint64_t charge = svc_vm_charge(vm);
         json_t *m = json_object_get(vm->runtime, "memory");
         uint64_t resident = (uint64_t)json_integer_value(json_object_get(m, "resident"));
+        ret->overhead += svc_vm_overhead(vm);
         ret->charged += charge;
         ret->untouched += charge > resident ? charge - resident : 0;
     }
+    uint64_t all = ret->total > ret->reserve ? ret->total - ret->reserve : 0;
+    all = svc->vm_memory ? MIN(all, svc->vm_memory) : all;
+    ret->pool = all > ret->overhead ? all - ret->overhead : 0;
+    /* Other programs and other users' services count: no more than what is really there. */
+    uint64_t taken = ret->untouched + ret->reserve / 2;
+    uint64_t there = ret->available > taken ? ret->available - taken : 0;
+    ret->free = MIN(there, ret->pool > ret->charged ? ret->pool - ret->charged : 0);
+}
+
+/* ---- configured limits: host.json in the state folder ---- */
+
+void host_settings_load(struct service *svc)
+{
+    hv_autofree char *path = hv_asprintf("%s/host.json", svc->paths.state);
+    json_t *o = path ? json_load_file(path, 0, NULL) : NULL;
+    json_int_t cap = json_integer_value(json_object_get(o, "vm_memory"));
+    json_int_t reserve = json_integer_value(json_object_get(o, "root_reserve"));
+    svc->vm_memory = cap > 0 ? (uint64_t)cap : 0;
+    svc->root_reserve = reserve > 0 ? (uint64_t)reserve : 0;
+    json_decref(o);
+}
+
+int host_settings_store(struct service *svc, struct hv_error *e)
+{
+    hv_autofree char *path = hv_asprintf("%s/host.json", svc->paths.state);
+    json_t *o = json_pack("{s:I s:I}", "vm_memory", (json_int_t)svc->vm_memory, "root_reserve",
+                          (json_int_t)svc->root_reserve);
+    hv_autofree char *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+    json_decref(o);
+    if (!path || !text)
+        return hv_fail(e, HV_NO_RESOURCES, "host", "out of memory");
+    int r = hv_replace_file(path, text, strlen(text), 0600);
+    return r < 0 ? hv_fail_errno(e, -r, path, "cannot store the host's settings") : 0;
 }
 
 int host_admit(struct svc_vm *vm, struct hv_error *e)
@@ -44,10 +79,8 @@ int host_admit(struct svc_vm *vm, struct hv_error *e)
     struct host_memory m;
     char need[32], has[32], fits[32];
     host_memory(vm->svc, &m);
-    uint64_t taken = m.untouched + m.reserve / 2;
-    uint64_t room = m.available > taken ? m.available - taken : 0;
-    uint64_t cap = m.total > m.reserve + m.charged ? m.total - m.reserve - m.charged : 0;
-    uint64_t freemem = MIN(room, cap);
+    uint64_t overhead = svc_vm_overhead(vm);
+    uint64_t freemem = m.free > overhead ? m.free - overhead : 0;
     if (vm->settings.memory.startup <= freemem)
         return 0;
     hv_fail(e, HV_NO_RESOURCES, vm->name, "cannot start: it needs %s to start, this host has %s free",
@@ -87,12 +120,16 @@ json_t *host_json(struct service *svc)
     host_memory(svc, &m);
     if (uname(&u) < 0)
         memset(&u, 0, sizeof(u));
-    return json_pack("{s:s s:s s:s s:s s:s s:s s:i s:i s:i s:{s:I s:I s:I s:I}}", "name", u.nodename, "version",
+    return json_pack("{s:s s:s s:s s:s s:s s:s s:i s:i s:i s:{s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I}}", "name", u.nodename, "version",
                      HV_VERSION, "mode", svc->paths.mode == HV_MODE_SYSTEM ? "system" : "user", "kernel", u.release,
                      "engine", "soft", "state_dir", svc->paths.state, "cpus", (int)sysconf(_SC_NPROCESSORS_ONLN),
                      "vms", (int)count(svc, false), "running", (int)count(svc, true), "memory", "total",
                      (json_int_t)m.total, "available", (json_int_t)m.available, "reserve", (json_int_t)m.reserve,
-                     "charged", (json_int_t)m.charged);
+                     "charged", (json_int_t)m.charged, "free", (json_int_t)m.free, "pool", (json_int_t)m.pool, "overhead",
+                     (json_int_t)m.overhead, "vm_memory", (json_int_t)svc->vm_memory, "spike_pool",
+                     (json_int_t)(svc->balance_plan.spike_pool * MIB), "average_pressure_pct",
+                     (json_int_t)svc->balance_plan.average_pressure, "current_pressure_pct",
+                     (json_int_t)svc->balance_plan.current_pressure);
 }
 
 /* ---- doctor ---- */

@@ -149,6 +149,9 @@ static int set_up(struct service *svc, struct hv_error *e)
     r = registry_load(svc, e);
     if (r < 0)
         return r;
+    host_settings_load(svc);
+    if (balance_start(svc) < 0)
+        return hv_fail(e, HV_NO_RESOURCES, "hvd", "out of memory");
     worker_adopt_all(svc);
     return listen_manager(svc, e);
 }
@@ -161,6 +164,7 @@ static void tear_down(struct service *svc)
     jobs_free(svc);
     events_free(svc);
     if (svc->loop) {
+        balance_stop(svc);
         loop_timer_free(svc->loop, svc->housekeeping);
         loop_uv_free(svc->loop);
     }

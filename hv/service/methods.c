@@ -193,8 +193,9 @@ static void on_applied(void *arg, json_t *p, bool continues, const struct hv_err
 /* Memory of a running static VM moves by hand; where its guest cannot, at the next start. */
 static bool by_hand(const struct svc_vm *vm, const struct settings *fresh, const struct setting_desc *d)
 {
+    const json_t *m = json_object_get(vm->runtime, "memory");
     return vm->state == SVC_RUNNING && strcmp(d->name, "memory.startup") == 0 && !vm->settings.memory.dynamic &&
-           !fresh->memory.dynamic;
+           !fresh->memory.dynamic && json_is_true(json_object_get(m, "driver"));
 }
 
 /* Tell the worker; its answer answers the call. Without one, or when nothing is live, answer now. */
@@ -677,6 +678,35 @@ static void host_show(void *arg, struct varlink_call *call, const json_t *params
     varlink_reply(call, json_pack("{s:o}", "host", host_json(arg)), false);
 }
 
+/* A size, 0 for automatic, or absent: as it is. */
+static bool host_size(const json_t *params, const char *key, uint64_t *ret)
+{
+    const json_t *v = json_object_get(params, key);
+    if (!json_is_integer(v) || json_integer_value(v) < 0)
+        return false;
+    bool other = *ret != (uint64_t)json_integer_value(v);
+    *ret = (uint64_t)json_integer_value(v);
+    return other;
+}
+
+static void host_set(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct service *svc = arg;
+    struct hv_error e = {0};
+    const uint64_t cap = svc->vm_memory, reserve = svc->root_reserve;
+    bool changed = host_size(params, "vm_memory", &svc->vm_memory);
+    changed |= host_size(params, "root_reserve", &svc->root_reserve);
+    if (changed && host_settings_store(svc, &e) < 0) {
+        svc->vm_memory = cap;
+        svc->root_reserve = reserve;
+        fail(call, &e);
+        return;
+    }
+    if (changed)
+        event_add(svc, "config", NULL, "info", caller(call), NULL, NULL, "memory limits of the host changed");
+    varlink_reply(call, json_pack("{s:o}", "host", host_json(svc)), false);
+}
+
 static void doctor(void *arg, struct varlink_call *call, const json_t *params)
 {
     varlink_reply(call, json_pack("{s:o}", "checks", host_doctor(arg)), false);
@@ -700,6 +730,7 @@ const struct varlink_method manager_methods[] = {
     {"Events", events_method},
     {"Stats", stats_method},
     {"ShowHost", host_show},
+    {"SetHost", host_set},
     {"Doctor", doctor},
     {"Export", export_vm},
     {0},

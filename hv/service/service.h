@@ -6,6 +6,7 @@
  *   worker.c     one link per running VM        jobs.c        long operations
  *   events.c     what happened, streams         wait.c        conditions
  *   broker.c     opens paths for callers        host.c        memory, doctor
+ *   balance.c    feeds the balancer             balancer.c    who gets how much memory
  */
 #ifndef HV_SERVICE_SERVICE_H
 #define HV_SERVICE_SERVICE_H
@@ -17,6 +18,7 @@
 #include "hv/base/loop.h"
 #include "hv/base/paths.h"
 #include "hv/rpc/varlink.h"
+#include "hv/service/balancer.h"
 #include "hv/settings/settings.h"
 #include "hv/settings/xml/xml.h"
 
@@ -24,13 +26,25 @@
 #define SERVICE_API 1
 #define VM_NAME_MAX 100                 /* characters; operator-surface 2 */
 #define WORKER_API_MIN 1
-#define REPORT_INTERVAL_MS 2000
+#define REPORT_INTERVAL_MS 1000
 
 struct service;
 struct job;
 struct worker_link;
 
 enum svc_state { SVC_OFF, SVC_STARTING, SVC_RUNNING, SVC_PAUSED, SVC_STOPPING, SVC_STATE_COUNT };
+
+/* What the service remembers of a VM's dynamic memory while it runs. */
+struct svc_balance {
+    struct dm_memo memo;
+    struct dm_plan plan;                /* the last, where planned */
+    bool planned;
+    int32_t asked;                      /* MiB on their way in (> 0) or out; 0: nothing */
+    uint32_t target;                    /* MiB, with asked */
+    uint64_t granted;                   /* bytes it may have, charged already; 0: what it has */
+    uint64_t asked_at_ns, short_since_ns, resets;
+    enum dm_status shown;
+};
 
 struct svc_vm {
     struct service *svc;
@@ -45,7 +59,8 @@ struct svc_vm {
     char exit_word[32];                 /* power-off, crash, ...: reason word of the last run */
     struct worker_link *link;           /* while a worker process lives */
     json_t *runtime;                    /* last report; NULL while off */
-    uint64_t last_cpu_ns, last_report_ns;
+    uint64_t last_cpu_ns, last_report_ns, last_runtime_ns;
+    struct svc_balance balance;
     double cpu_pct;
     uint64_t off_since_ns;              /* transient VMs go a moment after their end */
     struct svc_vm *next;
@@ -64,7 +79,11 @@ struct service {
     struct waiter *waiters;
     struct stats_stream *streams;
     struct stopping *stoppings;
-    struct loop_timer *housekeeping;
+    struct loop_timer *housekeeping, *balance_timer;
+    bool balance_early;
+    struct dm_host_memo balance_memo;
+    struct dm_host_plan balance_plan;   /* the last */
+    uint64_t vm_memory, root_reserve;   /* configured, bytes; 0: automatic */
     uint64_t idle_since_ns;
     uint64_t idle_ns;                   /* end after so long without VMs and clients; 0: never */
 };
@@ -138,12 +157,31 @@ void stats_method(void *arg, struct varlink_call *call, const json_t *params);
 int broker_open(const struct varlink_peer *peer, const char *path, const char *what, struct hv_error *e);
 
 /* ---- host.c ---- */
-struct host_memory { uint64_t total, available, reserve, charged, untouched; };
+/*
+ * The ledger, bytes. pool: what all VMs together may have, their overheads taken off; charged: what
+ * they have or were granted; free: what may still be given, within what the host itself has.
+ */
+struct host_memory { uint64_t total, available, reserve, overhead, pool, charged, untouched, free; };
 void host_memory(struct service *svc, struct host_memory *ret);
 /* Is there room to start this VM? HV_NO_RESOURCES with the numbers if not. */
 int host_admit(struct svc_vm *vm, struct hv_error *e);
 json_t *host_json(struct service *svc);
+/* Configured limits: read at the start; changed and stored. 0: automatic. */
+void host_settings_load(struct service *svc);
+int host_settings_store(struct service *svc, struct hv_error *e);
 json_t *host_doctor(struct service *svc);
+
+/* ---- balance.c ---- */
+int balance_start(struct service *svc);
+void balance_stop(struct service *svc);
+/* vm->runtime is new / its state was `old` until now. */
+void balance_report(struct svc_vm *vm);
+void balance_state(struct svc_vm *vm, enum svc_state old);
+/* Demand, status, why and pressures into the memory part of a VM's run-time state. */
+void balance_json(const struct svc_vm *vm, json_t *memory);
+/* What the ledger holds against a VM that runs, without and beside its overhead. Bytes. */
+uint64_t svc_vm_charge(const struct svc_vm *vm);
+uint64_t svc_vm_overhead(const struct svc_vm *vm);
 
 /* ---- methods.c ---- */
 extern const struct varlink_method manager_methods[];

@@ -17,6 +17,7 @@ json_t *svc_vm_json(struct svc_vm *vm)
     json_t *runtime = vm->runtime ? json_deep_copy(vm->runtime) : json_object();
     if (!runtime)
         return NULL;
+    balance_json(vm, json_object_get(runtime, "memory"));
     if (vm->link) {
         json_object_set_new(runtime, "pid", json_integer(worker_pid(vm)));
         json_object_set_new(runtime, "cpu_pct", json_integer((json_int_t)(vm->cpu_pct + 0.5)));
@@ -34,6 +35,7 @@ void svc_vm_set_state(struct svc_vm *vm, enum svc_state st)
         return;
     enum svc_state old = vm->state;
     vm->state = st;
+    balance_state(vm, old);
     if (st == SVC_OFF) {
         json_decref(vm->runtime);
         vm->runtime = NULL;

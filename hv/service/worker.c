@@ -140,6 +140,7 @@ static void note_runtime(struct svc_vm *vm, json_t *runtime)
     }
     json_decref(vm->runtime);
     vm->runtime = json_incref(runtime);
+    balance_report(vm);
 }
 
 static void on_report(void *arg, json_t *p, bool continues, const struct hv_error *e)

@@ -236,7 +236,7 @@ deaf() {
     hvctl console deaf --until '# $' -t 120s >/dev/null
     run --separate-stderr hvctl stop deaf -t 60s
     [ "$status" -eq 7 ]
-    expect_error "hvctl: deaf: the guest has not enabled its ACPI power button" "hvctl stop deaf --turn-off"
+    expect_error "hvctl: deaf: the guest runs no shutdown service and has not enabled its ACPI power button" "hvctl stop deaf --turn-off"
     run -0 --separate-stderr hvctl stop deaf -t 60s --then turn-off
     [ "$stderr" = "deaf: the guest cannot shut down; turned off" ]
 }

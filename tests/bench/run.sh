@@ -86,6 +86,12 @@ LC_ALL=C awk -v json="$work/programs.json" '
         if (both) printf "geometric mean of the rates            %6.2f\n", exp(logs / both)
         printf "integer loop: %.0f MIPS (at least 100)\n", mips }' "$work/programs.txt"
 
+# Exits and worker cost on a real KVM, in the nested machine.
+if [ -n "$have_qemu" ] && [ -z "${HV_BENCH_SHORT:-}" ]; then
+    echo
+    BUILD=$build tests/guest/kvm-nested.sh -b -t 600 | sed 's/^# //'
+fi
+
 # CPU time of an idle guest at its prompt.
 "$vmboot" --timeout 300s --kernel "$kernel" --initrd "$work/initrd" --cmdline "$append" \
     --until 'demo:~# ' --for 3s --send 'echo idle-begins' --until 'idle-begins' --for 30s >"$work/idle.out" 2>&1 &

@@ -3,15 +3,20 @@
 # generic kernel with kvm-amd runs on it, and in it our VMs boot the stock cloud kernel.
 # TAP. Some minutes; nothing of it needs root.
 #
-#   kvm-nested.sh [-t SECONDS] [TEST...]   BUILD names the build folder; -t: in all (1500);
-#                                          TEST: only tests whose name has one of these words
+#   kvm-nested.sh [-b] [-t SECONDS] [TEST...]
+#
+#   -b      measure instead: exits of a boot by kind beside QEMU's, and what a worker costs
+#   -t      in all (1500)
+#   TEST    only tests whose name has one of these words
+#   BUILD   names the build folder
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/guest/lib.sh
 build=${BUILD:-build}
-limit=1500
-while getopts t:h opt; do
+limit=1500 bench=
+while getopts bt:h opt; do
     case $opt in
+    b) bench=1 ;;
     t) limit=$OPTARG ;;
     *) sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     esac
@@ -54,7 +59,7 @@ LIFE
 # The outer guest's program: one line "ok N - what" a test, and what failed above it.
 cat >"$work/script" <<SCRIPT
 #!/bin/sh
-words='$*'
+words='$*' bench='$bench'
 SCRIPT
 cat >>"$work/script" <<'SCRIPT'
 export PATH=/bin
@@ -89,6 +94,45 @@ boot() {
 export HV_HOST=user XDG_RUNTIME_DIR=/run/user XDG_STATE_HOME=/state
 mkdir -p /run/user /state && chmod 700 /run/user
 flavour=
+# What KVM itself counted of the one VM that runs now.
+counted() {
+    printf '# %-10s' "$1"
+    for f in exits io_exits mmio_exits irq_window_exits halt_exits signal_exits; do
+        printf ' %10s' "$(cat /sys/kernel/debug/kvm/$f)"
+    done
+    echo
+}
+prompted() { # prompted LOG: the shell's prompt is there
+    for i in $(seq 1 600); do grep -q "$prompt" "$1" && return 0; sleep 0.2; done
+    tail -n 5 "$1" | sed 's/^/# /'
+    return 1
+}
+if [ -n "$bench" ]; then
+    mount -t debugfs none /sys/kernel/debug
+    echo "# cloud kernel to the shell, 1 vCPU; exits as KVM counts them"
+    echo "#             all exits       port       mmio     window       halt     signal   (all: page faults too)"
+    (boot --until "$prompt" --for 20s >/tmp/ours.log 2>&1) &
+    prompted /tmp/ours.log && counted hv
+    wait
+    qemu-system-x86_64 -accel kvm -m 256 -nodefaults -vga none -display none -serial file:/tmp/qemu.log -L /qemu \
+        -kernel /inner/vmlinuz -initrd /inner/initrd -append 'console=ttyS0 quiet noxsave' >/tmp/qemu.err 2>&1 &
+    qemu=$!
+    touch /tmp/qemu.log
+    prompted /tmp/qemu.log && counted qemu || sed 's/^/# /' /tmp/qemu.err
+    kill $qemu
+    for n in 1 2 3 4 5 6 7 8; do
+        hvctl create "w$n" --engine kvm --memory 128M --kernel /inner/vmlinuz --initrd /inner/initrd \
+            --cmdline 'console=ttyS0 quiet noxsave' >/dev/null && hvctl start "w$n" >/dev/null &&
+            hvctl console "w$n" --until "$prompt" --timeout 120s </dev/null >/dev/null || echo "# w$n did not start"
+    done
+    # Proportional set size without the guest's RAM, which is the memfd.
+    for pid in $(pidof hv-worker); do
+        awk '/^[0-9a-f]+-/ { ram = /memfd:/ } /^Pss:/ && !ram { n += $2 } END { print n }' "/proc/$pid/smaps"
+    done >/tmp/pss
+    awk '{ n += $1; c++ } END { printf "# worker beside guest RAM: %.1f MiB PSS, mean of %d\n", n / c / 1024, c }' /tmp/pss
+    echo "nested: done 0 failed"
+    poweroff -f
+fi
 check "/dev/kvm is there" test -c /dev/kvm
 check "unit: payloads on kvm" env HV_NEED_KVM=1 /bin/test_kvm
 check "1 vCPU: the shell" boot --until "$prompt"
@@ -109,6 +153,7 @@ check "auto takes kvm" sh -c '/bin/vmboot --timeout 300s --stats --memory 256M -
 check "hvctl: 1 vCPU, pause, resume, reboot, power-off" sh /bin/life 1
 check "hvctl: 2 vCPUs, pause, resume, reboot, power-off" sh /bin/life 2
 flavour=-generic
+check "hvctl: generic kernel, 1 vCPU" sh /bin/life 1 -generic
 check "hvctl: generic kernel, 2 vCPUs" sh /bin/life 2 -generic
 check "generic kernel, 1 vCPU" boot --until "$prompt" --send poweroff --off
 check "generic kernel, 2 vCPUs" boot --cpus 2 --until "$prompt" \
@@ -127,9 +172,20 @@ files+=(-f "$(readlink -f "$cache/vmlinuz-generic"):/inner/vmlinuz-generic" -f "
 unit=$build/tests/engine_kvm/test_kvm
 [ -x "$unit" ] || die "there is no $unit" "make unit T=engine_kvm/test_kvm"
 files+=(-f "$unit:/bin/test_kvm")
+programs=("$vmboot" "$unit" "$build"/bin/{hvctl,hvd,hv-worker})
+if [ -n "$bench" ]; then
+    qemu=$(command -v qemu-system-x86_64)
+    programs+=("$qemu")
+    files+=(-f "$qemu:/bin/qemu-system-x86_64")
+    for rom in bios-256k.bin linuxboot_dma.bin kvmvapic.bin; do
+        for dir in /usr/share/qemu /usr/share/seabios; do
+            [ ! -e "$dir/$rom" ] || files+=(-f "$dir/$rom:/qemu/$rom")
+        done
+    done
+fi
 while read -r lib; do
     files+=(-f "$lib:$lib")
-done < <(ldd "$vmboot" "$unit" "$build"/bin/{hvctl,hvd,hv-worker} | grep -o '/[^ ]*\.so[^ ]*' | sort -u)
+done < <(ldd "${programs[@]}" | grep -o '/[^ ]*\.so[^ ]*' | sort -u)
 tests/guest/mkinitrd.sh -k generic -m irqbypass -m kvm -m ccp -m kvm-amd "${files[@]}" -r "$work/script" "$work/outer"
 
 timeout "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-vmx -m 3072 -smp 2 -nographic -no-reboot -net none \

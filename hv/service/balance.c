@@ -1,0 +1,286 @@
+/*
+ * The balancer's feeder: once a second, and early when a guest runs short, hands what the
+ * workers reported to dm_plan(), carries out what it says, and keeps the ledger.
+ *
+ *   report ──▶ dm_vm ──▶ dm_plan() ──▶ MemoryTarget ──▶ worker ──▶ guest's balloon driver
+ *
+ * Ledger: a VM is charged with what it has or has been granted, whichever is more. A grow is
+ * charged before the guest may touch it; a shrink lowers the charge only when the worker
+ * reports the memory as gone. So nothing is ever promised twice.
+ */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "hv/base/log.h"
+#include "hv/base/units.h"
+#include "hv/service/service.h"
+
+#define TICK_NS (1 * NS_PER_SEC)
+#define EARLY_NS (100 * NS_PER_MS)
+#define ANSWER_NS (3 * NS_PER_SEC)      /* an operation is given so long to show in reports */
+#define SHORT_EVENT_NS (60 * NS_PER_SEC)
+#define OVERHEAD_BASE (24 * MIB)        /* a worker beside its guest's RAM, until measured... */
+#define OVERHEAD_GIB (4 * MIB)          /* ...and per GiB of it */
+
+static uint64_t member(const json_t *o, const char *key)
+{
+    json_int_t v = json_integer_value(json_object_get(o, key));
+    return v > 0 ? (uint64_t)v : 0;
+}
+
+static uint32_t mib(uint64_t bytes) { return (uint32_t)MIN(bytes / MIB, (uint64_t)UINT32_MAX); }
+
+uint64_t svc_vm_overhead(const struct svc_vm *vm)
+{
+    return OVERHEAD_BASE + vm->settings.memory.startup / GIB * OVERHEAD_GIB;
+}
+
+uint64_t svc_vm_charge(const struct svc_vm *vm)
+{
+    if (vm->state == SVC_OFF)
+        return 0;
+    const json_t *m = json_object_get(vm->runtime, "memory");
+    /* Before the first report it is what the guest boots with. */
+    uint64_t has = m ? member(m, "assigned") : vm->settings.memory.startup;
+    return MAX(has, vm->balance.granted);
+}
+
+/* ---- from reports ---- */
+
+static enum dm_state state_of(const struct svc_vm *vm, const json_t *m)
+{
+    if (vm->state == SVC_PAUSED || vm->state == SVC_STOPPING)
+        return DM_FROZEN;
+    if (!vm->settings.memory.dynamic || json_is_true(json_object_get(m, "stuck")))
+        return DM_STATIC;
+    if (vm->state != SVC_RUNNING || !json_is_true(json_object_get(m, "driver")) ||
+        !json_is_object(json_object_get(m, "report")))
+        return DM_BOOT;
+    return DM_ACTIVE;
+}
+
+static struct dm_vm describe(const struct svc_vm *vm, uint64_t now)
+{
+    const struct settings *s = &vm->settings;
+    const json_t *m = json_object_get(vm->runtime, "memory"), *report = json_object_get(m, "report");
+    struct dm_vm v = {
+        .startup = mib(s->memory.startup),
+        .min = mib(s->memory.min),
+        .max = mib(s->memory.max),
+        .buffer_pct = (uint32_t)s->memory.buffer_pct,
+        .weight = (uint32_t)s->memory.priority * 100,
+        .source = DM_HYBRID,
+        .state = state_of(vm, m),
+        .can_balloon = json_is_true(json_object_get(m, "can_balloon")),
+        .can_hot_add = json_is_true(json_object_get(m, "can_hot_add")),
+        .assigned = m ? mib(member(m, "assigned")) : mib(s->memory.startup),
+        .ballooned = mib(member(m, "ballooned")),
+        .offline = mib(member(m, "offline")),
+        .available = mib(member(report, "available")),
+        .memo = vm->balance.memo,
+    };
+    memcpy(v.id, vm->id.b, sizeof(v.id));
+    /* The worker has taken what is ballooned or offline off already; the balancer takes it off again. */
+    v.committed = (uint32_t)MIN((uint64_t)mib(member(report, "demand")) + v.ballooned + v.offline, UINT32_MAX);
+    v.report_age_ms = (uint32_t)MIN(member(report, "age_ms") + (now - vm->last_runtime_ns) / NS_PER_MS, UINT32_MAX);
+    const char *op = json_string_value(json_object_get(m, "operation"));
+    if (vm->balance.asked || (op && strcmp(op, "idle") != 0))
+        v.in_flight = vm->balance.asked ? vm->balance.asked : strcmp(op, "balloon") == 0 ? -1 : 1;
+    return v;
+}
+
+/* Has what was asked for come about? A shrink that gave less starts a back-off. */
+static void look_at_answer(struct svc_vm *vm, uint64_t now)
+{
+    struct svc_balance *b = &vm->balance;
+    const json_t *m = json_object_get(vm->runtime, "memory");
+    const char *op = json_string_value(json_object_get(m, "operation"));
+    bool idle = !op || strcmp(op, "idle") == 0;
+    if (!b->asked)
+        return;
+    uint32_t has = mib(member(m, "assigned"));
+    bool there = b->asked > 0 ? has >= b->target : has <= b->target;
+    if (!there && (!idle || now - b->asked_at_ns < ANSWER_NS))
+        return;
+    if (b->asked < 0) {
+        uint32_t asked = (uint32_t)-b->asked, left = has > b->target ? has - b->target : 0;
+        dm_answered(&b->memo, now / NS_PER_MS, asked, left < asked ? asked - left : 0);
+    }
+    b->asked = 0;
+    b->granted = 0;
+}
+
+/* ---- to workers ---- */
+
+static void on_target(void *arg, json_t *p, bool continues, const struct hv_error *e)
+{
+    (void)arg;
+    if (e && e->code != HV_UNREACHABLE)
+        log_debug("balance", "%s", e->message);    /* the reports say how far it got */
+}
+
+static void carry_out(struct svc_vm *vm, const struct dm_vm *in, const struct dm_plan *p, uint64_t now)
+{
+    struct svc_balance *b = &vm->balance;
+    struct hv_error e = {0};
+    if (p->action == DM_KEEP)
+        return;
+    int32_t amount = p->action == DM_GROW ? (int32_t)p->amount : -(int32_t)p->amount;
+    b->target = in->assigned + (uint32_t)amount;
+    if (worker_call(vm, "org.hv.Worker.MemoryTarget", json_pack("{s:I}", "bytes", (json_int_t)(b->target * MIB)), NULL, 0,
+                    on_target, NULL, &e) < 0)
+        return;
+    b->asked = amount;
+    b->asked_at_ns = now;
+    b->granted = amount > 0 ? b->target * MIB : 0;
+    log_debug("balance", "%s: %s %u MiB to %u", vm->name, amount > 0 ? "grow" : "shrink", p->amount, b->target);
+}
+
+static void tell_status(struct svc_vm *vm, const struct dm_plan *p, uint64_t now)
+{
+    struct svc_balance *b = &vm->balance;
+    char d[32], a[32];
+    if (p->status != b->shown && (p->status == DM_WARNING || b->shown == DM_WARNING)) {
+        uint64_t has = svc_vm_charge(vm);
+        bool warning = p->status == DM_WARNING;
+        event_add(vm->svc, "memory", vm->name, warning ? "warning" : "info", -1, NULL, NULL, "memory %s: %s of %s needed%s%s",
+                  warning ? "Warning" : "OK again", format_size(p->demand * MIB, d, sizeof(d)),
+                  format_size(has, a, sizeof(a)), *dm_reason_words[p->why] ? ", " : "", dm_reason_words[p->why]);
+    }
+    b->shown = p->status;
+    if (p->status != DM_WARNING) {
+        b->short_since_ns = 0;
+    } else if (!b->short_since_ns) {
+        b->short_since_ns = now;
+    } else if (b->short_since_ns != UINT64_MAX && now - b->short_since_ns > SHORT_EVENT_NS) {
+        b->short_since_ns = UINT64_MAX;             /* once an episode */
+        event_add(vm->svc, "memory", vm->name, "warning", -1, NULL,
+                  p->why == DM_WHY_MAX ? "raise its maximum: hvctl memory set VM --max SIZE"
+                                       : "give it priority, lower that of others, or stop one: hvctl memory list",
+                  "its demand could not be met for a minute");
+    }
+}
+
+/* ---- the tick ---- */
+
+static unsigned running(const struct service *svc)
+{
+    unsigned n = 0;
+    for (const struct svc_vm *vm = svc->vms; vm; vm = vm->next)
+        n += vm->state != SVC_OFF;
+    return n;
+}
+
+static void plan_and_act(struct service *svc, uint64_t now)
+{
+    unsigned n = running(svc), i = 0;
+    struct host_memory h;
+    hv_autofree struct dm_vm *in = hv_alloc_array(n, sizeof(*in));
+    hv_autofree struct dm_plan *plan = hv_alloc_array(n, sizeof(*plan));
+    hv_autofree struct svc_vm **who = hv_alloc_array(n, sizeof(*who));
+    if (!in || !plan || !who)
+        return;
+    for (struct svc_vm *vm = svc->vms; vm; vm = vm->next) {
+        if (vm->state == SVC_OFF)
+            continue;
+        look_at_answer(vm, now);
+        who[i] = vm;
+        in[i++] = describe(vm, now);
+    }
+    host_memory(svc, &h);
+    struct dm_host host = {
+        .now = now / NS_PER_MS,
+        .pool = h.pool / MIB,
+        .free = h.free / MIB,
+        .pressed = h.available < h.reserve / 2,
+        .memo = svc->balance_memo,
+    };
+    if (dm_plan(&host, in, n, plan, &svc->balance_plan) < 0)
+        return;
+    svc->balance_memo = svc->balance_plan.memo;
+    for (i = 0; i < n; i++) {
+        who[i]->balance.memo = plan[i].memo;
+        who[i]->balance.plan = plan[i];
+        who[i]->balance.planned = true;
+        tell_status(who[i], &plan[i], now);
+        carry_out(who[i], &in[i], &plan[i], now);
+    }
+}
+
+static void tick(void *arg)
+{
+    struct service *svc = arg;
+    uint64_t now = hv_now_ns();
+    svc->balance_early = false;
+    if (running(svc) > 0)
+        plan_and_act(svc, now);
+    loop_timer_set(svc->loop, svc->balance_timer, hv_now_ns() + TICK_NS);
+}
+
+void balance_report(struct svc_vm *vm)
+{
+    const json_t *m = json_object_get(vm->runtime, "memory"), *report = json_object_get(m, "report");
+    uint64_t resets = member(vm->runtime, "resets");
+    vm->last_runtime_ns = hv_now_ns();
+    if (resets != vm->balance.resets) {             /* the guest starts over with what it boots with */
+        vm->balance = (struct svc_balance){.resets = resets};
+        dm_settle(&vm->balance.memo, vm->last_runtime_ns / NS_PER_MS);
+    }
+    if (vm->settings.memory.dynamic && member(report, "demand") > member(m, "assigned") && !vm->svc->balance_early) {
+        vm->svc->balance_early = true;
+        loop_timer_set(vm->svc->loop, vm->svc->balance_timer, hv_now_ns() + EARLY_NS);
+    }
+}
+
+void balance_state(struct svc_vm *vm, enum svc_state old)
+{
+    if (vm->state == SVC_OFF)
+        vm->balance = (struct svc_balance){0};
+    else if (vm->state == SVC_RUNNING && old != SVC_STOPPING)
+        dm_settle(&vm->balance.memo, hv_now_ns() / NS_PER_MS);
+}
+
+void balance_json(const struct svc_vm *vm, json_t *memory)
+{
+    static const char *const words[DM_STATUS_COUNT] = {NULL, "ok", "low", "warning"};
+    const struct svc_balance *b = &vm->balance;
+    const json_t *report = json_object_get(memory, "report");
+    if (!memory)
+        return;
+    json_object_set_new(memory, "balloon", json_integer((json_int_t)member(memory, "ballooned")));
+    if (json_is_object(report))
+        json_object_set_new(memory, "guest", json_pack("{s:I s:I}", "available", (json_int_t)member(report, "available"),
+                                                       "committed", (json_int_t)(member(report, "demand") +
+                                                       member(memory, "ballooned") + member(memory, "offline"))));
+    if (!b->planned)
+        return;
+    const struct dm_plan *p = &b->plan;
+    json_object_set_new(memory, "why", *dm_reason_words[p->why] ? json_string(dm_reason_words[p->why]) : json_null());
+    json_object_set_new(memory, "status", words[p->status] ? json_string(words[p->status]) : json_null());
+    if (p->status == DM_UNKNOWN)
+        return;
+    const struct { const char *key; json_int_t value; } numbers[] = {
+        {"demand", (json_int_t)p->demand * MIB}, {"pressure_pct", p->pressure}, {"average_pressure_pct", p->average_pressure},
+        {"pressure_band_min_pct", p->band_min}, {"pressure_band_max_pct", p->band_max},
+        {"balancer_target", (json_int_t)p->target * MIB},
+    };
+    for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++)
+        json_object_set_new(memory, numbers[i].key, json_integer(numbers[i].value));
+    /* What people call the buffer: what it has above its demand, in per cent of the demand. */
+    uint64_t has = member(memory, "assigned"), need = p->demand * MIB;
+    json_object_set_new(memory, "buffer_now_pct",
+                        json_integer(need ? ((json_int_t)has - (json_int_t)need) * 100 / (json_int_t)need : 0));
+}
+
+int balance_start(struct service *svc)
+{
+    int r = loop_timer_new(svc->loop, tick, svc, &svc->balance_timer);
+    if (r == 0)
+        loop_timer_set(svc->loop, svc->balance_timer, hv_now_ns() + TICK_NS);
+    return r;
+}
+
+void balance_stop(struct service *svc)
+{
+    loop_timer_free(svc->loop, svc->balance_timer);
+}

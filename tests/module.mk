@@ -13,9 +13,14 @@ $(UNIT_BINS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $$(UNIT_ARCHIVES)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(call pkglibs,$(UNIT_PKGS) $(sort $(foreach r,$(ROOMS),$($(r)_PKGS)))) -lm
 
+# Tests of the soft engine that run guest code: once more with every block translated at its first run.
+TRANSLATED := blocks excp hostile interp paging soft soft_irq stop
+
 .PHONY: unit
 unit: $(if $(T),$(BUILD)/tests/$(T),$(filter-out $(addprefix $(BUILD)/tests/,$(UNIT_SKIP)),$(UNIT_BINS)))
-	@fail=0; for t in $^; do case $$t in */tests/*) $(if $(filter /%,$(BUILD)),,./)$$t || { echo "FAILED: $$t"; fail=1; };; esac; done; exit $$fail
+	@fail=0; for t in $^; do case $$t in */tests/*) $(if $(filter /%,$(BUILD)),,./)$$t || { echo "FAILED: $$t"; fail=1; };; esac; \
+	  case $$t in $(subst $(space),|,$(addprefix */engine_soft/test_,$(TRANSLATED)))) echo "$$t, every block translated:"; \
+	    HV_SOFT_TRANSLATE=0 $(if $(filter /%,$(BUILD)),,./)$$t || { echo "FAILED: $$t, translated"; fail=1; };; esac; done; exit $$fail
 
 # Tools of the tests: one VM in process, driven by a script of options.
 TOOL_ROOMS := vm vsp vmbus hyperv boot platform machine engine engine_soft engine_kvm memory settings rpc base

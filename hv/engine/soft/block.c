@@ -12,12 +12,9 @@
 #include <errno.h>
 
 #include "hv/engine/soft/soft.h"
+#include "hv/engine/soft/translate.h"
 
 #define GRANULE_SHIFT 6            /* 64 granules of 64 bytes */
-
-/* Bits of the mode that change how bytes are decoded, lowered or reached. */
-#define MODE_KEY (MODE_CODE32 | MODE_CODE64 | MODE_SS32 | MODE_USER | MODE_FLAT | MODE_PE | MODE_VM | \
-                  MODE_NOFPU | MODE_CPL0 | BLOCK_ONE)
 
 int block_cache_new(struct cpu *c)
 {
@@ -30,11 +27,12 @@ int block_cache_new(struct cpu *c)
         free(bc);
         return -ENOMEM;
     }
-    for (size_t i = 0; i < ARRAY_SIZE(bc->jump); i++)
-        bc->jump[i] = &bc->none;
+    for (size_t i = 0; i < ARRAY_SIZE(c->jump); i++)
+        c->jump[i] = &bc->none;
     bc->none.gpa = bc->none.gpa2 = BLOCK_NO_PAGE;
     map_gen_new(c, GEN_ALL);
     c->blocks = bc;
+    translate_init(c, translate_threshold());
     return 0;
 }
 
@@ -42,6 +40,7 @@ void block_cache_free(struct cpu *c)
 {
     if (!c->blocks)
         return;
+    translate_fini(c);
     free(c->blocks->arena);
     free(c->blocks);
     c->blocks = NULL;
@@ -50,8 +49,9 @@ void block_cache_free(struct cpu *c)
 void block_drop_all(struct cpu *c)
 {
     struct block_cache *bc = c->blocks;
-    for (size_t i = 0; i < ARRAY_SIZE(bc->jump); i++)
-        bc->jump[i] = &bc->none;
+    translate_drop_all(c);
+    for (size_t i = 0; i < ARRAY_SIZE(c->jump); i++)
+        c->jump[i] = &bc->none;
     memset(bc->hash, 0, sizeof(bc->hash));
     /* The pages lose their code in other eyes too, and the TLB may let stores pass again. */
     for (size_t i = 0; i < ARRAY_SIZE(bc->page); i++) {
@@ -191,6 +191,7 @@ static void page_drop(struct cpu *c, struct code_page *p, unsigned from, unsigne
             page_remove(bc, other, b);
         hash_remove(bc, b);
         b->gen = 0;
+        translate_drop(c, b);
         bc->dropped++;
         c->code_dropped = true;
     }
@@ -242,7 +243,7 @@ static unsigned hash_of(gpa_t gpa, uint32_t mode)
 
 static void hash_remove(struct block_cache *bc, struct block *b)
 {
-    struct block **q = &bc->hash[hash_of(b->gpa, b->mode & MODE_KEY)];
+    struct block **q = &bc->hash[hash_of(b->gpa, b->mode & BLOCK_KEY)];
     while (*q && *q != b)
         q = &(*q)->hash_next;
     if (*q)
@@ -368,9 +369,10 @@ static struct block *build(struct cpu *c, uint64_t va, gpa_t gpa, const uint8_t 
     lower_block(bc->insn, n, mode, mode & BLOCK_ONE, &bc->none, b->op, pool, &calls);
     bc->used = (size_t)ROUND_UP((uint8_t *)(pool + calls) - bc->arena, 64);
 
-    unsigned h = hash_of(gpa, mode & MODE_KEY);
+    unsigned h = hash_of(gpa, mode & BLOCK_KEY);
     b->hash_next = bc->hash[h];
     bc->hash[h] = b;
+    translate_new_block(c, b);
     page_add(p, b);
     if (p2 && p2 != p)
         page_add(p2, b);
@@ -419,7 +421,7 @@ struct block *block_lookup(struct cpu *c, uint32_t extra)
             }
         }
     }
-    struct block **slot = &bc->jump[block_jump_slot(c->rip)];
+    struct block **slot = &c->jump[block_jump_slot(c->rip)];
     struct block *b = *slot;
     if (b->vrip == c->rip && b->gen == c->map_gen && b->mode == mode)
         return b;
@@ -440,9 +442,9 @@ struct block *block_lookup(struct cpu *c, uint32_t extra)
         } else if (fetch(c, va, &host, &gpa) != X_OK) {
             return NULL;
         }
-        uint32_t key = mode & MODE_KEY;
+        uint32_t key = mode & BLOCK_KEY;
         for (b = bc->hash[hash_of(gpa, key)]; b; b = b->hash_next) {
-            if (b->gpa != gpa || (b->mode & MODE_KEY) != key || b->len > bytes_left)
+            if (b->gpa != gpa || (b->mode & BLOCK_KEY) != key || b->len > bytes_left)
                 continue;
             if (b->gpa2 != BLOCK_NO_PAGE) {
                 bool same = false;
@@ -457,7 +459,7 @@ struct block *block_lookup(struct cpu *c, uint32_t extra)
             b = build(c, va, gpa, host, mode, bytes_left);
             if (!b)
                 return NULL;
-            slot = &bc->jump[block_jump_slot(c->rip)];
+            slot = &c->jump[block_jump_slot(c->rip)];
         }
     }
     b->mode = mode;

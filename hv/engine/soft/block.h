@@ -2,7 +2,7 @@
  * Decoded blocks: straight runs of instructions, found by the physical address of their
  * first byte and the mode they were decoded for, dropped when those bytes change.
  *
- *   lookup    RIP -> block through jump[] (direct mapped), else TLB, hash, decoder
+ *   lookup    RIP -> block through c->jump[] (direct mapped), else TLB, hash, decoder
  *   links     a jump remembers the block it last reached. It may be entered directly if it was
  *             validated for that RIP in the present TLB generation: vrip and gen say so.
  *   dropping  gen = 0, which no lookup and no link accepts; the memory stays until the arena
@@ -25,16 +25,23 @@ struct block {
     gpa_t gpa2;                    /* the second page, if it crosses into one; else BLOCK_NO_PAGE */
     struct block *hash_next;
     struct block *page_next[2];    /* among the blocks of the page of gpa, and of gpa2 */
+    op_handler *entry;             /* how to run it: op[0]'s handler, or what counts or leads to translated code */
+    const void *code;              /* translated, or what interprets it from there (translate.h) */
+    struct jit_slot *in;           /* jumps of translated code that lead here */
+    int32_t heat;                  /* runs until it is translated */
     struct op op[];
 };
-_Static_assert(sizeof(struct block) == 64, "ops start on a cache line");
+_Static_assert(sizeof(struct block) == 96, "ops start on half a cache line");
+
+/* Bits of the mode that change how bytes are decoded, lowered, translated or reached. */
+#define BLOCK_KEY (MODE_CODE32 | MODE_CODE64 | MODE_SS32 | MODE_USER | MODE_FLAT | MODE_PE | MODE_VM | \
+                   MODE_NOFPU | MODE_CPL0 | MODE_SUPER_AC | BLOCK_ONE)
 
 /* In the mode of a block: one instruction, then back to the loop (shadow, TF, breakpoints). */
 #define BLOCK_ONE 0x80000000u
 #define BLOCK_NO_PAGE (~(gpa_t)0)
 
 #define BLOCK_MAX_INSNS 32         /* fits op.n, and bounds what a jump into the middle decodes again */
-#define BLOCK_JUMP_BITS 12
 #define BLOCK_HASH_BITS 15
 #define BLOCK_PAGE_BITS 12
 /*
@@ -54,7 +61,6 @@ struct code_page {
 };
 
 struct block_cache {
-    struct block *jump[1u << BLOCK_JUMP_BITS];
     struct block *hash[1u << BLOCK_HASH_BITS];
     struct code_page *page[1u << BLOCK_PAGE_BITS];
     struct block none;             /* never valid: what unresolved links and empty slots point to */

@@ -4,6 +4,7 @@
  *   decode.c     bytes -> struct x86_insn (pure)
  *   block.c      decoded blocks by physical address, code tracking by page
  *   lower*.c     struct x86_insn -> struct op, the record the loop runs (op.h)
+ *   translate*.c cache.c emit.c   hot blocks as host code (translate.h)
  *   interp.c     the loop around blocks; interp_*.c: handlers of ops (interp.h), flags.h: flags
  *   intops.c     integer call-outs: alu.c move.c shift.c muldiv.c bits.c bmi.c bcd.c stack.c
  *                flow.c string.c, on operand.c and flags.c
@@ -157,6 +158,10 @@ struct x87 {
     uint16_t fcs, fds;
 };
 
+#define BLOCK_JUMP_BITS 12
+struct block;
+struct jit_slot;
+
 struct cpu {
     /* ---- hot: registers and what every block touches ---- */
     uint64_t gpr[16];
@@ -172,6 +177,13 @@ struct cpu {
     _Atomic uint32_t attention;          /* [any] ATT_* */
     struct tlb_entry *tlb;   /* the table in force: tlb_table[mode & MODE_USER ? TLB_USER : TLB_SUPER] */
     struct seg seg[6];
+    struct {                 /* translated code, see translate.h */
+        uint64_t page;       /* linear page of the running block */
+        const void *resume;  /* of a call-out */
+        void *host_rsp;      /* the thread's stack */
+        struct jit_slot *slot;           /* left through this one: the loop links it */
+        uint64_t temp;
+    } jit;
     uint8_t cpl;
     uint8_t shadow;          /* SHADOW_*: interrupts are held off for one instruction */
     bool halted;
@@ -218,6 +230,8 @@ struct cpu {
     unsigned vp;
     struct soft *soft;                   /* the engine */
     struct block_cache *blocks;          /* block.c */
+    struct block *jump[1u << BLOCK_JUMP_BITS];   /* by RIP, block.h */
+    struct code_cache *code;             /* translate.h; NULL: interprets only */
     struct tlb_entry tlb_table[TLB_MODES][TLB_SIZE];
     struct tlb_phys tlb_phys[TLB_MODES][TLB_SIZE];
     uint8_t watch_hit;                   /* DR6 bits of data breakpoints met; the loop raises #DB for them */
@@ -248,6 +262,7 @@ enum {
     MODE_PG = 512,
     MODE_CPL0 = 1024,
     MODE_SMAP = 2048,       /* CPL < 3, CR4.SMAP, !AC: user pages are out of reach of data accesses */
+    MODE_SUPER_AC = 4096,   /* CPL < 3, CR4.SMAP, AC: the third TLB table */
 };
 
 enum { SHADOW_STI = 1, SHADOW_SS = 2 /* MOV SS, POP SS: debug traps too */ };

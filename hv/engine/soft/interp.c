@@ -7,6 +7,7 @@
  * instructions down, jumps subtract those of their block, so it is c->insns too.
  */
 #include "hv/engine/soft/interp.h"
+#include "hv/engine/soft/translate.h"
 
 /* Between two looks at the LAPIC timer: about 0.1 ms. */
 #define LOOP_BUDGET 16384
@@ -125,6 +126,8 @@ static int attend(struct cpu *c)
 {
     count_insns(c);
     c->blocks->patch = NULL;
+    c->jit.slot = NULL;
+    translate_pending(c);
     int r = cpu_attend(c);
     if (c->budget <= 0)
         c->budget = LOOP_BUDGET;
@@ -161,6 +164,7 @@ static int run_one(struct cpu *c)
     const bool after_ss = c->shadow == SHADOW_SS;
     c->shadow = 0;
     c->blocks->patch = NULL;
+    c->jit.slot = NULL;
     if ((c->dr[7] & DR7_ENABLED) && !(flags & FL_RF) && !after_ss && check_breakpoints(c) != X_OK)
         return X_FAULT;
     if (!after_ss)
@@ -202,6 +206,7 @@ enum leave_reason cpu_loop(struct cpu *c)
     struct block_cache *bc = c->blocks;
     c->leave = LEAVE_NONE;
     bc->patch = NULL;
+    c->jit.slot = NULL;
     bc->budget_start = c->budget;
     for (;;) {
         if (!c->shadow && (op_attention(c) || c->budget <= 0 || c->halted)) {
@@ -222,14 +227,18 @@ enum leave_reason cpu_loop(struct cpu *c)
                 if (bc->patch)
                     bc->patch->u.link = b;
                 bc->patch = NULL;
-                r = b->op[0].fn(c, b->op, c->cc);
+                if (c->jit.slot)
+                    translate_link(c, b);
+                r = b->entry(c, b->op, c->cc);
             } else {
                 bc->patch = NULL;
+                c->jit.slot = NULL;
                 r = X_FAULT;
             }
         }
         if (HV_UNLIKELY(r == X_FAULT)) {
             bc->patch = NULL;
+            c->jit.slot = NULL;
             r = cpu_deliver_exc(c);
         }
         if (HV_UNLIKELY(r == X_LEAVE))

@@ -159,7 +159,7 @@ static inline bool op_attention(struct cpu *c)
         c->budget -= o_->n;                                                                       \
         if (HV_LIKELY(b_->vrip == t_ && b_->gen == c->map_gen && c->budget > 0 &&                 \
                       !op_attention(c)))                                                          \
-            return b_->op[0].fn(c, b_->op, cc);                                                   \
+            return b_->entry(c, b_->op, cc);                                                   \
         return op_link_miss(c, o_, cc);                                                           \
     } while (0)
 
@@ -167,13 +167,13 @@ static inline bool op_attention(struct cpu *c)
 #define JUMP_TO(target, ...)                                                                      \
     do {                                                                                          \
         uint64_t t_ = (target);                                                                   \
-        struct block *b_ = c->blocks->jump[block_jump_slot(t_)];                                  \
+        struct block *b_ = c->jump[block_jump_slot(t_)];                                  \
         if (HV_LIKELY(b_->vrip == t_ && b_->gen == c->map_gen && b_->mode == c->mode)) {          \
             __VA_ARGS__                                                                           \
             c->rip = t_;                                                                          \
             c->budget -= op->n;                                                                   \
             if (HV_LIKELY(c->budget > 0 && !op_attention(c)))                                     \
-                return b_->op[0].fn(c, b_->op, cc);                                               \
+                return b_->entry(c, b_->op, cc);                                               \
             return op_jump_miss(c, cc);                                                           \
         }                                                                                         \
         if (HV_UNLIKELY((uint64_t)((int64_t)(t_ << 16) >> 16) != t_))                             \

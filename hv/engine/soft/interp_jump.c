@@ -17,7 +17,7 @@ int op_jmp16(struct cpu *c, struct op *op, uint32_t cc)
     c->rip = t;
     c->budget -= op->n;
     if (HV_LIKELY(b->vrip == t && b->gen == c->map_gen && c->budget > 0 && !op_attention(c)))
-        return b->op[0].fn(c, b->op, cc);
+        return b->entry(c, b->op, cc);
     return op_link_miss(c, op, cc);
 }
 

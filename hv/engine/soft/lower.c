@@ -23,7 +23,7 @@ static int raise_ud(struct cpu *c, const struct x86_insn *in) { return cpu_raise
 static int raise_gp0(struct cpu *c, const struct x86_insn *in) { return cpu_raise_err(c, VEC_GP, 0); }
 static const struct op_desc desc_ud = { raise_ud, OPF_END }, desc_gp0 = { raise_gp0, OPF_END };
 
-static const struct op_desc *find_callout(const struct x86_insn *in, uint32_t mode)
+const struct op_desc *lower_find_callout(const struct x86_insn *in, uint32_t mode)
 {
     const struct op_desc *d = int_op_find(in->op);
     if (!d && cpu_sys_ops[in->op].fn)
@@ -64,7 +64,7 @@ bool lower_ends_block(const struct x86_insn *in, uint32_t mode)
     case X86_OP_POP:
         return in->opnd[0].kind == X86_OPND_SEG;
     default:
-        return find_callout(in, mode)->flags & OPF_END;
+        return lower_find_callout(in, mode)->flags & OPF_END;
     }
 }
 
@@ -398,7 +398,7 @@ static op_handler *lower_one(const struct lower *l, const struct x86_insn *in, s
 
 static void lower_callout(struct lower *l, const struct x86_insn *in, struct op *op)
 {
-    const struct op_desc *d = find_callout(in, l->mode);
+    const struct op_desc *d = lower_find_callout(in, l->mode);
     struct op_callout *k = &l->pool[l->calls++];
     k->fn = d->fn;
     k->in = *in;

@@ -6,15 +6,13 @@
 #include "hv/engine/soft/flags.h"
 #include "hv/engine/soft/op.h"
 
-struct flag_use { uint32_t read, write; bool barrier; };
-
 /* A shift by an immediate that is not 0 when masked. */
 static bool count_is_known(const struct x86_insn *in)
 {
     return in->opnd[1].kind == X86_OPND_IMM && (in->imm & (in->opnd[0].size == 8 ? 63 : 31));
 }
 
-static struct flag_use flag_use(const struct x86_insn *in)
+struct flag_use lower_flag_use(const struct x86_insn *in)
 {
     const struct flag_use barrier = { CC_ALL, 0, true }, none = { 0, 0, false };
     for (unsigned i = 0; i < in->nopnd; i++) {
@@ -56,7 +54,7 @@ void lower_dead_flags(const struct x86_insn *in, unsigned n, bool *dead)
 {
     uint32_t live = CC_ALL;
     for (unsigned i = n; i-- > 0;) {
-        struct flag_use u = flag_use(&in[i]);
+        struct flag_use u = lower_flag_use(&in[i]);
         dead[i] = u.write && !(live & u.write);
         live = u.barrier ? CC_ALL : (live & ~u.write) | u.read;
     }

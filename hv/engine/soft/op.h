@@ -140,6 +140,11 @@ unsigned lower_block(const struct x86_insn *in, unsigned n, uint32_t mode, bool 
                      struct op *op, struct op_callout *pool, unsigned *ret_calls);
 /* dead[i]: no flag that in[i] writes is seen before it is written again. lower_flags.c */
 void lower_dead_flags(const struct x86_insn *in, unsigned n, bool *dead);
+/* What an instruction does to the arithmetic flags (CC_*); barrier: it may leave the block. lower_flags.c */
+struct flag_use { uint32_t read, write; bool barrier; };
+struct flag_use lower_flag_use(const struct x86_insn *in);
+/* The call-out that executes it in this mode. */
+const struct op_desc *lower_find_callout(const struct x86_insn *in, uint32_t mode);
 /* Does nothing after this instruction belong to its block? */
 bool lower_ends_block(const struct x86_insn *in, uint32_t mode);
 

@@ -51,7 +51,7 @@ void cpu_update_mode(struct cpu *c)
     unsigned t = c->cpl == 3 ? TLB_USER : TLB_SUPER;
     if (c->cpl < 3 && c->cr4 & CR4_SMAP) {
         if (c->rflags & FL_AC)
-            t = TLB_SUPER_AC;
+            t = TLB_SUPER_AC, m |= MODE_SUPER_AC;
         else
             m |= MODE_SMAP;
     }

@@ -12,6 +12,7 @@
 #include "hv/base/log.h"
 #include "hv/engine/soft/cpuid.h"
 #include "hv/engine/soft/soft.h"
+#include "hv/engine/soft/translate.h"
 
 #define ENGINE_OF(g) soft_checked(g)
 
@@ -35,6 +36,9 @@ static const struct stats_desc stat_desc[STAT_COUNT] = {
     [STAT_TLB_FLUSH] = { "tlb_flushes", "count", "software TLB flushes" },
     [STAT_CODE_DROP] = { "code_drops", "count", "requests to drop decoded code" },
     [STAT_EXCEPTION] = { "exceptions", "count", "exceptions delivered" },
+    [STAT_TRANSLATED] = { "translations", "count", "blocks translated to host code" },
+    [STAT_CODE_BYTES] = { "code_bytes", "bytes", "translated code and its data, at present" },
+    [STAT_CODE_FLUSH] = { "code_flushes", "count", "times all translated code was dropped" },
 };
 
 static void publish(struct vcpu *v)
@@ -44,6 +48,9 @@ static void publish(struct vcpu *v)
         [STAT_INSNS] = c->insns, [STAT_PIO] = c->exits_pio, [STAT_MMIO] = c->exits_mmio, [STAT_MSR] = c->exits_msr,
         [STAT_IRQ] = c->exits_irq, [STAT_HLT] = c->exits_hlt, [STAT_KICK] = v->kicks,
         [STAT_TLB_FLUSH] = v->tlb_flushes, [STAT_CODE_DROP] = v->code_drops, [STAT_EXCEPTION] = v->exceptions,
+        [STAT_TRANSLATED] = c->code ? c->code->translated : 0,
+        [STAT_CODE_BYTES] = c->code ? c->code->code_used + c->code->data_used : 0,
+        [STAT_CODE_FLUSH] = c->code ? c->code->flushes : 0,
     };
     for (unsigned i = 0; i < STAT_COUNT; i++)
         atomic_store_explicit(&v->value[i], now[i], memory_order_relaxed);
@@ -230,7 +237,7 @@ static void vcpu_free(struct vcpu *v)
     free(v->cpu.cpuid);
     pthread_cond_destroy(&v->cond);
     pthread_mutex_destroy(&v->lock);
-    free(v);
+    free((uint8_t *)v - SOFT_VCPU_RED_ZONE);
 }
 
 static void soft_destroy(struct engine *g)
@@ -248,9 +255,10 @@ static void soft_destroy(struct engine *g)
 
 static int vcpu_new(struct soft *s, unsigned vp, struct vcpu **ret)
 {
-    struct vcpu *v = aligned_alloc(64, ROUND_UP(sizeof(*v), 64));
-    if (!v)
+    uint8_t *p = aligned_alloc(64, SOFT_VCPU_RED_ZONE + ROUND_UP(sizeof(struct vcpu), 64));
+    if (!p)
         return -ENOMEM;
+    struct vcpu *v = (struct vcpu *)(void *)(p + SOFT_VCPU_RED_ZONE);
     memset(v, 0, sizeof(*v));
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);

@@ -57,7 +57,7 @@ struct soft_map {
 
 enum soft_stat {
     STAT_INSNS, STAT_PIO, STAT_MMIO, STAT_MSR, STAT_IRQ, STAT_HLT, STAT_KICK, STAT_TLB_FLUSH, STAT_CODE_DROP,
-    STAT_EXCEPTION, STAT_COUNT
+    STAT_EXCEPTION, STAT_TRANSLATED, STAT_CODE_BYTES, STAT_CODE_FLUSH, STAT_COUNT
 };
 
 struct vcpu {
@@ -80,6 +80,9 @@ struct vcpu {
     uint8_t random[256];           /* RDRAND's pool: one getrandom() fills many */
     unsigned random_left;
 };
+
+/* Below a struct vcpu: its address is the stack pointer of translated code, so frames of signals go there. */
+#define SOFT_VCPU_RED_ZONE (64 * KIB)
 
 struct soft {
     struct engine engine;

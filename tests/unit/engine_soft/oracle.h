@@ -23,6 +23,7 @@
 #include <sys/ucontext.h>
 
 #include "hv/engine/soft/intops.h"
+#include "hv/engine/soft/translate.h"
 #include "soft_vm.h"
 
 #define ORACLE_VA  0x20000000ull
@@ -130,6 +131,7 @@ static int ldt_make(void)
 /* ---- engine ---- */
 
 static struct test_vm oracle_vm;
+static unsigned oracle_cases;
 static struct cpu *cpu;
 static struct vcpu_regs regs_of[CODE_MODES];
 
@@ -172,6 +174,8 @@ static int oracle_setup(void **state)
 
 static int oracle_teardown(void **state)
 {
+    if (cpu->code && cpu->code->threshold == 0)        /* what was compared was translated */
+        assert_true(cpu->code->translated > oracle_cases / 4);
     vm_close(&oracle_vm);
     munmap((void *)ORACLE_VA, PAGES * 4096);
     return 0;
@@ -301,7 +305,6 @@ static void print_regs(const char *what, const struct regs *r)
     printf("\n");
 }
 
-static unsigned oracle_cases;
 static bool oracle_tried[X86_OP_COUNT];        /* operations that ran, decoded one after the other */
 
 static void note_tried(const uint8_t *code, unsigned len)

@@ -1,1 +1,0 @@
-$(call room, disk, hv/disk, liburing)

@@ -1,0 +1,182 @@
+/*
+ * Memory of translated code, and the thunks that lead in and out of it. See translate.h.
+ *
+ *   [ thunks | code of blocks ... -> ]  executable up to rx_end, writable from there on, never both
+ *   [ slots, call-outs ........... -> ] data
+ *
+ * Only the vCPU's own thread looks at it, and it is outside of the code while it writes.
+ */
+#include <sys/mman.h>
+
+#include "hv/engine/soft/soft.h"
+#include "hv/engine/soft/translate.h"
+
+static size_t page_up(size_t v) { return ROUND_UP(v, (size_t)HV_PAGE_SIZE); }
+
+void *cache_data(struct code_cache *k, size_t len)
+{
+    hv_assert(len <= k->data_size - k->data_used);
+    void *p = k->base + k->code_size + k->data_used;
+    k->data_used += ROUND_UP(len, (size_t)8);
+    return p;
+}
+
+bool cache_has_room(const struct code_cache *k)
+{
+    return k->code_size - k->code_used >= CODE_BLOCK_MAX && k->data_size - k->data_used >= CODE_BLOCK_MAX;
+}
+
+bool cache_writable(struct code_cache *k, bool on)
+{
+    size_t from, to;
+    if (on) {
+        from = k->code_used & HV_PAGE_MASK;
+        to = k->rx_end;
+        if (from < to && mprotect(k->base + from, to - from, PROT_READ | PROT_WRITE))
+            return false;
+        k->rx_end = MIN(from, to);
+        return true;
+    }
+    from = k->rx_end;
+    to = page_up(k->code_used);
+    if (from < to && mprotect(k->base + from, to - from, PROT_READ | PROT_EXEC))
+        return false;
+    k->rx_end = to;
+    return true;
+}
+
+void cache_clear(struct code_cache *k)
+{
+    k->code_used = k->thunks_end;
+    k->data_used = 0;
+    k->queued = 0;
+}
+
+/* ---- thunks ---- */
+
+#define BLOCK(reg, field) rm_mem(reg, (int32_t)offsetof(struct block, field))
+/* Callee-saved registers of the C calling convention, in the order they are pushed. */
+static const uint8_t kept[] = { H_RBP, H_RBX, H_R12, H_R13, H_R14, H_R15 };
+
+static void push_pop(struct emit *e, unsigned op, unsigned reg)
+{
+    if (reg >= 8)
+        put8(e, 0x41);
+    put8(e, op | (reg & 7));
+}
+
+static void registers(struct emit *e, unsigned base, bool load)
+{
+    for (unsigned i = 0; i < 16; i++) {
+        if (!pinned(i))
+            continue;
+        struct rm at = rm_mem(base, (int32_t)(offsetof(struct cpu, gpr) + 8 * i));
+        if (load)
+            emit_load(e, 8, host_of(i), at);
+        else
+            emit_store(e, 8, at, host_of(i));
+    }
+}
+
+/* RSP is the C stack's again; back to whoever entered. */
+static void leave(struct emit *e, bool jump_rax)
+{
+    emit_alu_imm(e, 8, 0, rm_reg(H_RSP), 8, 0);
+    for (unsigned i = ARRAY_SIZE(kept); i-- > 0;)
+        push_pop(e, 0x58, kept[i]);
+    if (jump_rax)
+        emit_rm(e, 4, 0xff, 4, rm_reg(H_RAX));
+    else
+        put8(e, 0xc3);
+}
+
+/* RDI = struct cpu *, RSP = the C stack, registers in c->gpr[]. */
+static void to_c(struct emit *e)
+{
+    registers(e, H_RSP, false);
+    emit_mov(e, 8, H_RDI, H_RSP);
+    emit_load(e, 8, H_RSP, CPU(jit.host_rsp));
+}
+
+static int callout(struct cpu *c, const struct jit_call *k)
+{
+    const uint64_t rip = c->jit.page + k->off, next = rip + k->in.len;
+    c->rip = rip;
+    c->next_rip = next;
+    int r = k->fn(c, &k->in);
+    if (HV_LIKELY(r == X_OK && c->next_rip == next && !c->code_dropped && !k->end))
+        return 0;
+    c->budget -= k->n;
+    if (r == X_OK)
+        c->rip = c->next_rip;
+    return r + 1;
+}
+
+void cache_thunks(struct code_cache *k)
+{
+    struct emit e = { k->base, k->base + k->code_size };
+
+    /* int enter(c, op, cc): an op_handler. */
+    k->enter = (op_handler *)(uintptr_t)e.p;
+    for (unsigned i = 0; i < ARRAY_SIZE(kept); i++)
+        push_pop(&e, 0x50, kept[i]);
+    emit_alu_imm(&e, 8, 5, rm_reg(H_RSP), 8, 0);
+    emit_store(&e, 4, rm_mem(H_RDI, offsetof(struct cpu, cc)), H_RDX);
+    emit_store(&e, 8, rm_mem(H_RDI, offsetof(struct cpu, jit.host_rsp)), H_RSP);
+    emit_load(&e, 8, T1, rm_mem(H_RDI, offsetof(struct cpu, rip)));
+    emit_alu_imm(&e, 8, 4, rm_reg(T1), -(int32_t)HV_PAGE_SIZE, 0);
+    emit_store(&e, 8, rm_mem(H_RDI, offsetof(struct cpu, jit.page)), T1);
+    emit_load(&e, 8, T1, rm_mem(H_RSI, (int32_t)offsetof(struct block, code) - (int32_t)sizeof(struct block)));
+    emit_mov(&e, 8, H_RSP, H_RDI);
+    registers(&e, H_RSP, true);
+    emit_rm(&e, 4, 0xff, 4, rm_reg(T1));
+
+    /* T1 = struct jit_call, T2 = where to go on. */
+    k->call = e.p;
+    emit_store(&e, 8, CPU(jit.resume), T2);
+    registers(&e, H_RSP, false);
+    emit_mov(&e, 8, H_RDI, H_RSP);
+    emit_mov(&e, 8, H_RSI, T1);
+    emit_mov(&e, 8, H_RBX, H_RSP);
+    emit_load(&e, 8, H_RSP, CPU(jit.host_rsp));
+    emit_mov_imm(&e, H_RAX, (uint64_t)(uintptr_t)callout);
+    emit_rm(&e, 4, 0xff, 2, rm_reg(H_RAX));
+    emit_rm(&e, 4, 0x85, H_RAX, rm_reg(H_RAX));
+    uint8_t *over = emit_jcc_later(&e, 5);
+    emit_mov(&e, 8, H_RSP, H_RBX);
+    registers(&e, H_RSP, true);
+    emit_rm(&e, 4, 0xff, 4, CPU(jit.resume));
+    emit_patch(&e, over);
+    emit_alu_imm(&e, 4, 5, rm_reg(H_RAX), 1, 0);
+    leave(&e, false);
+
+    /* T2 = a block to interpret. */
+    k->interpret = e.p;
+    emit_load(&e, 8, T1, BLOCK(T2, vrip));
+    emit_store(&e, 8, CPU(rip), T1);
+    to_c(&e);
+    emit_lea(&e, 8, H_RSI, rm_mem(T2, sizeof(struct block)));
+    emit_load(&e, 4, H_RDX, rm_mem(H_RDI, offsetof(struct cpu, cc)));
+    emit_load(&e, 8, H_RAX, BLOCK(T2, entry));
+    leave(&e, true);
+
+    /* T2 = the block to go on with, after the loop has looked around. */
+    k->exit_rip = e.p;
+    emit_load(&e, 8, T1, BLOCK(T2, vrip));
+    emit_store(&e, 8, CPU(rip), T1);
+    to_c(&e);
+    emit_rm(&e, 4, 0x33, H_RAX, rm_reg(H_RAX));
+    leave(&e, false);
+
+    /* T1 = a slot: to its target, and have it linked. */
+    k->exit_slot = e.p;
+    emit_store(&e, 8, CPU(jit.slot), T1);
+    emit_rm(&e, 8, 0x63, T2, rm_mem(T1, offsetof(struct jit_slot, off)));
+    emit_rm(&e, 8, 0x03, T2, CPU(jit.page));
+    emit_store(&e, 8, CPU(rip), T2);
+    to_c(&e);
+    emit_rm(&e, 4, 0x33, H_RAX, rm_reg(H_RAX));
+    leave(&e, false);
+
+    k->code_used = k->thunks_end = page_up((size_t)(e.p - k->base));
+}

@@ -1,0 +1,343 @@
+/*
+ * Translator: a block from its bytes to host code, and when that happens. translate.h has the design.
+ */
+#include "hv/engine/soft/translate.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "hv/engine/soft/flags.h"
+#include "hv/engine/soft/soft.h"
+
+#define THRESHOLD 64               /* two thirds of all blocks never run that often */
+
+int translate_threshold(void)
+{
+    const char *s = getenv("HV_SOFT_TRANSLATE");
+    if (!s)
+        return THRESHOLD;
+    return strcmp(s, "off") == 0 ? -1 : (int)strtol(s, NULL, 10);
+}
+
+/* ---- flags ---- */
+
+void flags_save(struct tr *t)
+{
+    if (t->mem)
+        return;
+    emit_mov(&t->e, 8, T1, H_RAX);
+    put8(&t->e, 0x9f);                                   /* LAHF */
+    emit_rm(&t->e, 1, OP_0F | 0x90, 0, rm_reg(H_RAX));   /* SETO AL */
+    emit_store(&t->e, 4, CPU(cc), H_RAX);
+    emit_mov(&t->e, 8, H_RAX, T1);
+    t->mem = true;
+}
+
+void flags_load(struct tr *t, unsigned scratch)
+{
+    if (t->host)
+        return;
+    emit_mov(&t->e, 8, scratch, H_RAX);
+    emit_load(&t->e, 4, H_RAX, CPU(cc));
+    emit_alu_imm(&t->e, 1, 0, rm_reg(H_RAX), 0x7f, 0);
+    put8(&t->e, 0x9e);                                   /* SAHF */
+    emit_mov(&t->e, 8, H_RAX, scratch);
+    t->host = true;
+}
+
+void flags_load_carry(struct tr *t)
+{
+    emit_rm(&t->e, 4, OP_0F | 0xba, 4, CPU(cc));         /* BT */
+    put8(&t->e, 8);
+}
+
+void flags_keep(struct tr *t, unsigned scratch)
+{
+    if (!t->dead[t->i + 1])
+        flags_load(t, scratch);
+}
+
+static void find_dead(struct tr *t)
+{
+    uint32_t live = CC_ALL;
+    t->dead[t->n] = false;
+    for (unsigned i = t->n; i-- > 0;) {
+        struct flag_use u = lower_flag_use(&t->insn[i]);
+        live = u.barrier ? CC_ALL : (live & ~u.write) | u.read;
+        t->dead[i] = !live;
+    }
+}
+
+/* ---- stubs and call-outs ---- */
+
+void slow_if(struct tr *t, unsigned cc)
+{
+    if (!t->slow) {
+        t->slow = &t->stub[t->stubs++];
+        *t->slow = (struct stub){ .kind = STUB_SLOW, .insn = (uint8_t)t->i };
+    }
+    t->slow->from[t->slow->froms++] = emit_jcc_later(&t->e, cc);
+}
+
+/* Run instruction i as a call-out and go on behind this code, unless it ends the block. Flags are saved. */
+static void call_out(struct tr *t, unsigned i)
+{
+    const struct x86_insn *in = &t->insn[i];
+    const struct op_desc *d = lower_find_callout(in, t->b->mode);
+    struct jit_call *k = cache_data(t->k, sizeof(*k));
+    *k = (struct jit_call){ .fn = d->fn, .off = (uint16_t)t->pos[i], .n = (uint8_t)(i + 1), .in = *in,
+                            .end = lower_ends_block(in, t->b->mode) || in->op == X86_OP_JCC };
+    emit_lea_rip(&t->e, T1, k);
+    if (k->end) {
+        emit_jmp(&t->e, t->k->call);
+        return;
+    }
+    emit_lea_rip(&t->e, T2, t->e.p + 7 + 5);
+    emit_jmp(&t->e, t->k->call);
+}
+
+static void emit_stub(struct tr *t, const struct stub *s)
+{
+    for (unsigned i = 0; i < s->froms; i++)
+        emit_patch(&t->e, s->from[i]);
+    t->i = s->insn;
+    t->at = t->pos[s->insn];
+    t->next = t->at + t->insn[s->insn].len;
+    if (s->kind == STUB_JUMP) {
+        t->host = s->host;
+        t->mem = s->mem;
+        flags_save(t);
+        jump_to(t, s->off, s->insn + 1u);
+        return;
+    }
+    call_out(t, s->insn);
+    if (!s->back)
+        return;
+    if (s->load) {
+        t->host = false;
+        flags_load(t, T1);
+    }
+    emit_jmp(&t->e, s->back);
+}
+
+/* ---- a block ---- */
+
+static bool is_nop(const struct x86_insn *in)
+{
+    switch (in->op) {
+    case X86_OP_NOP: case X86_OP_ENDBR32: case X86_OP_ENDBR64: case X86_OP_PREFETCHNTA: case X86_OP_PREFETCHT0:
+    case X86_OP_PREFETCHT1: case X86_OP_PREFETCHT2: case X86_OP_PREFETCHW: case X86_OP_PREFETCH:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void one(struct tr *t)
+{
+    const struct x86_insn *in = &t->insn[t->i];
+    const bool ends = lower_ends_block(in, t->b->mode);
+    t->at = t->pos[t->i];
+    t->next = t->at + in->len;
+    t->slow = NULL;
+    if (is_nop(in))
+        return;
+    if (!translate_int(t, in) && !translate_flow(t, in)) {
+        flags_save(t);
+        call_out(t, t->i);
+        t->host = false;
+        t->mem = true;
+    } else if (t->slow && !ends) {
+        t->slow->back = t->e.p;
+        t->slow->load = t->host;
+    }
+    t->ended = ends;
+}
+
+/* Decode b once more; its bytes may be changing under our feet, in which case it is about to be dropped. */
+static unsigned decode(struct cpu *c, const struct block *b, struct x86_insn *insn)
+{
+    uint8_t buf[BLOCK_MAX_INSNS * X86_MAX_INSN];
+    bool readonly;
+    const uint8_t *host = soft_ram(c->soft, b->gpa & HV_PAGE_MASK, &readonly);
+    unsigned n = 0, pos = 0;
+    if (!host || b->len > sizeof(buf))
+        return 0;
+    memcpy(buf, host + (b->gpa & ~HV_PAGE_MASK), b->len);
+    while (pos < b->len && n < BLOCK_MAX_INSNS) {
+        struct x86_insn *in = &insn[n++];
+        if (x86_decode(buf + pos, b->len - pos, X86_MODE_64, in)) {
+            unsigned len = in->len;
+            *in = (struct x86_insn){ .op = X86_OP_INVALID, .len = (uint8_t)MAX(len, 1u) };
+        }
+        in->op = (uint16_t)int_op_shown(c, in->op);
+        pos += in->len;
+        if (lower_ends_block(in, b->mode))
+            break;
+    }
+    return pos == b->len && insn[0].op == b->first ? n : 0;
+}
+
+static void translate(struct cpu *c, struct block *b)
+{
+    struct code_cache *k = c->code;
+    struct x86_insn insn[BLOCK_MAX_INSNS];
+    unsigned table = b->mode & MODE_USER ? TLB_USER : b->mode & MODE_SUPER_AC ? TLB_SUPER_AC : TLB_SUPER;
+    struct tr t = { .c = c, .k = k, .b = b, .insn = insn, .mem = true, .start = (int32_t)(b->gpa & ~HV_PAGE_MASK),
+                    .e = { k->base + k->code_used, k->base + k->code_size },
+                    .tlb = (int)(offsetof(struct cpu, tlb_table) + table * sizeof(c->tlb_table[0])) };
+    t.n = decode(c, b, insn);
+    if (!t.n) {
+        k->refused++;
+        return;
+    }
+    int32_t pos = t.start;
+    for (unsigned i = 0; i < t.n; pos += insn[i++].len)
+        t.pos[i] = (uint16_t)pos;
+    find_dead(&t);
+    t.entry = t.e.p;
+    for (t.i = 0; t.i < t.n; t.i++)
+        one(&t);
+    if (!t.ended) {
+        flags_save(&t);
+        t.i = t.n - 1;
+        t.at = t.pos[t.i];
+        jump_to(&t, pos, t.n);
+    }
+    for (unsigned i = 0; i < t.stubs; i++)
+        emit_stub(&t, &t.stub[i]);
+    hv_assert(t.e.p < t.e.end);
+    k->code_used = ROUND_UP((size_t)(t.e.p - k->base), (size_t)16);
+    k->translated++;
+    b->code = t.entry;
+    b->entry = k->enter;
+}
+
+void translate_pending(struct cpu *c)
+{
+    struct code_cache *k = c->code;
+    if (!k || !k->queued)
+        return;
+    if (!cache_has_room(k)) {
+        translate_drop_all(c);
+        return;
+    }
+    if (!cache_writable(k, true))
+        goto fail;
+    for (unsigned i = 0; i < k->queued; i++) {
+        if (k->queue[i]->gen && cache_has_room(k))
+            translate(c, k->queue[i]);
+    }
+    k->queued = 0;
+    if (cache_writable(k, false))
+        return;
+fail:                              /* no more executable memory from the host */
+    k->threshold = -1;
+    translate_drop_all(c);
+}
+
+/* The entry of a block that may become hot. */
+static int warm(struct cpu *c, struct op *op, uint32_t cc)
+{
+    struct block *b = (struct block *)(void *)op - 1;
+    struct code_cache *k = c->code;
+    if (--b->heat > 0)
+        return op->fn(c, op, cc);
+    b->entry = op->fn;
+    k->queue[k->queued++] = b;
+    if (k->queued == CODE_QUEUE || k->threshold == 0)
+        translate_pending(c);
+    return b->entry(c, op, cc);
+}
+
+void translate_new_block(struct cpu *c, struct block *b)
+{
+    const struct code_cache *k = c->code;
+    b->in = NULL;
+    b->code = k ? k->interpret : NULL;
+    b->entry = b->op[0].fn;
+    if (!k || k->threshold < 0 || (b->mode & (MODE_CODE64 | BLOCK_ONE)) != MODE_CODE64 || b->gpa2 != BLOCK_NO_PAGE)
+        return;
+    b->heat = k->threshold;
+    b->entry = warm;
+}
+
+/* ---- links ---- */
+
+void translate_link(struct cpu *c, struct block *b)
+{
+    struct jit_slot *s = c->jit.slot;
+    c->jit.slot = NULL;
+    if ((b->mode & BLOCK_KEY) != s->key)
+        return;
+    if (s->page == BLOCK_NO_PAGE) {
+        s->to = b;
+        return;
+    }
+    if (b->code == c->code->interpret || s->code != s->miss || (b->gpa & HV_PAGE_MASK) != s->page ||
+        (b->gpa & ~HV_PAGE_MASK) != (gpa_t)s->off)
+        return;
+    s->code = b->code;
+    s->next = b->in;
+    b->in = s;
+}
+
+void translate_drop(struct cpu *c, struct block *b)
+{
+    for (struct jit_slot *s = b->in; s; s = s->next)
+        s->code = s->miss;
+    b->in = NULL;
+    if (c->code)
+        b->code = c->code->interpret;
+    b->entry = b->op[0].fn;
+}
+
+void translate_drop_all(struct cpu *c)
+{
+    struct code_cache *k = c->code;
+    if (!k)
+        return;
+    struct block_cache *bc = c->blocks;
+    for (size_t i = 0; i < ARRAY_SIZE(bc->hash); i++) {
+        for (struct block *b = bc->hash[i]; b; b = b->hash_next)
+            translate_new_block(c, b);
+    }
+    cache_clear(k);
+    k->flushes++;
+    c->jit.slot = NULL;
+}
+
+/* ---- life ---- */
+
+void translate_init(struct cpu *c, int threshold)
+{
+    struct code_cache *k = threshold < 0 ? NULL : hv_alloc(sizeof(*k));
+    if (!k)
+        return;
+    size_t size = MIN(MAX(CODE_TOTAL / c->soft->cfg.vcpus, CODE_MIN), CODE_MAX);
+    k->data_size = ROUND_UP(size / 3, (size_t)HV_PAGE_SIZE);
+    k->code_size = size - k->data_size;
+    k->base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (k->base == MAP_FAILED) {
+        free(k);
+        return;
+    }
+    k->threshold = threshold;
+    cache_thunks(k);
+    if (!cache_writable(k, false)) {
+        munmap(k->base, size);
+        free(k);
+        return;
+    }
+    c->code = k;
+}
+
+void translate_fini(struct cpu *c)
+{
+    struct code_cache *k = c->code;
+    if (!k)
+        return;
+    munmap(k->base, k->code_size + k->data_size);
+    free(k);
+    c->code = NULL;
+}

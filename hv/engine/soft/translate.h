@@ -1,0 +1,190 @@
+/*
+ * The translator: hot blocks of 64-bit code become host machine code. Same architecture on both
+ * sides, so most instructions are emitted again with other register numbers; everything the
+ * translator does not know, and every memory access off the fast path, is the interpreter's own
+ * call-out in the middle of translated code. So it is complete, and the interpreter its oracle.
+ *
+ * Registers. The host's RSP holds struct cpu *, whose fields are [rsp + n]; guest RSP lives in
+ * R13, every other guest register up to R12 in the host register of its number; R13 to R15 stay in
+ * c->gpr[]. R14 and R15 are scratch (T1, T2). C functions are called on the thread's own stack
+ * (c->jit.host_rsp); below struct cpu is room for the frames of signals (SOFT_VCPU_RED_ZONE).
+ *
+ * Flags. Between guest instructions the guest's arithmetic flags are in EFLAGS, in c->cc (in the
+ * form of flags.h) or in both; the translator knows which (tr.host, tr.mem). They are saved before
+ * host code that clobbers EFLAGS, and loaded before an instruction that reads them or keeps
+ * some. At the start and at the ends of a block, and wherever a fault can come from, they are in c->cc.
+ *
+ * RIP. Code is independent of where it is mapped: c->jit.page is the linear page the running block
+ * begins in, all else is a distance from it. Whoever enters another page stores it. c->rip is valid
+ * outside of translated code and in call-outs only.
+ *
+ * Memory. One compare with the software TLB in force (a constant offset in struct cpu: the mode
+ * is part of a block's key), as in cpu.h: page crossings, MMIO, pages with code and misses fall
+ * out to a stub behind the block, which runs the whole instruction as a call-out. So faults find
+ * every register, flag and RIP as the interpreter would have them.
+ *
+ * Leaving and chaining. Direct jumps go through a slot: a pointer in data memory that leads to an
+ * exit until the loop has found the target and links it (translate_link()); dropping a block points the
+ * slots that lead to it back. Within a page nothing else is checked: whoever changes mappings
+ * ends a block and comes back through the loop. Into another page, and for indirect jumps, vrip,
+ * gen and mode are compared as in the interpreter. Attention and budget are looked at where a
+ * jump leads backwards, into another page or anywhere indirect; forward jumps only count.
+ *
+ *   interpreter --b->entry--> enter: load registers --> b->code ... --> exit: X_*, to the loop
+ *                                                          \--> interpret: entry of an untranslated block
+ *
+ * Code memory. One range a vCPU, written and executed by its thread alone: a page is made writable
+ * while code is added to it, and executable after that, never both (cache.c). Full: everything
+ * goes. Slots and the decoded instructions of call-outs are in a data part beside it, never executable.
+ *
+ *   emit.c             machine code                 cache.c          memory, slots, links, thunks
+ *   translate.c        a block, its stubs and ends  translate_mem.c  addresses, TLB
+ *   translate_int.c    integer instructions         translate_flow.c jumps, calls, stack
+ */
+#ifndef HV_ENGINE_SOFT_TRANSLATE_H
+#define HV_ENGINE_SOFT_TRANSLATE_H
+
+#include "hv/engine/soft/block.h"
+#include "hv/engine/soft/emit.h"
+
+/* ---- between the translator and the rest of the engine ---- */
+
+/*
+ * Make the code cache of c: threshold is how often a block runs before it is translated, negative
+ * for never. Without executable memory, or on a failure, the vCPU interprets.
+ */
+void translate_init(struct cpu *c, int threshold);
+void translate_fini(struct cpu *c);
+/* Block b is new: set its entry. */
+void translate_new_block(struct cpu *c, struct block *b);
+/* b was dropped: nothing leads into its code any more. */
+void translate_drop(struct cpu *c, struct block *b);
+/* All blocks are gone. Never inside of translated code but for call-outs, which come back once more. */
+void translate_drop_all(struct cpu *c);
+/* The loop has found b, which the slot in c->jit.slot asked for. */
+void translate_link(struct cpu *c, struct block *b);
+/* Translate what is waiting; the loop calls it now and then. */
+void translate_pending(struct cpu *c);
+/* HV_SOFT_TRANSLATE: "off", or a threshold; how tests choose. */
+int translate_threshold(void);
+
+/* ---- inside ---- */
+
+struct jit_slot {
+    const void *code;              /* where the jump goes */
+    struct block *to;              /* the block there, or the cache's none */
+    const void *miss;              /* code that asks for the link */
+    struct jit_slot *next;         /* among those that lead to the same block */
+    int32_t off;                   /* target minus page of the source */
+    uint32_t key;                  /* mode of the source */
+    gpa_t page;                    /* physical page of a target within the page; else BLOCK_NO_PAGE */
+};
+
+/* A call-out from translated code. */
+struct jit_call {
+    op_fn *fn;
+    uint16_t off;                  /* of the instruction in the page */
+    uint8_t n;                     /* instructions of the block up to and including it */
+    bool end;
+    struct x86_insn in;
+};
+
+#define CODE_QUEUE 32
+struct code_cache {
+    uint8_t *base;                 /* code, then data */
+    size_t code_size, code_used, data_size, data_used, thunks_end;
+    size_t rx_end;                 /* executable up to here, writable after */
+    int threshold;
+    const void *call, *interpret, *exit_slot, *exit_rip;       /* thunks */
+    op_handler *enter;
+    struct block *queue[CODE_QUEUE];
+    unsigned queued;
+    uint64_t translated, flushes, refused;
+};
+
+#define CODE_TOTAL (256 * MIB)     /* of all vCPUs; each at most CODE_MAX, a quarter of which is data */
+#define CODE_MAX   (24 * MIB)
+#define CODE_MIN   (4 * MIB)
+#define CODE_BLOCK_MAX (64 * KIB)  /* more than a block of BLOCK_MAX_INSNS can need; of data too */
+
+void *cache_data(struct code_cache *k, size_t len);
+bool cache_has_room(const struct code_cache *k);
+bool cache_writable(struct code_cache *k, bool on);
+void cache_clear(struct code_cache *k);
+void cache_thunks(struct code_cache *k);
+
+#define T1 H_R14
+#define T2 H_R15
+
+struct stub {
+    uint8_t *from[8];
+    unsigned froms;
+    uint8_t kind;                  /* STUB_* */
+    bool host, mem;                /* STUB_JUMP: flags when the jump was made */
+    bool load;                     /* STUB_SLOW: EFLAGS are wanted at `back` */
+    uint8_t insn;
+    uint8_t *back;
+    int32_t off;                   /* STUB_JUMP */
+};
+enum { STUB_SLOW, STUB_JUMP };
+
+struct tr {
+    struct cpu *c;
+    struct code_cache *k;
+    struct emit e;
+    struct block *b;
+    const struct x86_insn *insn;
+    unsigned n, i;                 /* instructions; the present one */
+    int32_t start, at, next;       /* offsets in the page: of the block, this instruction, the next one */
+    bool host, mem;                /* where the guest's flags are */
+    bool dead[BLOCK_MAX_INSNS + 1];      /* before instruction i: nobody can see the flags any more */
+    bool ended;                    /* nothing gets past this instruction */
+    uint16_t pos[BLOCK_MAX_INSNS];       /* offsets in the page of all of them */
+    int tlb;                       /* offset in struct cpu of the TLB in force */
+    uint8_t *entry;
+    struct stub stub[2 * BLOCK_MAX_INSNS];
+    unsigned stubs;
+    struct stub *slow;             /* this instruction's slow path, if it has one yet */
+};
+
+#define CPU(field) rm_mem(H_RSP, (int32_t)offsetof(struct cpu, field))
+static inline struct rm guest_slot(unsigned r)
+{ return rm_mem(H_RSP, (int32_t)(offsetof(struct cpu, gpr) + 8 * r)); }
+static inline bool pinned(unsigned guest) { return guest <= 12; }
+static inline unsigned host_of(unsigned guest) { return guest == R_RSP ? (unsigned)H_R13 : guest; }
+
+/* A guest register to read, as a ModRM operand of any size. */
+static inline struct rm reg_rm(unsigned guest)
+{ return pinned(guest) ? rm_reg(host_of(guest)) : guest_slot(guest); }
+/* A guest register in a host register: its own, or the scratch it was loaded into. */
+unsigned reg_in(struct tr *t, unsigned guest, unsigned scratch);
+/* The register an instruction writes; not loaded if it is written whole. reg_out() stores a scratch. */
+void reg_out(struct tr *t, unsigned guest, unsigned host);
+
+void flags_save(struct tr *t);                         /* into c->cc; uses T1 */
+void flags_load(struct tr *t, unsigned scratch);       /* into EFLAGS */
+void flags_load_carry(struct tr *t);
+/* Before an instruction that keeps some flags: unless what it leaves is dead. */
+void flags_keep(struct tr *t, unsigned scratch);
+static inline void flags_set(struct tr *t) { t->host = true; t->mem = false; }
+
+/* A stub for this instruction's slow path; jcc leads to it. */
+void slow_if(struct tr *t, unsigned cc);
+
+/* A memory operand: address parts, and after addr_check() where it is on the host. */
+struct addr { uint8_t base, index, scale, seg; bool a32; int64_t disp; };
+struct addr addr_of(const struct x86_insn *in);
+bool addr_ok(const struct tr *t, const struct addr *a);
+/* Saves the flags and checks the TLB. Uses T1 and T2; *ret_spare is the one that is free again. */
+struct rm addr_check(struct tr *t, const struct addr *a, unsigned size, bool write, unsigned *ret_spare);
+/* LEA: keeps flags. */
+void addr_lea(struct tr *t, const struct addr *a, unsigned size, unsigned to);
+
+/* An end of the block: count, look at attention, go to page + off. Flags are saved. */
+void jump_to(struct tr *t, int32_t off, unsigned n);
+
+/* One instruction. False: not known, nothing was emitted. */
+bool translate_int(struct tr *t, const struct x86_insn *in);
+bool translate_flow(struct tr *t, const struct x86_insn *in);
+
+#endif

@@ -1,0 +1,268 @@
+/*
+ * Translator: near jumps, calls and returns, and the stack. Ends of blocks: see the head of
+ * translate.h for what is checked where. SDM 2A, 2B.
+ */
+#include "hv/engine/soft/translate.h"
+
+#define BLOCK(reg, field) rm_mem(reg, (int32_t)offsetof(struct block, field))
+
+static void sub_budget(struct tr *t, unsigned n)
+{
+    emit_alu_imm(&t->e, 4, 5, CPU(budget), (int32_t)n, 0);
+}
+
+/* After sub_budget(): places to patch for "leave". */
+static void attention(struct tr *t, uint8_t *leave[2])
+{
+    leave[0] = emit_jcc_later(&t->e, 0xe);
+    emit_alu_imm(&t->e, 4, 7, CPU(attention), 0, 0);
+    leave[1] = emit_jcc_later(&t->e, 5);
+}
+
+void jump_to(struct tr *t, int32_t off, unsigned n)
+{
+    struct emit *e = &t->e;
+    const bool in_page = off >= 0 && off < (int32_t)HV_PAGE_SIZE;
+    struct jit_slot *s = cache_data(t->k, sizeof(*s));
+    *s = (struct jit_slot){ .to = &t->c->blocks->none, .off = off, .key = t->b->mode & BLOCK_KEY,
+                            .page = in_page ? t->b->gpa & HV_PAGE_MASK : BLOCK_NO_PAGE };
+    uint8_t *leave[4];
+    unsigned leaves = 0;
+    sub_budget(t, n);
+    if (!in_page) {
+        attention(t, leave);
+        emit_load(e, 8, T1, CPU(jit.page));
+        emit_lea(e, 8, T1, rm_mem(T1, off));
+        emit_load_rip(e, T2, &s->to);
+        emit_rm(e, 8, 0x3b, T1, BLOCK(T2, vrip));
+        leave[2] = emit_jcc_later(e, 5);
+        emit_load(e, 8, T1, CPU(map_gen));
+        emit_rm(e, 8, 0x3b, T1, BLOCK(T2, gen));
+        leave[3] = emit_jcc_later(e, 5);
+        leaves = 4;
+        emit_load(e, 8, T1, BLOCK(T2, vrip));
+        emit_alu_imm(e, 8, 4, rm_reg(T1), -(int32_t)HV_PAGE_SIZE, 0);
+        emit_store(e, 8, CPU(jit.page), T1);
+        emit_rm(e, 4, 0xff, 4, BLOCK(T2, code));
+    } else {
+        if (off <= t->at) {
+            attention(t, leave);
+            leaves = 2;
+        }
+        if (off == t->start)
+            emit_jmp(e, t->entry);
+        else
+            emit_jmp_through(e, &s->code);
+    }
+    for (unsigned i = 0; i < leaves; i++)
+        emit_patch(e, leave[i]);
+    s->code = s->miss = e->p;
+    emit_lea_rip(e, T1, s);
+    emit_jmp(e, t->k->exit_slot);
+}
+
+/* T2 = the valid block at T1, which is lost; else the slow path. Nothing may be committed before this. */
+static void find_block(struct tr *t)
+{
+    struct emit *e = &t->e;
+    emit_mov(e, 8, T2, T1);
+    emit_rm(e, 8, 0xc1, 5, rm_reg(T2));
+    put8(e, 12);
+    emit_rm(e, 4, 0x33, T2, rm_reg(T1));
+    emit_alu_imm(e, 4, 4, rm_reg(T2), (1 << BLOCK_JUMP_BITS) - 1, 0);
+    emit_load(e, 8, T2, rm_sib(H_RSP, T2, 3, (int32_t)offsetof(struct cpu, jump)));
+    emit_rm(e, 8, 0x3b, T1, BLOCK(T2, vrip));
+    slow_if(t, 5);
+    emit_load(e, 8, T1, CPU(map_gen));
+    emit_rm(e, 8, 0x3b, T1, BLOCK(T2, gen));
+    slow_if(t, 5);
+    emit_load(e, 4, T1, CPU(mode));
+    emit_rm(e, 4, 0x3b, T1, BLOCK(T2, mode));
+    slow_if(t, 5);
+}
+
+/* Go to the block in T2. */
+static void jump_found(struct tr *t, unsigned n)
+{
+    struct emit *e = &t->e;
+    uint8_t *leave[2];
+    emit_load(e, 8, T1, BLOCK(T2, vrip));
+    emit_alu_imm(e, 8, 4, rm_reg(T1), -(int32_t)HV_PAGE_SIZE, 0);
+    emit_store(e, 8, CPU(jit.page), T1);
+    sub_budget(t, n);
+    attention(t, leave);
+    emit_rm(e, 4, 0xff, 4, BLOCK(T2, code));
+    emit_patch(e, leave[0]);
+    emit_patch(e, leave[1]);
+    emit_jmp(e, t->k->exit_rip);
+}
+
+static const struct addr stack_top = { .base = R_RSP, .index = X86_REG_NONE },
+                         stack_next = { .base = R_RSP, .index = X86_REG_NONE, .disp = -8 };
+
+static void move_rsp(struct tr *t, int32_t by)
+{
+    emit_lea(&t->e, 8, H_R13, rm_mem(H_R13, by));
+}
+
+/* ---- stack ---- */
+
+static bool push(struct tr *t, const struct x86_insn *in)
+{
+    struct emit *e = &t->e;
+    const struct x86_opnd *o = &in->opnd[0];
+    unsigned spare;
+    if (o->kind == X86_OPND_MEM) {
+        struct addr a = addr_of(in);
+        if (!addr_ok(t, &a))
+            return false;
+        struct rm m = addr_check(t, &a, 8, false, &spare);
+        emit_load(e, 8, spare, m);
+        emit_store(e, 8, CPU(jit.temp), spare);
+    } else if (o->kind != X86_OPND_GPR && o->kind != X86_OPND_IMM) {
+        return false;
+    }
+    struct rm m = addr_check(t, &stack_next, 8, true, &spare);
+    if (o->kind == X86_OPND_IMM) {
+        emit_rm(e, 8, 0xc7, 0, m);
+        put32(e, (uint32_t)in->imm);
+    } else if (o->kind == X86_OPND_GPR) {
+        emit_store(e, 8, m, reg_in(t, o->reg, spare));
+    } else {
+        emit_load(e, 8, spare, CPU(jit.temp));
+        emit_store(e, 8, m, spare);
+    }
+    move_rsp(t, -8);
+    return true;
+}
+
+static bool pop(struct tr *t, const struct x86_insn *in)
+{
+    const struct x86_opnd *o = &in->opnd[0];
+    unsigned spare;
+    if (o->kind != X86_OPND_GPR || o->reg == R_RSP)
+        return false;
+    struct rm m = addr_check(t, &stack_top, 8, false, &spare);
+    unsigned r = pinned(o->reg) ? host_of(o->reg) : spare;
+    emit_load(&t->e, 8, r, m);
+    reg_out(t, o->reg, r);
+    move_rsp(t, 8);
+    return true;
+}
+
+static bool leave_frame(struct tr *t)
+{
+    const struct addr a = { .base = R_RBP, .index = X86_REG_NONE };
+    unsigned spare;
+    struct rm m = addr_check(t, &a, 8, false, &spare);
+    emit_load(&t->e, 8, spare, m);
+    emit_lea(&t->e, 8, H_R13, rm_mem(H_RBP, 8));
+    emit_mov(&t->e, 8, H_RBP, spare);
+    return true;
+}
+
+/* ---- jumps ---- */
+
+static bool target(const struct tr *t, const struct x86_insn *in, int32_t *ret)
+{
+    int64_t off = (int64_t)in->imm + t->next;
+    *ret = (int32_t)off;
+    return off == (int32_t)off;
+}
+
+static bool jcc(struct tr *t, const struct x86_insn *in)
+{
+    int32_t off;
+    if (!target(t, in, &off))
+        return false;
+    flags_load(t, T1);
+    struct stub *s = &t->stub[t->stubs++];
+    *s = (struct stub){ .kind = STUB_JUMP, .host = t->host, .mem = t->mem, .insn = (uint8_t)t->i, .off = off };
+    s->from[s->froms++] = emit_jcc_later(&t->e, in->cc);
+    return true;
+}
+
+static void return_address(struct tr *t, struct rm m)
+{
+    emit_load(&t->e, 8, T1, CPU(jit.page));
+    emit_lea(&t->e, 8, T1, rm_mem(T1, t->next));
+    emit_store(&t->e, 8, m, T1);
+    move_rsp(t, -8);
+}
+
+static bool call(struct tr *t, const struct x86_insn *in)
+{
+    int32_t off;
+    unsigned spare;
+    if (!target(t, in, &off))
+        return false;
+    struct rm m = addr_check(t, &stack_next, 8, true, &spare);
+    return_address(t, m);
+    jump_to(t, off, t->i + 1);
+    return true;
+}
+
+static bool ret(struct tr *t, const struct x86_insn *in)
+{
+    unsigned spare;
+    struct rm m = addr_check(t, &stack_top, 8, false, &spare);
+    emit_load(&t->e, 8, T1, m);
+    find_block(t);
+    move_rsp(t, 8 + (in->nopnd ? (int32_t)(in->imm & 0xffff) : 0));
+    jump_found(t, t->i + 1);
+    return true;
+}
+
+static bool indirect(struct tr *t, const struct x86_insn *in, bool calls)
+{
+    struct emit *e = &t->e;
+    const struct x86_opnd *o = &in->opnd[0];
+    unsigned spare;
+    if (o->kind == X86_OPND_MEM) {
+        struct addr a = addr_of(in);
+        if (!addr_ok(t, &a))
+            return false;
+        struct rm m = addr_check(t, &a, 8, false, &spare);
+        emit_load(e, 8, T1, m);
+    } else if (o->kind == X86_OPND_GPR) {
+        flags_save(t);
+        t->host = false;
+        if (pinned(o->reg))
+            emit_mov(e, 8, T1, host_of(o->reg));
+        else
+            emit_load(e, 8, T1, guest_slot(o->reg));
+    } else {
+        return false;
+    }
+    find_block(t);
+    if (calls) {
+        emit_store(e, 8, CPU(jit.temp), T2);
+        struct rm m = addr_check(t, &stack_next, 8, true, &spare);
+        return_address(t, m);
+        emit_load(e, 8, T2, CPU(jit.temp));
+    }
+    jump_found(t, t->i + 1);
+    return true;
+}
+
+bool translate_flow(struct tr *t, const struct x86_insn *in)
+{
+    int32_t off;
+    switch (in->op) {
+    case X86_OP_PUSH: return in->opsize == 8 && push(t, in);
+    case X86_OP_POP: return in->opsize == 8 && pop(t, in);
+    case X86_OP_LEAVE: return in->opsize == 8 && leave_frame(t);
+    case X86_OP_JCC: return jcc(t, in);
+    case X86_OP_CALL: return in->opsize == 8 && call(t, in);
+    case X86_OP_RET: return in->opsize == 8 && ret(t, in);
+    case X86_OP_CALL_IND: return in->opsize == 8 && in->adsize != 2 && indirect(t, in, true);
+    case X86_OP_JMP_IND: return in->opsize == 8 && in->adsize != 2 && indirect(t, in, false);
+    case X86_OP_JMP:
+        if (!target(t, in, &off))
+            return false;
+        flags_save(t);
+        jump_to(t, off, t->i + 1);
+        return true;
+    default: return false;
+    }
+}

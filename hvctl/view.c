@@ -130,6 +130,7 @@ static const struct cli_column vm_columns[] = {
     {"initrd", "boot.initrd", .cut = true, .help = "initial RAM disk"},
     {"cmdline", "boot.cmdline", .cut = true, .help = "kernel command line"},
     {"on_start", .help = "what happens to it when the host starts"},
+    {"start_delay_ms", .unit = CLI_UNIT_NUMBER, .help = "how long after the host's start that happens, in milliseconds"},
     {"on_stop", .help = "what happens to it when the host stops"},
     {"hyperv", .unit = CLI_UNIT_SWITCH, .help = "the guest sees the Hyper-V interface"},
     {"lock", .unit = CLI_UNIT_SWITCH, .help = "remove and turn-off are refused"},

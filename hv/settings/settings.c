@@ -22,6 +22,7 @@ static const char *const *const enum_names[SETTING_COUNT] = {
 /* Defaults are numbers for most types and strings (or NULL) for the rest; both columns exist. */
 #define DEF_NUM_SIZE(d) (d)
 #define DEF_NUM_UINT(d) (d)
+#define DEF_NUM_DURATION(d) (d)
 #define DEF_NUM_PCT(d)  (d)
 #define DEF_NUM_BOOL(d) (d)
 #define DEF_NUM_ENUM(d) (d)
@@ -29,6 +30,7 @@ static const char *const *const enum_names[SETTING_COUNT] = {
 #define DEF_NUM_PATH(d) 0
 #define DEF_STR_SIZE(d) NULL
 #define DEF_STR_UINT(d) NULL
+#define DEF_STR_DURATION(d) NULL
 #define DEF_STR_PCT(d)  NULL
 #define DEF_STR_BOOL(d) NULL
 #define DEF_STR_ENUM(d) NULL
@@ -220,6 +222,10 @@ int setting_set_text(struct settings *s, const struct setting_desc *d, const cha
     case SETTING_PCT:
         r = parse_percent(text, d->name, &v, e);
         break;
+    case SETTING_DURATION:
+        r = parse_duration(text, d->name, &v, e);
+        v /= NS_PER_MS;
+        break;
     case SETTING_UINT:
         r = parse_uint(text, d->name, 0, UINT64_MAX, &v, e);
         break;
@@ -240,6 +246,8 @@ char *setting_get_text(const struct settings *s, const struct setting_desc *d)
     switch (d->type) {
     case SETTING_SIZE:
         return hv_strdup(format_size_exact(v, buf, sizeof(buf)));
+    case SETTING_DURATION:
+        return hv_asprintf(v % 1000 ? "%" PRIu64 "ms" : "%" PRIu64 "s", v % 1000 ? v : v / 1000);
     case SETTING_BOOL:
         return hv_strdup(v ? "on" : "off");
     case SETTING_ENUM:
@@ -284,7 +292,7 @@ static int set_json(struct settings *s, const struct setting_desc *d, const json
         setting_set_number(s, d, json_is_true(v));
         return 0;
     default:
-        if (json_is_string(v) && d->type == SETTING_SIZE)
+        if (json_is_string(v) && (d->type == SETTING_SIZE || d->type == SETTING_DURATION))
             return setting_set_text(s, d, json_string_value(v), e);
         if (!json_is_integer(v) || json_integer_value(v) < 0)
             return wrong_type(d, d->type == SETTING_SIZE ? "bytes as a whole number, or a size with a unit"

@@ -19,7 +19,7 @@ enum set_on_reboot { SET_ON_REBOOT_RESTART, SET_ON_REBOOT_OFF };
 /* Strings are owned by the struct; NULL is "not set". */
 struct settings {
     char *notes;
-    uint64_t engine, mitigations, on_start, on_stop;
+    uint64_t engine, mitigations, on_start, on_stop, start_delay_ms;
     bool hyperv, lock;
     struct { bool dynamic; uint64_t startup, min, max, buffer_pct, priority; } memory;
     struct { uint64_t cpus; } processor;
@@ -31,7 +31,7 @@ enum setting_id {
 #include "hv/settings/table.h"
     SETTING_COUNT
 };
-enum setting_type { SETTING_SIZE, SETTING_UINT, SETTING_PCT, SETTING_BOOL, SETTING_ENUM, SETTING_TEXT, SETTING_PATH };
+enum setting_type { SETTING_SIZE, SETTING_UINT, SETTING_PCT, SETTING_BOOL, SETTING_ENUM, SETTING_DURATION, SETTING_TEXT, SETTING_PATH };
 enum setting_live { SETTING_NOW, SETTING_NEXT, SETTING_NEVER };
 
 struct setting_desc {

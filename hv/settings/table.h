@@ -6,7 +6,7 @@
  *
  * group.key   the operator's key: JSON nests by group ("" = top level), flat where alone
  * TYPE        SIZE bytes, multiple of 2 MiB · UINT · PCT · BOOL · ENUM (words in settings.c) ·
- *             TEXT any · PATH absolute
+ *             DURATION milliseconds · TEXT any · PATH absolute
  * default     number, or string for TEXT and PATH (NULL: not set)
  * live        NOW a running VM takes it at once · NEXT at next start · NEVER fixed at creation
  * wmi         "Class.Property:type[*2^20|/100]": what holds it in the stored XML, its CIM type, and
@@ -28,6 +28,8 @@ S(LOCK,       "",          "lock",       BOOL, lock,         0, 1, 0, NOW,
   "Hv_VirtualSystemSettingData.Lock:boolean", "refuse remove and turn-off")
 S(ON_START,   "",          "on_start",   ENUM, on_start,     0, 2, 0, NOW,
   "Msvm_VirtualSystemSettingData.AutomaticStartupAction:uint16", "what to do when the host starts")
+S(START_DELAY, "",         "start_delay_ms", DURATION, start_delay_ms, 0, 86400000, 0, NOW,
+  "Msvm_VirtualSystemSettingData.AutomaticStartupActionDelay:datetime", "how long after the host's start on_start waits")
 S(ON_STOP,    "",          "on_stop",    ENUM, on_stop,      0, 2, 0, NOW,
   "Msvm_VirtualSystemSettingData.AutomaticShutdownAction:uint16", "what to do when the host stops")
 S(MEM_DYNAMIC, "memory",   "dynamic",    BOOL, memory.dynamic, 0, 1, 0, NEXT,

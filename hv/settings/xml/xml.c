@@ -136,6 +136,25 @@ static bool parse_number(const char *text, uint64_t *ret)
     return true;
 }
 
+/* An interval of CIM (DSP0004 5.5.2): ddddddddhhmmss.mmmmmm:000, read to milliseconds. */
+static bool parse_interval(const char *text, uint64_t *ret_ms)
+{
+    unsigned d, h, m, s, us;
+    int end = 0;
+    if (strlen(text) != 25 || strspn(text, "0123456789") != 14 ||
+        sscanf(text, "%8u%2u%2u%2u.%6u:000%n", &d, &h, &m, &s, &us, &end) != 5 || end != 25 || h > 23 || m > 59 || s > 59)
+        return false;
+    *ret_ms = (((uint64_t)d * 24 + h) * 60 + m) * 60000 + (uint64_t)s * 1000 + us / 1000;
+    return true;
+}
+
+static void format_interval(uint64_t ms, char *buf, size_t size)
+{
+    const uint64_t s = ms / 1000;
+    snprintf(buf, size, "%08" PRIu64 "%02u%02u%02u.%06u:000", s / 86400, (unsigned)(s / 3600 % 24),
+             (unsigned)(s / 60 % 60), (unsigned)(s % 60), (unsigned)(ms % 1000 * 1000));
+}
+
 /* Hyper-V's numbers of an enumeration to our word. */
 static const char *enum_word(const struct setting_desc *d, const struct xml_enum *x, uint64_t v)
 {
@@ -170,6 +189,12 @@ static int read_setting(struct settings *s, const struct setting_desc *d, xmlNod
                 return bad(e, prop, w, "no value of this enumeration");
             text = enum_word(d, x, v);
         }
+        break;
+    case SETTING_DURATION:
+        if (!parse_interval(text, &v))
+            return bad(e, prop, w, "it has to be an interval, ddddddddhhmmss.mmmmmm:000");
+        snprintf(buf, sizeof(buf), "%" PRIu64 "ms", v);
+        text = buf;
         break;
     default:
         if (!parse_number(text, &v) || __builtin_mul_overflow(v, w->mul, &v))
@@ -379,7 +404,10 @@ static int put_setting(xmlDoc *doc, const struct settings *s, const struct setti
         return put(instance, w.prop, w.type, false, v ? "TRUE" : "FALSE");
     if (d->type == SETTING_ENUM && !x)
         return put(instance, w.prop, w.type, false, setting_names(d)[v]);
-    snprintf(buf, sizeof(buf), "%" PRIu64, x ? x->value[v] : v / w.mul * w.div);
+    if (d->type == SETTING_DURATION)
+        format_interval(v, buf, sizeof(buf));
+    else
+        snprintf(buf, sizeof(buf), "%" PRIu64, x ? x->value[v] : v / w.mul * w.div);
     return put(instance, w.prop, w.type, false, buf);
 }
 

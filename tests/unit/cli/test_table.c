@@ -56,6 +56,7 @@ static void keys_of_options_are_settings_of_a_fitting_type(void **state)
                 switch (d->type) {
                 case SETTING_SIZE: fits = o->type == CLI_SIZE || o->type == CLI_SIZE_REL; break;
                 case SETTING_UINT: fits = o->type == CLI_UINT; break;
+                case SETTING_DURATION: fits = o->type == CLI_DURATION; break;
                 case SETTING_PCT: fits = o->type == CLI_PERCENT; break;
                 case SETTING_BOOL: fits = o->type == CLI_SWITCH; break;
                 case SETTING_ENUM: fits = o->type == CLI_ENUM; break;

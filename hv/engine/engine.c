@@ -30,19 +30,24 @@ static const char *cpu_virtualization(void)
     return NULL;
 }
 
-const struct engine_ops *engine_choose(enum engine_kind kind, struct hv_error *e)
+const struct engine_ops *engine_choose_fd(enum engine_kind kind, int kvm_fd, struct hv_error *e)
 {
     if (kind == ENGINE_KVM)
-        return kvm_probe(e) == 0 ? &engine_kvm : NULL;
-    if (kind == ENGINE_AUTO && cpu_virtualization() && kvm_probe(NULL) == 0)
+        return kvm_probe(kvm_fd, e) == 0 ? &engine_kvm : NULL;
+    if (kind == ENGINE_AUTO && (kvm_fd >= 0 || cpu_virtualization()) && kvm_probe(kvm_fd, NULL) == 0)
         return &engine_kvm;
     return &engine_soft;
+}
+
+const struct engine_ops *engine_choose(enum engine_kind kind, struct hv_error *e)
+{
+    return engine_choose_fd(kind, -1, e);
 }
 
 const char *engine_describe(char *buf, size_t size)
 {
     struct hv_error e = {0};
-    const bool works = kvm_probe(&e) == 0;
+    const bool works = kvm_probe(-1, &e) == 0;
     const char *hw = cpu_virtualization();
     if (!works && access("/dev/kvm", F_OK) != 0)
         snprintf(buf, size, "there is no /dev/kvm; auto takes the soft engine.");

@@ -121,6 +121,9 @@ struct engine_ops {
     /* The guest wrote an MSR of the machine's that the host's kernel must know of too. Optional. [vcpu] */
     void (*mirror_msr)(struct vcpu *v, uint32_t msr, uint64_t val);
     void (*stats)(struct engine *g, struct stats_registry *r);     /* exits by kind, instructions, ... */
+    /* Optional: the region whose pages turn executable while guests run, as the worker's sandbox has to
+     * know it: a power of two, aligned to itself, an inaccessible page behind it. *ret_len 0: none. */
+    void (*code_region)(const struct engine *g, const void **ret_base, size_t *ret_len);
 };
 
 struct engine { const struct engine_ops *ops; };
@@ -132,6 +135,11 @@ extern const struct engine_ops engine_soft, engine_kvm;
  * soft. NULL with e filled (code unsupported) if it cannot serve here.
  */
 const struct engine_ops *engine_choose(enum engine_kind kind, struct hv_error *e);
+/*
+ * The same for a process that can open nothing: kvm_fd is an open /dev/kvm, which with
+ * ENGINE_AUTO the caller found to be backed by hardware; -1: as above.
+ */
+const struct engine_ops *engine_choose_fd(enum engine_kind kind, int kvm_fd, struct hv_error *e);
 /* One sentence on what backs /dev/kvm and what auto takes; for `host doctor`. */
 const char *engine_describe(char *buf, size_t size);
 

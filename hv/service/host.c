@@ -140,9 +140,11 @@ static void check(json_t *list, const char *name, const char *status, const char
                                           "hint", hint));
 }
 
+bool host_virtualization(void) { return cpu_flag("vmx") || cpu_flag("svm"); }
+
 static void check_engine(json_t *list)
 {
-    bool virt = cpu_flag("vmx") || cpu_flag("svm");
+    bool virt = host_virtualization();
     const bool usable = access("/dev/kvm", R_OK | W_OK) == 0;
     const char *dev = usable                         ? "/dev/kvm can be opened"
                       : access("/dev/kvm", F_OK) == 0 ? "/dev/kvm is there but not for this user"
@@ -203,6 +205,35 @@ static void check_worker(struct service *svc, json_t *list)
     check(list, "worker", ok ? "ok" : "problem", ok ? NULL : "install hv-worker beside hvd", text);
 }
 
+/* One line for what is on, one for each layer that is not. */
+static void check_sandbox(struct service *svc, json_t *list)
+{
+    json_t *layers = worker_sandbox_probe(svc), *l;
+    strbuf_auto on = {0};
+    size_t i;
+    if (!layers) {
+        check(list, "sandbox", "problem", "run hv-worker --probe to see why", "a worker cannot be made");
+        return;
+    }
+    json_array_foreach(layers, i, l) {
+        const char *name = json_string_value(json_object_get(l, "name")), *why = json_string_value(json_object_get(l, "why"));
+        if (json_is_true(json_object_get(l, "on")))
+            strbuf_addf(&on, "%s%s%s%s%s", on.len ? "; " : "", name, why ? " (" : "", why ? why : "", why ? ")" : "");
+    }
+    check(list, "sandbox", "ok", NULL, on.len ? on.buf : "nothing");
+    json_array_foreach(layers, i, l) {
+        char text[300];
+        if (json_is_true(json_object_get(l, "on")))
+            continue;
+        const char *why = json_string_value(json_object_get(l, "why"));
+        const bool own = strcmp(json_string_value(json_object_get(l, "name")), "user") == 0 && geteuid() != 0;
+        snprintf(text, sizeof(text), "no %s: %s", json_string_value(json_object_get(l, "name")), why ? why : "");
+        check(list, "sandbox", own ? "ok" : "warning",
+              own ? NULL : "VMs run with one wall less: look for container or kernel settings that forbid it", text);
+    }
+    json_decref(layers);
+}
+
 json_t *host_doctor(struct service *svc)
 {
     json_t *list = json_array();
@@ -210,6 +241,7 @@ json_t *host_doctor(struct service *svc)
     check_memory(svc, list);
     check_state(svc, list);
     check_worker(svc, list);
+    check_sandbox(svc, list);
     check_clock(list);
     return list;
 }

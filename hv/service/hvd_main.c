@@ -22,6 +22,7 @@
 
 #define HOUSEKEEPING_NS (2 * NS_PER_SEC)
 #define TRANSIENT_KEPT_NS (10 * NS_PER_SEC)
+#define ADOPT_LIMIT_NS (5 * NS_PER_SEC)
 #define USER_IDLE_NS (300 * NS_PER_SEC)
 
 static const char usage[] =
@@ -118,6 +119,44 @@ static int listen_manager(struct service *svc, struct hv_error *e)
     return varlink_server_listen(svc->server, fd, allow, svc);
 }
 
+static void complain(const struct hv_error *e)
+{
+    fprintf(stderr, "hvd: %s%s%s\n", e->object, e->object[0] ? ": " : "", e->message);
+    if (e->hint[0])
+        fprintf(stderr, "  try: %s\n", e->hint);
+}
+
+/* Everything is known: now clients may come. */
+static int serve(struct service *svc, struct hv_error *e)
+{
+    svc->serving = true;
+    int r = listen_manager(svc, e);
+    if (r == 0)
+        log_info("serving at %s", svc->paths.socket);
+    return r;
+}
+
+void service_ready(struct service *svc)
+{
+    struct hv_error e = {0};
+    if (svc->serving || !svc->adopt_timer)
+        return;
+    loop_timer_stop(svc->loop, svc->adopt_timer);
+    if (serve(svc, &e) < 0) {
+        complain(&e);
+        svc->failed = e.code;
+        loop_uv_stop(svc->loop);
+    }
+}
+
+/* A worker that hangs keeps its charge and does not keep the others' operators waiting. */
+static void on_adopt_limit(void *arg)
+{
+    struct service *svc = arg;
+    log_warning("%u workers of an earlier service do not answer", svc->adopting);
+    service_ready(svc);
+}
+
 static int set_up(struct service *svc, struct hv_error *e)
 {
     static struct varlink_interface iface = {.text = org_hv_Manager_varlink, .methods = manager_methods};
@@ -152,8 +191,15 @@ static int set_up(struct service *svc, struct hv_error *e)
     host_settings_load(svc);
     if (balance_start(svc) < 0)
         return hv_fail(e, HV_NO_RESOURCES, "hvd", "out of memory");
+    r = loop_timer_new(svc->loop, on_adopt_limit, svc, &svc->adopt_timer);
+    if (r < 0)
+        return hv_fail_errno(e, -r, "hvd", "cannot start");
     worker_adopt_all(svc);
-    return listen_manager(svc, e);
+    if (svc->adopting > 0) {           /* service_ready() goes on */
+        loop_timer_set(svc->loop, svc->adopt_timer, hv_now_ns() + ADOPT_LIMIT_NS);
+        return 0;
+    }
+    return serve(svc, e);
 }
 
 static void tear_down(struct service *svc)
@@ -166,15 +212,9 @@ static void tear_down(struct service *svc)
     if (svc->loop) {
         balance_stop(svc);
         loop_timer_free(svc->loop, svc->housekeeping);
+        loop_timer_free(svc->loop, svc->adopt_timer);
         loop_uv_free(svc->loop);
     }
-}
-
-static void complain(const struct hv_error *e)
-{
-    fprintf(stderr, "hvd: %s%s%s\n", e->object, e->object[0] ? ": " : "", e->message);
-    if (e->hint[0])
-        fprintf(stderr, "  try: %s\n", e->hint);
 }
 
 int main(int argc, char **argv)
@@ -219,10 +259,9 @@ int main(int argc, char **argv)
         complain(&e);
         return (int)e.code;
     }
-    log_info("serving at %s", svc.paths.socket);
     loop_timer_set(svc.loop, svc.housekeeping, hv_now_ns() + HOUSEKEEPING_NS);
     loop_uv_run(svc.loop);
     unlink(svc.paths.socket);
     tear_down(&svc);
-    return 0;
+    return (int)svc.failed;
 }

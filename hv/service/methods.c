@@ -316,31 +316,29 @@ static void start(void *arg, struct varlink_call *call, const json_t *params)
         return;
     }
     const struct settings *s = &vm->settings;
+    struct handover fds = {0};
     int r = vm->state == SVC_OFF ? 0 : hv_fail(&e, HV_CONFLICT, vm->name, "cannot start: it is %s", svc_state_word(vm));
-    hv_autoclose int kernel = -1, initrd = -1;
     if (r == 0 && !s->boot.kernel) {
         r = hv_fail(&e, HV_UNSUPPORTED, vm->name, "cannot start: it has nothing to boot");
         hv_hint(&e, "create it with --kernel PATH --initrd PATH; disks are not in this version");
     }
     if (r == 0)
         r = host_admit(vm, &e);
-    if (r == 0 && (kernel = broker_open(varlink_call_peer(call), s->boot.kernel, "kernel", &e)) < 0)
-        r = kernel;
-    if (r == 0 && s->boot.initrd &&
-        (initrd = broker_open(varlink_call_peer(call), s->boot.initrd, "initrd", &e)) < 0)
-        r = initrd;
+    if (r == 0)
+        r = handover_for_start(vm, varlink_call_peer(call), &fds, &e);
     if (r < 0) {
         fail(call, &e);
         return;
     }
     struct job *job = job_new(svc, "start", vm->name);
     if (!job) {
+        handover_close(&fds);
         hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory");
         fail(call, &e);
         return;
     }
     event_add(svc, "state", vm->name, "info", caller(call), NULL, NULL, "start asked for");
-    if (worker_start(vm, kernel, initrd, flag(params, "paused"), job, &e) < 0)
+    if (worker_start(vm, &fds, flag(params, "paused"), job, &e) < 0)
         job_done(job, &e);
     answer_job(call, job);
 }

@@ -6,6 +6,8 @@
  *   worker.c     one link per running VM        jobs.c        long operations
  *   events.c     what happened, streams         wait.c        conditions
  *   broker.c     opens paths for callers        host.c        memory, doctor
+ *   handover.c   descriptors for a worker       record.c      what a worker leaves on disk
+ *   spawn.c      makes a worker's process       uids.c        users for workers
  *   balance.c    feeds the balancer             balancer.c    who gets how much memory
  */
 #ifndef HV_SERVICE_SERVICE_H
@@ -19,6 +21,7 @@
 #include "hv/base/paths.h"
 #include "hv/rpc/varlink.h"
 #include "hv/service/balancer.h"
+#include "hv/service/spawn.h"
 #include "hv/settings/settings.h"
 #include "hv/settings/xml/xml.h"
 
@@ -76,10 +79,13 @@ struct service {
     struct job *jobs;
     int64_t last_job, last_event;
     struct event_log *events;
+    unsigned adopting;                  /* workers taken over that have not reported yet */
+    bool serving;
     struct waiter *waiters;
     struct stats_stream *streams;
     struct stopping *stoppings;
-    struct loop_timer *housekeeping, *balance_timer;
+    struct loop_timer *housekeeping, *balance_timer, *adopt_timer;
+    enum hv_code failed;                /* why it ends, where it could not go on */
     bool balance_early;
     struct dm_host_memo balance_memo;
     struct dm_host_plan balance_plan;   /* the last */
@@ -107,16 +113,55 @@ json_t *svc_vm_json(struct svc_vm *vm);
 /* One place where a VM's state changes: events, waiters, transient clean-up. vm may be gone afterwards. */
 void svc_vm_set_state(struct svc_vm *vm, enum svc_state st);
 
+/* ---- handover.c ---- */
+#define HANDOVER_MAX VARLINK_MAX_FDS
+struct handover {
+    unsigned count;
+    struct { char name[48]; int fd; } item[HANDOVER_MAX];
+};
+/* Takes fd over, also where it fails: -E2BIG. */
+int handover_add(struct handover *h, const char *name, int fd);
+void handover_close(struct handover *h);
+/* {name: index into fds}, and the descriptors, which stay the handover's. */
+json_t *handover_json(const struct handover *h, int fds[HANDOVER_MAX]);
+/* Open all that a start of this VM needs, with the rights of the peer. Empty after a failure. */
+int handover_for_start(const struct svc_vm *vm, const struct varlink_peer *peer, struct handover *h, struct hv_error *e);
+
+/* ---- uids.c: root's service only ---- */
+/* A user for the worker with this socket, which exists. 0, -EUSERS when all are taken, or what the folder answers. */
+int uid_lease(const char *socket, uid_t *ret);
+/* The one it has, SPAWN_NO_UID: none. */
+uid_t uid_of(const char *socket);
+void uid_release(uid_t uid, const char *socket);
+
+/* ---- record.c ---- */
+int record_write(const char *socket, pid_t pid);
+/* The process of the record: 0 and its pidfd (the caller's), -ESRCH if it is gone. */
+int record_open(const char *socket, pid_t *ret_pid, int *ret_pidfd);
+/* A fresh file for the worker's last word: a descriptor or -errno. And what it wrote; NULL: nothing. */
+int record_exit_note(const char *socket);
+json_t *record_exit(const char *socket);
+/* Socket and records go; the user is free then. */
+void record_remove(const char *socket);
+
 /* ---- worker.c ---- */
-/* Start the VM's worker and set it up; job (a reference is taken) ends when it runs or failed. */
-int worker_start(struct svc_vm *vm, int kernel_fd, int initrd_fd, bool paused, struct job *job, struct hv_error *e);
+/* Start the VM's worker and set it up with what is handed over, which is taken; job ends when it runs or failed. */
+int worker_start(struct svc_vm *vm, struct handover *fds, bool paused, struct job *job, struct hv_error *e);
 /* One call to the worker whose answer ends the job; fn may be NULL: fails or finishes the job. */
 int worker_call(struct svc_vm *vm, const char *method, json_t *params, const int *fds, unsigned nfds,
                 varlink_reply_fn *fn, void *arg, struct hv_error *e);
 /* Kill it now. */
 void worker_kill(struct svc_vm *vm);
-/* Find the workers of an earlier hvd by their sockets and take them over (DESIGN 10). */
+/*
+ * Find the workers of an earlier hvd and take them over (DESIGN 10). svc->adopting counts those that have not
+ * said yet what they have: nothing is to be admitted before; service_ready() is called when it is 0 again.
+ */
 void worker_adopt_all(struct service *svc);
+void service_ready(struct service *svc);
+/* What the worker's sandbox consists of, [{name, on, why}]; borrowed, NULL: not known. */
+json_t *worker_sandbox(const struct svc_vm *vm);
+/* The same for a worker that would be started now: makes one that only says so. NULL: it cannot be run. */
+json_t *worker_sandbox_probe(struct service *svc);
 pid_t worker_pid(const struct svc_vm *vm);
 /* The job that is starting this VM now; 0: none. */
 int64_t worker_start_job(const struct svc_vm *vm);
@@ -166,6 +211,8 @@ void host_memory(struct service *svc, struct host_memory *ret);
 /* Is there room to start this VM? HV_NO_RESOURCES with the numbers if not. */
 int host_admit(struct svc_vm *vm, struct hv_error *e);
 json_t *host_json(struct service *svc);
+/* Has the CPU VT-x or AMD-V? */
+bool host_virtualization(void);
 /* Configured limits: read at the start; changed and stored. 0: automatic. */
 void host_settings_load(struct service *svc);
 int host_settings_store(struct service *svc, struct hv_error *e);

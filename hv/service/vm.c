@@ -20,6 +20,8 @@ json_t *svc_vm_json(struct svc_vm *vm)
     balance_json(vm, json_object_get(runtime, "memory"));
     if (vm->link) {
         json_object_set_new(runtime, "pid", json_integer(worker_pid(vm)));
+        if (worker_sandbox(vm))
+            json_object_set(runtime, "sandbox", worker_sandbox(vm));
         json_object_set_new(runtime, "cpu_pct", json_integer((json_int_t)(vm->cpu_pct + 0.5)));
     }
     json_object_set_new(runtime, "exit", vm->exit_word[0] ? json_string(vm->exit_word) : json_null());

@@ -4,16 +4,16 @@
  *
  *   spawn ─▶ Hello ─▶ Setup (+ descriptors) ─▶ Watch on a second connection ─▶ Start ─▶ job done
  *
- * A worker says how its VM ended in the last report; then its process goes. Only the
- * end of the process (pidfd) makes the VM off: until then its memory is in use.
+ * A worker says how its VM ended in the last report and in its exit note; then its process
+ * goes. Only the end of the process (pidfd) makes the VM off: until then its memory is in use.
  */
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -25,9 +25,7 @@
 #include "hv/rpc/loop_uv.h"
 #include "hv/service/service.h"
 
-#define LISTEN_FD 3
-
-extern char **environ;
+#define PROBE_LIMIT_MS 5000
 
 struct worker_link {
     struct svc_vm *vm;                 /* NULL: the VM is gone, waiting for the process */
@@ -36,7 +34,10 @@ struct worker_link {
     bool child;                        /* ours to reap */
     char socket[HV_PATH_SIZE + 64];
     struct varlink_conn *commands, *reports;
-    int kernel_fd, initrd_fd;
+    struct handover fds;               /* until Setup */
+    uid_t uid;                         /* its lease */
+    bool adopting;                     /* counted in svc->adopting */
+    json_t *sandbox;
     bool paused;
     int64_t start_job;                 /* 0: none */
     char exit_word[32], exit_text[200];
@@ -46,12 +47,7 @@ pid_t worker_pid(const struct svc_vm *vm) { return vm->link ? vm->link->pid : 0;
 
 int64_t worker_start_job(const struct svc_vm *vm) { return vm->link ? vm->link->start_job : 0; }
 
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
+json_t *worker_sandbox(const struct svc_vm *vm) { return vm->link ? vm->link->sandbox : NULL; }
 
 void worker_link_free(struct worker_link *l)
 {
@@ -59,9 +55,9 @@ void worker_link_free(struct worker_link *l)
         return;
     varlink_conn_free(l->commands);
     varlink_conn_free(l->reports);
-    close_fd(&l->kernel_fd);
-    close_fd(&l->initrd_fd);
-    close_fd(&l->pidfd);
+    handover_close(&l->fds);
+    hv_cleanup_close(&l->pidfd);
+    json_decref(l->sandbox);
     free(l);
 }
 
@@ -83,6 +79,31 @@ static const struct { const char *word, *text; } exit_texts[] = {
     {"error", "it could not go on"},          {"exit-code", "the guest wrote its exit port"},
 };
 
+/* What it wrote of its end, where no report came through. */
+static void read_exit(struct worker_link *l, const json_t *o)
+{
+    const char *word = json_string_value(json_object_get(o, "reason"));
+    const char *text = json_string_value(json_object_get(o, "message"));
+    hv_strlcpy(l->exit_word, word ? word : "", sizeof(l->exit_word));
+    hv_strlcpy(l->exit_text, text ? text : "", sizeof(l->exit_text));
+}
+
+/* Nothing of the worker is left: its files, its user, its place among those taken over. */
+static void clear_away(struct worker_link *l)
+{
+    record_remove(l->socket);
+    uid_release(l->uid, l->socket);
+}
+
+static void adopted(struct worker_link *l)
+{
+    if (!l->adopting || !l->vm)
+        return;
+    l->adopting = false;
+    if (--l->vm->svc->adopting == 0)
+        service_ready(l->vm->svc);
+}
+
 static void describe_exit(struct worker_link *l, char *buf, size_t size)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(exit_texts); i++)
@@ -101,17 +122,25 @@ static void on_process_end(void *arg)
     if (l->child)
         waitid(P_PIDFD, (id_t)l->pidfd, &info, WEXITED | WNOHANG);
     if (!l->exit_word[0]) {
+        json_t *note = record_exit(l->socket);
+        read_exit(l, note);
+        json_decref(note);
+    }
+    if (!l->exit_word[0]) {
         hv_strlcpy(l->exit_word, "killed", sizeof(l->exit_word));
-        if (info.si_pid && info.si_code != CLD_EXITED)
+        if (info.si_pid && info.si_code != CLD_EXITED && info.si_status == SIGSYS)
+            hv_strlcpy(l->exit_text, "its worker was stopped at a forbidden system call", sizeof(l->exit_text));
+        else if (info.si_pid && info.si_code != CLD_EXITED)
             snprintf(l->exit_text, sizeof(l->exit_text), "its worker was killed by signal %d", info.si_status);
     }
-    unlink(l->socket);
+    clear_away(l);
     if (vm) {
         describe_exit(l, vm->reason, sizeof(vm->reason));
         hv_strlcpy(vm->exit_word, l->exit_word, sizeof(vm->exit_word));
         struct hv_error e = {0};
         hv_fail(&e, HV_FAILED, vm->name, "cannot start: %s", vm->reason);
         end_start_job(l, &e);
+        adopted(l);
         vm->link = NULL;
         svc_vm_set_state(vm, SVC_OFF);
     }
@@ -153,6 +182,7 @@ static void on_report(void *arg, json_t *p, bool continues, const struct hv_erro
     json_t *runtime = json_object_get(p, "runtime"), *end = json_object_get(p, "exit");
     if (json_is_object(runtime))
         note_runtime(vm, runtime);
+    adopted(l);
     json_t *event = json_object_get(p, "event");
     if (json_is_object(event)) {
         const char *kind = json_string_value(json_object_get(event, "kind"));
@@ -163,10 +193,7 @@ static void on_report(void *arg, json_t *p, bool continues, const struct hv_erro
                       "%s", message);
     }
     if (json_is_object(end)) {
-        const char *word = json_string_value(json_object_get(end, "reason"));
-        const char *text = json_string_value(json_object_get(end, "message"));
-        hv_strlcpy(l->exit_word, word ? word : "", sizeof(l->exit_word));
-        hv_strlcpy(l->exit_text, text ? text : "", sizeof(l->exit_text));
+        read_exit(l, end);
     } else if (state && strcmp(state, "running") == 0 && vm->state != SVC_STOPPING) {
         svc_vm_set_state(vm, SVC_RUNNING);
     } else if (state && strcmp(state, "paused") == 0) {
@@ -202,12 +229,12 @@ static void on_started(void *arg, json_t *p, bool continues, const struct hv_err
 static void on_setup(void *arg, json_t *p, bool continues, const struct hv_error *e)
 {
     struct worker_link *l = arg;
-    close_fd(&l->kernel_fd);
-    close_fd(&l->initrd_fd);
+    handover_close(&l->fds);
     if (e) {
         start_failed(l, e);
         return;
     }
+    l->sandbox = json_incref(json_object_get(p, "sandbox"));
     varlink_conn_call(l->reports, "org.hv.Worker.Watch", json_pack("{s:i}", "interval_ms", REPORT_INTERVAL_MS),
                       true, NULL, 0, on_report, l);
     varlink_conn_call(l->commands, "org.hv.Worker.Start", json_pack("{s:b}", "paused", l->paused), false, NULL, 0,
@@ -218,24 +245,19 @@ static void on_hello(void *arg, json_t *p, bool continues, const struct hv_error
 {
     struct worker_link *l = arg;
     char id[GUID_TEXT_SIZE];
-    int fds[2];
-    unsigned n = 0;
+    int fds[HANDOVER_MAX];
     if (e || !l->vm) {
         if (e)
             start_failed(l, e);
         return;
     }
-    json_t *params = json_pack("{s:s s:s s:o}", "name", l->vm->name, "id", guid_format(&l->vm->id, id), "settings",
-                               settings_to_json(&l->vm->settings));
-    if (l->kernel_fd >= 0) {
-        json_object_set_new(params, "kernel", json_integer(n));
-        fds[n++] = l->kernel_fd;
+    json_t *params = json_pack("{s:s s:s s:o s:o}", "name", l->vm->name, "id", guid_format(&l->vm->id, id), "settings",
+                               settings_to_json(&l->vm->settings), "fds", handover_json(&l->fds, fds));
+    if (varlink_conn_call(l->commands, "org.hv.Worker.Setup", params, false, fds, l->fds.count, on_setup, l) < 0) {
+        struct hv_error why = {0};
+        hv_fail(&why, HV_NO_RESOURCES, l->vm->name, "cannot start: its descriptors cannot be handed over");
+        start_failed(l, &why);
     }
-    if (l->initrd_fd >= 0) {
-        json_object_set_new(params, "initrd", json_integer(n));
-        fds[n++] = l->initrd_fd;
-    }
-    varlink_conn_call(l->commands, "org.hv.Worker.Setup", params, false, fds, n, on_setup, l);
 }
 
 /* ---- making one ---- */
@@ -281,35 +303,14 @@ static int connect_to(struct worker_link *l, struct varlink_conn **ret)
     return varlink_conn_new(l->vm->svc->loop, fd, NULL, NULL, ret);
 }
 
-static int spawn(struct svc_vm *vm, int listen_fd, pid_t *ret)
-{
-    posix_spawn_file_actions_t fa;
-    posix_spawnattr_t attr;
-    sigset_t none;
-    char fd_option[] = "--listen-fd=3", name_option[] = "--name";
-    char *argv[] = {vm->svc->worker_path, fd_option, name_option, vm->name, NULL};
-    static_assert(LISTEN_FD == 3, "the option says so");
-    sigemptyset(&none);
-    posix_spawn_file_actions_init(&fa);
-    posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_adddup2(&fa, 2, 1);
-    posix_spawn_file_actions_adddup2(&fa, listen_fd, LISTEN_FD);
-    posix_spawnattr_init(&attr);
-    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
-    posix_spawnattr_setsigmask(&attr, &none);
-    int err = posix_spawn(ret, vm->svc->worker_path, &fa, &attr, argv, environ);
-    posix_spawn_file_actions_destroy(&fa);
-    posix_spawnattr_destroy(&attr);
-    return -err;
-}
-
 static struct worker_link *link_new(struct svc_vm *vm)
 {
     char id[GUID_TEXT_SIZE];
     struct worker_link *l = hv_alloc(sizeof(*l));
     if (l) {
         l->vm = vm;
-        l->pidfd = l->kernel_fd = l->initrd_fd = -1;
+        l->pidfd = -1;
+        l->uid = SPAWN_NO_UID;
         snprintf(l->socket, sizeof(l->socket), "%s/workers/%s", vm->svc->paths.run, guid_format(&vm->id, id));
     }
     return l;
@@ -317,46 +318,65 @@ static struct worker_link *link_new(struct svc_vm *vm)
 
 static int watch_process(struct worker_link *l)
 {
-    l->pidfd = (int)syscall(SYS_pidfd_open, l->pid, 0);
-    return l->pidfd < 0 ? -errno : loop_uv_pidfd(l->vm->svc->loop, l->pidfd, on_process_end, l);
+    return loop_uv_pidfd(l->vm->svc->loop, l->pidfd, on_process_end, l);
 }
 
-int worker_start(struct svc_vm *vm, int kernel_fd, int initrd_fd, bool paused, struct job *job, struct hv_error *e)
+static int write_record(void *arg, pid_t pid) { return record_write(((struct worker_link *)arg)->socket, pid); }
+
+/* The process: its user, itself, and its record before it does anything. */
+static int spawn(struct worker_link *l, int listen_fd, struct hv_error *e)
+{
+    struct svc_vm *vm = l->vm;
+    char listen[] = "--listen-fd=3", name[] = "--name";
+    char *argv[] = {vm->svc->worker_path, listen, name, vm->name, NULL};
+    static_assert(SPAWN_LISTEN_FD == 3, "the option says so");
+    struct spawn_config c = {.program = vm->svc->worker_path, .argv = argv, .listen_fd = listen_fd, .out_fd = -1,
+                             .uid = SPAWN_NO_UID, .before = write_record, .arg = l};
+    struct spawn_result r;
+    int err;
+    if (geteuid() == 0 && (err = uid_lease(l->socket, &l->uid)) < 0)
+        log_warning("vm=%s its worker gets no user of its own: %s", vm->name, strerror(-err));
+    c.uid = l->uid;
+    err = spawn_process(&c, &r, e);
+    if (err < 0)
+        return err;
+    if (r.why_not[0])
+        log_debug("worker", "%s: %s", vm->name, r.why_not);
+    l->pid = r.pid;
+    l->pidfd = r.pidfd;
+    l->child = true;
+    return 0;
+}
+
+int worker_start(struct svc_vm *vm, struct handover *fds, bool paused, struct job *job, struct hv_error *e)
 {
     struct worker_link *l = link_new(vm);
-    if (!l)
+    if (!l) {
+        handover_close(fds);
         return hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory");
-    int listen_fd = listen_at(l->socket);
-    int r = listen_fd < 0 ? listen_fd : 0;
-    /* LISTEN_FD must not be a close-on-exec copy of itself: move it out of the way. */
-    if (r == 0 && listen_fd == LISTEN_FD) {
-        listen_fd = fcntl(LISTEN_FD, F_DUPFD_CLOEXEC, LISTEN_FD + 1);
-        close(LISTEN_FD);
-        r = listen_fd < 0 ? -errno : 0;
     }
+    l->fds = *fds;
+    fds->count = 0;
+    int listen_fd = listen_at(l->socket), note = record_exit_note(l->socket);
+    int r = listen_fd < 0 ? listen_fd : note < 0 ? note : handover_add(&l->fds, "exit", note);
+    struct hv_error why = {0};
     if (r == 0)
-        r = spawn(vm, listen_fd, &l->pid);
+        r = spawn(l, listen_fd, &why);
     if (listen_fd >= 0)
         close(listen_fd);
     if (r < 0) {
-        unlink(l->socket);
+        clear_away(l);
         worker_link_free(l);
-        return hv_fail_errno(e, -r, vm->name, "cannot start: its worker (%s)", vm->svc->worker_path);
+        if (!hv_error_is_set(&why))
+            return hv_fail_errno(e, -r, vm->name, "cannot start: its worker (%s)", vm->svc->worker_path);
+        return hv_fail(e, why.code, vm->name, "cannot start: its worker (%s) %s", why.object, why.message);
     }
-    l->child = true;
     if ((r = watch_process(l)) < 0 || (r = connect_to(l, &l->commands)) < 0 ||
         (r = connect_to(l, &l->reports)) < 0) {
-        kill(l->pid, SIGKILL);
-        if (l->pidfd < 0) {
-            waitpid(l->pid, NULL, 0);
-            worker_link_free(l);
-        } else {
-            l->vm = NULL;              /* on_process_end reaps and frees it */
-        }
+        (void)syscall(SYS_pidfd_send_signal, l->pidfd, SIGKILL, NULL, 0);
+        l->vm = NULL;                  /* on_process_end reaps, clears away and frees it */
         return hv_fail_errno(e, -r, vm->name, "cannot start: no link to its worker");
     }
-    l->kernel_fd = kernel_fd >= 0 ? fcntl(kernel_fd, F_DUPFD_CLOEXEC, 3) : -1;
-    l->initrd_fd = initrd_fd >= 0 ? fcntl(initrd_fd, F_DUPFD_CLOEXEC, 3) : -1;
     l->paused = paused;
     l->start_job = job_id(job);
     vm->link = l;
@@ -383,40 +403,73 @@ static void on_adopt_hello(void *arg, json_t *p, bool continues, const struct hv
 {
     struct worker_link *l = arg;
     struct svc_vm *vm = l->vm;
-    pid_t pid = e ? 0 : (pid_t)json_integer_value(json_object_get(p, "pid"));
-    if (pid > 0) {
-        l->pid = pid;
-        if (watch_process(l) == 0) {
-            log_info("vm=%s worker %d taken over", vm->name, (int)pid);
-            varlink_conn_call(l->reports, "org.hv.Worker.Watch",
-                              json_pack("{s:i}", "interval_ms", REPORT_INTERVAL_MS), true, NULL, 0, on_report, l);
-            return;
-        }
+    char id[GUID_TEXT_SIZE];
+    const char *said = json_string_value(json_object_get(p, "id"));
+    if (e || !vm) {
+        /* It ends, and its end says the rest; or it does not speak our language: it runs, unmanaged, until told so. */
+        if (vm)
+            log_warning("vm=%s its worker does not answer: %s", vm->name, e->message);
+        return;
     }
-    log_warning("vm=%s its worker does not answer: %s", vm->name, e ? e->message : "no process");
-    vm->link = NULL;
-    svc_vm_set_state(vm, SVC_OFF);
-    /* The connection that called us cannot be freed from inside its callback: leave it to the process' end. */
-    l->vm = NULL;
+    if (!json_is_true(json_object_get(p, "started")) || !said || strcmp(said, guid_format(&vm->id, id)) != 0) {
+        hv_strlcpy(l->exit_word, "error", sizeof(l->exit_word));
+        hv_strlcpy(l->exit_text, "the service ended while it was being started", sizeof(l->exit_text));
+        worker_kill(vm);
+        return;
+    }
+    log_info("vm=%s worker %d taken over", vm->name, (int)l->pid);
+    l->sandbox = json_incref(json_object_get(p, "sandbox"));
+    varlink_conn_call(l->reports, "org.hv.Worker.Watch", json_pack("{s:i}", "interval_ms", REPORT_INTERVAL_MS), true,
+                      NULL, 0, on_report, l);
 }
 
-static void adopt(struct service *svc, const char *dir, const char *file)
+/* Its process is gone: how it ended stands in its note, or nowhere. */
+static void note_end(struct worker_link *l)
+{
+    struct svc_vm *vm = l->vm;
+    json_t *note = record_exit(l->socket);
+    read_exit(l, note);
+    json_decref(note);
+    if (!l->exit_word[0]) {
+        hv_strlcpy(l->exit_word, "killed", sizeof(l->exit_word));
+        hv_strlcpy(l->exit_text, "its worker ended while the service was away", sizeof(l->exit_text));
+    }
+    describe_exit(l, vm->reason, sizeof(vm->reason));
+    hv_strlcpy(vm->exit_word, l->exit_word, sizeof(vm->exit_word));
+    event_add(vm->svc, "state", vm->name, strcmp(l->exit_word, "killed") == 0 ? "error" : "info", -1, NULL, NULL,
+              "off while the service was away: %s", vm->reason);
+    clear_away(l);
+    worker_link_free(l);
+}
+
+static void adopt(struct service *svc, const char *file)
 {
     struct guid id;
     struct svc_vm *vm = guid_parse(file, &id) == 0 ? registry_find(svc, file) : NULL;
-    hv_autofree char *path = hv_asprintf("%s/%s", dir, file);
-    struct worker_link *l = vm && path ? link_new(vm) : NULL;
+    struct worker_link *l = vm ? link_new(vm) : NULL;
     if (!l)
         return;
-    if (connect_to(l, &l->commands) < 0 || connect_to(l, &l->reports) < 0) {
-        unlink(path);                  /* nobody listens: left by a worker that was killed */
+    l->uid = geteuid() == 0 ? uid_of(l->socket) : SPAWN_NO_UID;
+    int r = record_open(l->socket, &l->pid, &l->pidfd);
+    if (r == -ESRCH) {
+        note_end(l);
+        return;
+    }
+    if (r < 0 || (r = watch_process(l)) < 0) {
+        log_error("vm=%s its worker cannot be watched: %s", vm->name, strerror(-r));
         worker_link_free(l);
         return;
     }
     vm->link = l;
     vm->state = SVC_STARTING;
-    varlink_conn_call(l->commands, "org.hv.Worker.Hello", json_pack("{s:i}", "version", 1), false, NULL, 0,
-                      on_adopt_hello, l);
+    l->adopting = true;
+    svc->adopting++;
+    /* A process without its socket cannot be spoken to any more: it is ending, or it has to. */
+    if (connect_to(l, &l->commands) < 0 || connect_to(l, &l->reports) < 0)
+        worker_kill(vm);
+    else
+        varlink_conn_call(l->commands, "org.hv.Worker.Hello", json_pack("{s:i}", "version", 1), false, NULL, 0,
+                          on_adopt_hello, l);
 }
 
 void worker_adopt_all(struct service *svc)
@@ -427,6 +480,57 @@ void worker_adopt_all(struct service *svc)
         return;
     for (struct dirent *de; (de = readdir(d));)
         if (de->d_name[0] != '.')
-            adopt(svc, dir, de->d_name);
+            adopt(svc, de->d_name);
     closedir(d);
+}
+
+/* ---- what a worker would be confined to ---- */
+
+/* What spawn gave it, in the form the worker says the rest. */
+static void add_spawned(json_t *list, const struct spawn_result *r)
+{
+    char words[96];
+    json_t *first = json_pack("{s:s s:b s:s}", "name", "namespaces", "on", r->namespaces != 0, "why",
+                              r->namespaces ? spawn_namespace_words(r->namespaces, words, sizeof(words)) : r->why_not);
+    json_array_insert_new(list, 0, first);
+    json_array_insert_new(list, 1, json_pack("{s:s s:b s:s}", "name", "user", "on", r->own_uid, "why",
+                                             r->own_uid ? "one for each VM" : geteuid() == 0 ? r->why_not
+                                             : "the service's own: only root's service has users to give"));
+}
+
+json_t *worker_sandbox_probe(struct service *svc)
+{
+    char probe[] = "--probe", socket[HV_PATH_SIZE + 64], text[4096];
+    char *argv[] = {svc->worker_path, probe, NULL};
+    struct hv_error e = {0};
+    struct spawn_result r;
+    int out[2];
+    if (pipe2(out, O_CLOEXEC) < 0)
+        return NULL;
+    struct spawn_config c = {.program = svc->worker_path, .argv = argv, .listen_fd = -1, .out_fd = out[1],
+                             .uid = SPAWN_NO_UID};
+    snprintf(socket, sizeof(socket), "%s/workers/.", svc->paths.run);         /* exists as long as it is needed */
+    if (geteuid() == 0)
+        (void)uid_lease(socket, &c.uid);
+    int err = spawn_process(&c, &r, &e);
+    close(out[1]);
+    size_t len = 0;
+    while (err == 0 && len < sizeof(text) - 1 && poll(&(struct pollfd){.fd = out[0], .events = POLLIN}, 1, PROBE_LIMIT_MS) == 1) {
+        ssize_t n = read(out[0], text + len, sizeof(text) - 1 - len);
+        if (n <= 0)
+            break;
+        len += (size_t)n;
+    }
+    text[len] = 0;
+    close(out[0]);
+    json_t *list = err == 0 ? json_loads(text, 0, NULL) : NULL;
+    if (err == 0) {
+        (void)syscall(SYS_pidfd_send_signal, r.pidfd, SIGKILL, NULL, 0);
+        waitpid(r.pid, NULL, 0);
+        close(r.pidfd);
+    }
+    uid_release(c.uid, socket);
+    if (json_is_array(list))
+        add_spawned(list, &r);
+    return list;
 }

@@ -42,6 +42,7 @@ static void *vcpu_main(void *arg)
     snprintf(name, sizeof(name), "vcpu%u", t->vp);
     pthread_setname_np(pthread_self(), name);
 
+    bool begun = false;
     pthread_mutex_lock(&vm->lock);
     while (!vm->quit) {
         if (vm->park) {
@@ -50,6 +51,9 @@ static void *vcpu_main(void *arg)
         }
         vm->running++;
         pthread_mutex_unlock(&vm->lock);
+        if (!begun && vm->hooks.vcpu_begins)
+            vm->hooks.vcpu_begins(vm->hooks.arg);
+        begun = true;
 
         struct hv_error e = {0};
         enum engine_stop stop = vm->engine->ops->run(t->vcpu, &e);

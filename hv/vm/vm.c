@@ -49,15 +49,16 @@ static enum engine_kind engine_wanted(const struct settings *s)
     }
 }
 
-static int make_engine(struct vm *vm, struct hv_error *e)
+static int make_engine(struct vm *vm, int kvm_fd, struct hv_error *e)
 {
     const struct settings *s = &vm->settings;
-    const struct engine_ops *ops = engine_choose(engine_wanted(s), e);
+    const struct engine_ops *ops = engine_choose_fd(engine_wanted(s), kvm_fd > 0 ? kvm_fd : -1, e);
     if (!ops)
         return -EOPNOTSUPP;
     struct engine_config cfg = {
         .vcpus = (unsigned)s->processor.cpus,
         .phys_bits = VM_PHYS_BITS,
+        .kvm_fd = kvm_fd,
         .mitigations_guest = s->mitigations == SET_MITIGATIONS_GUEST,
     };
     int r = ops->create(&cfg, &vm_engine_callbacks, vm, &vm->engine, e);
@@ -137,7 +138,7 @@ int vm_new(const struct vm_config *cfg, struct vm **ret, struct hv_error *e)
     if (r == 0)
         r = plan(vm, e);
     if (r == 0)
-        r = make_engine(vm, e);
+        r = make_engine(vm, cfg->kvm_fd, e);
     if (r == 0)
         r = make_machine(vm, e);
     if (r == 0)
@@ -412,6 +413,14 @@ uint64_t vm_memory_assigned(struct vm *vm)
 }
 uint64_t vm_memory_resident(struct vm *vm) { return mem_resident_bytes(vm->mem); }
 const char *vm_engine_name(const struct vm *vm) { return vm->engine->ops->name; }
+void vm_code_region(const struct vm *vm, const void **ret_base, size_t *ret_len)
+{
+    *ret_base = NULL;
+    *ret_len = 0;
+    if (vm->engine->ops->code_region)
+        vm->engine->ops->code_region(vm->engine, ret_base, ret_len);
+}
+
 const char *vm_kernel_name(const struct vm *vm) { return vm->kernel_name; }
 struct console *vm_console(struct vm *vm) { return platform_console(vm->platform); }
 struct machine *vm_machine(struct vm *vm) { return vm->machine; }

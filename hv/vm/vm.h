@@ -55,6 +55,8 @@ struct vm_hooks {
     void (*guest_changed)(void *arg);
     /* What an operator should know of the guest's memory; hint may be NULL. Loop thread. May be NULL. */
     void (*memory_event)(void *arg, bool warning, const char *message, const char *hint);
+    /* On each vCPU's thread, before it enters the guest for the first time. May be NULL. */
+    void (*vcpu_begins)(void *arg);
     void *arg;
 };
 
@@ -63,6 +65,7 @@ struct vm_config {
     struct guid id;
     const struct settings *settings;   /* copied */
     int kernel_fd, initrd_fd;          /* -1: none; duplicated, kept for resets */
+    int kvm_fd;                        /* as engine_choose_fd() has it; 0 or -1: the engine opens its device */
     struct loop *loop;
     struct vm_hooks hooks;
 };
@@ -118,6 +121,8 @@ uint64_t vm_memory_enforce(struct vm *vm);
 /* Ask the guest to power off or restart; false if nothing in it listens. A refusal presses the power button. */
 bool vm_guest_shutdown(struct vm *vm, bool restart, bool force);
 const char *vm_engine_name(const struct vm *vm);
+/* The engine's code_region: what turns executable while the guest runs. *ret_len 0: nothing does. */
+void vm_code_region(const struct vm *vm, const void **ret_base, size_t *ret_len);
 const char *vm_kernel_name(const struct vm *vm);     /* what was booted, for people */
 
 struct console *vm_console(struct vm *vm);           /* COM1 */

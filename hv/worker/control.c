@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "hv/base/log.h"
+#include "hv/worker/sandbox.h"
 #include "hv/worker/worker.h"
 
 static void refuse(struct varlink_call *call, enum hv_code code, const char *object, const char *message)
@@ -49,9 +50,9 @@ static void do_hello(void *arg, struct varlink_call *call, const json_t *params)
         return;
     }
     varlink_reply(call,
-                  json_pack("{s:i s:s s:s s:s s:I s:s}", "version", WORKER_API, "build", HV_VERSION, "vm",
-                            w->name, "id", guid_format(&w->id, id), "pid", (json_int_t)getpid(), "state",
-                            worker_state_word(w)),
+                  json_pack("{s:i s:s s:s s:s s:s s:b s:O?}", "version", WORKER_API, "build", HV_VERSION, "vm",
+                            w->name, "id", guid_format(&w->id, id), "state", worker_state_word(w), "started",
+                            w->vm && vm_state(w->vm) != VM_BUILT, "sandbox", w->sandbox),
                   false);
 }
 
@@ -62,12 +63,21 @@ static int take_fd(struct varlink_call *call, const json_t *params, const char *
     return json_is_integer(v) ? varlink_call_take_fd(call, (int)json_integer_value(v)) : -1;
 }
 
+static void vcpu_begins(void *arg)
+{
+    (void)arg;
+    sandbox_seal_vcpu();
+}
+
 static void do_setup(void *arg, struct varlink_call *call, const json_t *params)
 {
     struct worker *w = arg;
     struct hv_error e = {0};
-    hv_autoclose int kernel = take_fd(call, params, "kernel");
-    hv_autoclose int initrd = take_fd(call, params, "initrd");
+    json_t *fds = json_object_get(params, "fds");
+    hv_autoclose int kernel = take_fd(call, fds, "kernel");
+    hv_autoclose int initrd = take_fd(call, fds, "initrd");
+    hv_autoclose int kvm = take_fd(call, fds, "kvm");
+    struct sandbox_report sandbox = {0};
     int r = 0;
     if (w->vm)
         r = hv_fail(&e, HV_CONFLICT, w->name, "it is set up already");
@@ -77,10 +87,12 @@ static void do_setup(void *arg, struct varlink_call *call, const json_t *params)
         r = settings_from_json(&w->settings, json_object_get(params, "settings"), &e);
     if (r == 0) {
         hv_strlcpy(w->name, text(params, "name"), sizeof(w->name));
+        w->exit_fd = take_fd(call, fds, "exit");
         struct vm_config cfg = {.name = w->name, .id = w->id, .settings = &w->settings,
-                                .kernel_fd = kernel, .initrd_fd = initrd, .loop = w->loop,
+                                .kernel_fd = kernel, .initrd_fd = initrd, .kvm_fd = kvm, .loop = w->loop,
                                 .hooks = {.changed = worker_changed, .guest_changed = worker_guest_changed,
-                                          .memory_event = worker_memory_event, .arg = w}};
+                                          .memory_event = worker_memory_event, .vcpu_begins = vcpu_begins, .arg = w}};
+        sandbox_confine(&sandbox);
         r = vm_new(&cfg, &w->vm, &e);
     }
     if (r == 0) {
@@ -88,7 +100,15 @@ static void do_setup(void *arg, struct varlink_call *call, const json_t *params)
         if (r < 0)
             hv_fail_errno(&e, -r, w->name, "cannot serve its console");
     }
-    answer(call, r, &e);
+    if (r < 0) {
+        varlink_reply_error(call, &e);
+        return;
+    }
+    struct sandbox_code code;
+    vm_code_region(w->vm, &code.base, &code.len);
+    sandbox_seal(&code, &sandbox);
+    w->sandbox = sandbox_json(&sandbox);
+    varlink_reply(call, json_pack("{s:O?}", "sandbox", w->sandbox), false);
 }
 
 static void do_start(void *arg, struct varlink_call *call, const json_t *params)

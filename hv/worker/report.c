@@ -60,6 +60,23 @@ static void add_value(void *arg, const struct stats_table *t, unsigned i, uint64
     json_array_append_new(arg, json_integer((json_int_t)value));
 }
 
+static json_t *exit_json(struct worker *w)
+{
+    const char *why = "";
+    enum vm_off_reason reason = w->vm ? vm_off_reason(w->vm, &why) : VM_OFF_TURNED_OFF;
+    return json_pack("{s:s s:s?}", "reason", vm_off_reason_word(reason), "message", why[0] ? why : NULL);
+}
+
+/* In a file that hvd opened: if it is away now, the next one reads how this ended. */
+static void leave_exit_note(struct worker *w)
+{
+    json_t *o = w->exit_fd >= 0 ? exit_json(w) : NULL;
+    hv_autofree char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    json_decref(o);
+    if (text)
+        (void)hv_write_all(w->exit_fd, text, strlen(text));
+}
+
 static json_t *report(struct watcher *x)
 {
     struct worker *w = x->w;
@@ -77,13 +94,8 @@ static json_t *report(struct watcher *x)
         stats_each(vm_stats(w->vm), add_value, row);
         json_object_set_new(p, "row", row);
     }
-    if (!w->vm || vm_state(w->vm) == VM_OFF) {
-        const char *why = "";
-        enum vm_off_reason reason = w->vm ? vm_off_reason(w->vm, &why) : VM_OFF_TURNED_OFF;
-        json_object_set_new(p, "exit",
-                            json_pack("{s:s s:s?}", "reason", vm_off_reason_word(reason), "message",
-                                      why[0] ? why : NULL));
-    }
+    if (!w->vm || vm_state(w->vm) == VM_OFF)
+        json_object_set_new(p, "exit", exit_json(w));
     return p;
 }
 
@@ -123,6 +135,15 @@ static void watcher_free(struct watcher *x)
     loop_timer_free(x->w->loop, x->timer);
     varlink_call_unref(x->call);
     free(x);
+}
+
+/* A stream that had its last reply is told of no close any more: its watcher is left to this. */
+void worker_watchers_free(struct worker *w)
+{
+    while (w->watchers) {
+        varlink_call_on_close(w->watchers->call, NULL, NULL);
+        watcher_free(w->watchers);
+    }
 }
 
 static void watcher_closed(void *arg) { watcher_free(arg); }
@@ -188,6 +209,7 @@ void worker_changed(void *arg)
         const char *why;
         enum vm_off_reason reason = vm_off_reason(w->vm, &why);
         log_info("off: %s%s%s", vm_off_reason_word(reason), why[0] ? ": " : "", why);
+        leave_exit_note(w);
     }
     /* The last reply ends the stream; the call stays referenced so that its backlog can be seen to drain. */
     for (struct watcher *x = w->watchers; x; x = x->next)

@@ -33,6 +33,9 @@ struct worker {
     struct settings settings;
     struct console_server *consoles;
     struct watcher *watchers;
+    uid_t peer_uid;               /* hvd's user as this process' namespace shows it */
+    int exit_fd;                  /* where the end is written for an hvd that was away; -1: nowhere */
+    json_t *sandbox;              /* layers, after Setup */
     bool ending;                  /* the VM is off: last reports are out, the process ends */
     struct loop_timer *end_timer;
 };
@@ -41,6 +44,7 @@ struct worker {
 extern const struct varlink_method worker_methods[];
 /* report.c: streams. worker_changed is the VM's hook. */
 void worker_watch(struct worker *w, struct varlink_call *call, uint64_t interval_ns);
+void worker_watchers_free(struct worker *w);
 void worker_changed(void *arg);
 json_t *worker_runtime(struct worker *w);
 /* Tell every watcher of something an operator should know; hint may be NULL. */

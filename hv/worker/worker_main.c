@@ -12,12 +12,14 @@
 #include "hv/base/log.h"
 #include "hv/base/units.h"
 #include "hv/rpc/loop_uv.h"
+#include "hv/worker/sandbox.h"
 #include "hv/worker/worker.h"
 
 #define SETUP_LIMIT_NS (30 * NS_PER_SEC)   /* nobody set us up: hvd died between fork and call */
 
 static const char usage[] =
-    "usage: hv-worker --listen-fd N --name NAME\n"
+    "usage: hv-worker --listen-fd N --name NAME [--peer-uid UID]\n"
+    "       hv-worker --probe\n"
     "Runs one virtual machine. Started by hvd; see hv-worker(8).\n";
 
 static void on_signal(void *arg, int signum)
@@ -39,10 +41,27 @@ static void on_setup_limit(void *arg)
     }
 }
 
-/* Only the owner of this process may speak to it: hvd runs as the same user, or as root. */
+/*
+ * Only hvd may speak to it. Its folder keeps everybody else from the socket; this is looked at
+ * once more. A user namespace shows hvd's user as it maps it, which hvd knows and says.
+ */
 static bool allow(void *arg, const struct varlink_peer *p)
 {
-    return p->uid == 0 || p->uid == getuid();
+    const struct worker *w = arg;
+    return p->uid == w->peer_uid || p->uid == getuid();
+}
+
+/* What a worker can be confined to here, as one line of JSON: for `hvctl host doctor`. */
+static int probe(void)
+{
+    struct sandbox_report r = {0};
+    const struct sandbox_code none = {0};
+    sandbox_confine(&r);
+    sandbox_seal(&none, &r);
+    json_t *o = sandbox_json(&r);
+    hv_autofree char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    json_decref(o);
+    return text && hv_write_all(STDOUT_FILENO, text, strlen(text)) == 0 ? 0 : HV_FAILED;
 }
 
 static int serve(struct worker *w, int fd)
@@ -70,11 +89,13 @@ static int serve(struct worker *w, int fd)
 
     loop_timer_free(w->loop, limit);
     loop_timer_free(w->loop, w->end_timer);
+    worker_watchers_free(w);
     consoles_free(w->consoles);
     vm_free(w->vm);
     varlink_server_free(w->server);
     loop_uv_free(w->loop);
     settings_fini(&w->settings);
+    json_decref(w->sandbox);
     return 0;
 }
 
@@ -83,28 +104,33 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         {"listen-fd", required_argument, NULL, 'l'},
         {"name", required_argument, NULL, 'n'},
+        {"peer-uid", required_argument, NULL, 'u'},
+        {"probe", no_argument, NULL, 'p'},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'},
         {0},
     };
-    static struct worker w = {.magic = WORKER_MAGIC};
-    uint64_t fd = UINT64_MAX;
+    static struct worker w = {.magic = WORKER_MAGIC, .exit_fd = -1};
+    uint64_t fd = UINT64_MAX, peer = getuid();
     struct hv_error e = {0};
     int c;
     while ((c = getopt_long(argc, argv, "hV", options, NULL)) != -1) {
+        int r = 0;
         switch (c) {
-        case 'l':
-            if (parse_uint(optarg, "--listen-fd", 0, 65535, &fd, &e) < 0) {
-                fprintf(stderr, "hv-worker: %s: %s\n", e.object, e.message);
-                return HV_USAGE;
-            }
-            break;
+        case 'l': r = parse_uint(optarg, "--listen-fd", 0, 65535, &fd, &e); break;
+        case 'u': r = parse_uint(optarg, "--peer-uid", 0, UINT32_MAX - 1, &peer, &e); break;
+        case 'p': return probe();
         case 'n': hv_strlcpy(w.name, optarg, sizeof(w.name)); break;
         case 'h': fputs(usage, stdout); return 0;
         case 'V': puts("hv-worker " HV_VERSION); return 0;
         default: fputs(usage, stderr); return HV_USAGE;
         }
+        if (r < 0) {
+            fprintf(stderr, "hv-worker: %s: %s\n", e.object, e.message);
+            return HV_USAGE;
+        }
     }
+    w.peer_uid = (uid_t)peer;
     if (fd == UINT64_MAX || optind != argc) {
         fputs(usage, stderr);
         return HV_USAGE;
@@ -114,6 +140,7 @@ int main(int argc, char **argv)
     log_init(title);
     fault_arm_from_environment();
     signal(SIGPIPE, SIG_IGN);
+    (void)prctl(PR_SET_NAME, "hv-worker", 0, 0, 0);  /* started by a descriptor, it has no better one */
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);       /* guest memory is nobody's core file */
     settings_init(&w.settings);

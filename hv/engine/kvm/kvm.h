@@ -90,7 +90,7 @@ int kvm_ioctl(int fd, unsigned long request, const void *arg);
 int kvm_ioctl_value(int fd, unsigned long request, unsigned long value);
 
 /* kvm_host.c. Does this host's KVM have all that the engine needs? 0, or a negative errno with e filled. */
-int kvm_probe(struct hv_error *e);
+int kvm_probe(int kvm_fd, struct hv_error *e);      /* -1: opens the device */
 /* Opens /dev/kvm (or takes a duplicate of fd) and checks it. The descriptor, or a negative errno with e filled. */
 int kvm_host_open(int fd, struct hv_error *e);
 /* Fills k->msr_index with what vCPU 0 can read and a saved state has to carry. */

@@ -90,9 +90,9 @@ int kvm_host_open(int fd, struct hv_error *e)
     return fd;
 }
 
-int kvm_probe(struct hv_error *e)
+int kvm_probe(int kvm_fd, struct hv_error *e)
 {
-    hv_autoclose int fd = kvm_host_open(-1, e);
+    hv_autoclose int fd = kvm_host_open(kvm_fd, e);
     return MIN(fd, 0);
 }
 

@@ -321,7 +321,7 @@ static void examples_of_the_interfaces_fit(void **state)
         { "org.hv.Manager.Start", true, "{\"job\":null}" },
         { "org.hv.Manager.Stats", true, "{\"columns\":[\"name\",\"cpu_pct\"],\"rows\":[[\"web1\",12.5],[\"db1\",null]],\"time_ms\":1}" },
         { "org.hv.Manager.Doctor", true, "{\"checks\":[{\"name\":\"kvm\",\"status\":\"ok\"}]}" },
-        { "org.hv.Worker.Setup", false, "{\"name\":\"web1\",\"id\":\"x\",\"settings\":{},\"kernel\":0,\"initrd\":null}" },
+        { "org.hv.Worker.Setup", false, "{\"name\":\"web1\",\"id\":\"x\",\"settings\":{},\"fds\":{\"kernel\":0}}" },
         { "org.hv.Worker.Watch", true, "{\"state\":\"off\",\"runtime\":{},\"exit\":{\"reason\":\"power-off\"}}" },
     };
 

@@ -10,7 +10,7 @@ static const struct cli_column job_columns[] = {
     {"id", .header = "JOB", .unit = CLI_UNIT_NUMBER, .help = "its number"},
     {"verb", .help = "what is done"},
     {"object", .cut = true, .help = "to whom"},
-    {"state", .help = "running, done, failed or cancelled"},
+    {"state", .help = "running, done, failed, cancelled or interrupted (by an end of the service)"},
     {"progress_pct", .header = "DONE", .unit = CLI_UNIT_PCT, .help = "how far it is"},
     {"started", .unit = CLI_UNIT_TIME, .help = "when it began"},
     {"ended", .unit = CLI_UNIT_TIME, .help = "when it ended"},

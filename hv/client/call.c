@@ -73,7 +73,7 @@ static int on_job(void *arg, json_t *reply, bool continues)
     if (w->progress) {
         w->progress(w->arg, job);
     }
-    if (strcmp(state, "failed") == 0) {
+    if (strcmp(state, "failed") == 0 || strcmp(state, "interrupted") == 0) {
         w->result = job_failed(job, w->e);
     } else if (strcmp(state, "cancelled") == 0) {
         w->result = hv_fail(w->e, HV_FAILED, text(job, "object"), "the job was cancelled");

@@ -1,11 +1,13 @@
 /*
- * What happened on this host: a ring of the last events in memory and streams to whoever
- * follows. Events are facts for people and scripts; nothing in the service reads them.
+ * What happened on this host: a ring of the last events in memory, a journal of them in the
+ * state folder (events.jsonl), and streams to whoever follows. Events are facts for people and
+ * scripts; nothing in the service acts on them.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 
+#include "hv/service/journal.h"
 #include "hv/service/service.h"
 
 #define EVENTS_KEPT 2000
@@ -22,12 +24,36 @@ struct event_log {
     json_t *ring[EVENTS_KEPT];
     uint64_t count;                    /* ever added */
     struct follower *followers;
+    struct journal journal;
 };
+
+static void keep(struct event_log *log, json_t *ev)
+{
+    json_t **slot = &log->ring[log->count++ % EVENTS_KEPT];
+    json_decref(*slot);
+    *slot = ev;
+}
+
+static void load(void *arg, json_t *ev)
+{
+    struct service *svc = arg;
+    json_int_t seq = json_integer_value(json_object_get(ev, "seq"));
+    /* Its reader needs these; anything else in a line passes through as it is. */
+    if (seq <= svc->last_event || !json_is_integer(json_object_get(ev, "time_ms")) ||
+        !json_is_string(json_object_get(ev, "kind")) || !json_is_string(json_object_get(ev, "message")))
+        return;
+    svc->last_event = seq;
+    keep(svc->events, json_incref(ev));
+}
 
 int events_new(struct service *svc)
 {
+    hv_autofree char *path = hv_asprintf("%s/events.jsonl", svc->paths.state);
     svc->events = hv_alloc(sizeof(*svc->events));
-    return svc->events ? 0 : -ENOMEM;
+    if (!path || !svc->events || journal_init(&svc->events->journal, path) < 0)
+        return -ENOMEM;
+    journal_read(&svc->events->journal, load, svc);
+    return 0;
 }
 
 static void follower_free(struct follower *f)
@@ -54,6 +80,7 @@ void events_free(struct service *svc)
         follower_free(log->followers);
     for (unsigned i = 0; i < EVENTS_KEPT; i++)
         json_decref(log->ring[i]);
+    journal_fini(&log->journal);
     free(log);
     svc->events = NULL;
 }
@@ -94,9 +121,8 @@ void event_add(struct service *svc, const char *kind, const char *vm, const char
         json_decref(ev);
         return;
     }
-    json_t **slot = &log->ring[log->count++ % EVENTS_KEPT];
-    json_decref(*slot);
-    *slot = ev;
+    keep(log, ev);
+    journal_add(&log->journal, ev);
     for (struct follower *f = log->followers, *next; f; f = next) {
         next = f->next;
         if (!wanted(ev, f->names, f->kinds))

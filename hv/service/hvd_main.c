@@ -176,6 +176,8 @@ static int set_up(struct service *svc, struct hv_error *e)
     if (r == 0)
         r = events_new(svc);
     if (r == 0)
+        r = jobs_load(svc);
+    if (r == 0)
         r = loop_uv_signal(svc->loop, SIGTERM, on_signal, svc);
     if (r == 0)
         r = loop_uv_signal(svc->loop, SIGINT, on_signal, svc);

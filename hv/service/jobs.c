@@ -1,7 +1,14 @@
-/* Long operations: numbered, watchable, remembered for a while after they end. */
+/*
+ * Long operations: numbered, watchable, remembered for a while after they end.
+ *
+ * Each is written to a journal (jobs.jsonl) when it begins and when it ends. One that has no
+ * end there was under way when the service died: the next one ends it as interrupted. What it
+ * was about goes on without it; a VM that was being started is then running, or off and says why.
+ */
 #include <errno.h>
 
 #include "hv/base/log.h"
+#include "hv/service/journal.h"
 #include "hv/service/service.h"
 
 #define JOBS_KEPT 200
@@ -13,7 +20,7 @@ struct job {
     int64_t id;
     char verb[32];
     char object[4 * VM_NAME_MAX + 1];
-    bool running;
+    bool running, interrupted;
     uint64_t started_ns, ended_ns;
     struct hv_error error;
     struct job_waiter *waiters;
@@ -36,19 +43,37 @@ static void forget_old(struct service *svc)
     }
 }
 
-struct job *job_new(struct service *svc, const char *verb, const char *object)
+static struct job *add(struct service *svc, int64_t id, const char *verb, const char *object)
 {
     struct job *j = hv_alloc(sizeof(*j));
     if (!j)
         return NULL;
     j->svc = svc;
-    j->id = ++svc->last_job;
+    j->id = id;
     hv_strlcpy(j->verb, verb, sizeof(j->verb));
     hv_strlcpy(j->object, object, sizeof(j->object));
     j->running = true;
-    j->started_ns = hv_wall_ns();
     j->next = svc->jobs;
     svc->jobs = j;
+    return j;
+}
+
+static void write_down(const struct job *j)
+{
+    json_t *o = job_json(j);
+    if (o && j->svc->job_journal)
+        journal_add(j->svc->job_journal, o);
+    json_decref(o);
+}
+
+struct job *job_new(struct service *svc, const char *verb, const char *object)
+{
+    struct job *j = add(svc, svc->last_job + 1, verb, object);
+    if (!j)
+        return NULL;
+    svc->last_job = j->id;
+    j->started_ns = hv_wall_ns();
+    write_down(j);
     forget_old(svc);
     return j;
 }
@@ -74,8 +99,9 @@ void job_done(struct job *j, const struct hv_error *e)
     j->ended_ns = hv_wall_ns();
     if (e)
         j->error = *e;
+    write_down(j);
     event_add(j->svc, "job", j->object, e ? "error" : "info", -1, job_json(j), e && e->hint[0] ? e->hint : NULL,
-              "job %lld: %s %s%s%s", (long long)j->id, j->verb, e ? "failed" : "done", e ? ": " : "",
+              "job %lld: %s %s%s%s", (long long)j->id, j->verb, j->interrupted ? "ended" : e ? "failed" : "done", e ? ": " : "",
               e ? e->message : "");
     if (j->on_end)
         j->on_end(j->on_end_arg, j);
@@ -112,7 +138,7 @@ json_t *job_json(const struct job *j)
                         : json_pack("{s:s s:s s:s s:s}", "code", hv_code_word(j->error.code), "object",
                                     j->error.object, "message", j->error.message, "hint", j->error.hint);
     return json_pack("{s:I s:s s:s s:s s:n s:o s:o s:o}", "id", (json_int_t)j->id, "verb", j->verb, "object",
-                     j->object, "state", j->running ? "running" : j->error.code ? "failed" : "done",
+                     j->object, "state", j->running ? "running" : j->interrupted ? "interrupted" : j->error.code ? "failed" : "done",
                      "progress_pct", "started_ms", ms(j->started_ns), "ended_ms", ms(j->ended_ns), "error", error);
 }
 
@@ -140,8 +166,68 @@ void job_wait(struct job *j, struct varlink_call *call)
         varlink_reply(call, json_pack("{s:o}", "job", job_json(j)), true);
 }
 
+/* ---- from the journal ---- */
+
+static uint64_t time_of(const json_t *o, const char *key)
+{
+    json_int_t v = json_integer_value(json_object_get(o, key));
+    return v > 0 ? (uint64_t)v * NS_PER_MS : 0;
+}
+
+static const char *word(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "";
+}
+
+static void load(void *arg, json_t *o)
+{
+    struct service *svc = arg;
+    json_int_t id = json_integer_value(json_object_get(o, "id"));
+    const char *state = word(o, "state");
+    const json_t *error = json_object_get(o, "error");
+    struct job *j = id > 0 ? job_find(svc, id) : NULL;
+    if (!j && id > svc->last_job && (j = add(svc, id, word(o, "verb"), word(o, "object"))))
+        svc->last_job = id;
+    if (!j)
+        return;
+    j->started_ns = time_of(o, "started_ms");
+    j->ended_ns = time_of(o, "ended_ms");
+    j->running = strcmp(state, "running") == 0;
+    j->interrupted = strcmp(state, "interrupted") == 0;
+    if (json_is_object(error)) {
+        hv_fail(&j->error, hv_code_from_word(word(error, "code")), word(error, "object"), "%s", word(error, "message"));
+        hv_hint(&j->error, "%s", word(error, "hint"));
+    }
+    forget_old(svc);
+}
+
+int jobs_load(struct service *svc)
+{
+    hv_autofree char *path = hv_asprintf("%s/jobs.jsonl", svc->paths.state);
+    svc->job_journal = hv_alloc(sizeof(*svc->job_journal));
+    if (!path || !svc->job_journal || journal_init(svc->job_journal, path) < 0)
+        return -ENOMEM;
+    journal_read(svc->job_journal, load, svc);
+    for (struct job *j = svc->jobs; j; j = j->next) {
+        if (!j->running)
+            continue;
+        struct hv_error e = {0};
+        hv_fail(&e, HV_FAILED, j->object, "interrupted: the service ended while it was under way");
+        hv_hint(&e, "hvctl show %s", j->object);
+        j->interrupted = true;
+        job_done(j, &e);
+    }
+    return 0;
+}
+
 void jobs_free(struct service *svc)
 {
+    if (svc->job_journal) {
+        journal_fini(svc->job_journal);
+        free(svc->job_journal);
+        svc->job_journal = NULL;
+    }
     while (svc->jobs) {
         struct job *j = svc->jobs;
         svc->jobs = j->next;

@@ -7,6 +7,7 @@
  *   events.c     what happened, streams         wait.c        conditions
  *   broker.c     opens paths for callers        host.c        memory, doctor
  *   handover.c   descriptors for a worker       record.c      what a worker leaves on disk
+ *   journal.c    files of JSON lines
  *   spawn.c      makes a worker's process       uids.c        users for workers
  *   balance.c    feeds the balancer             balancer.c    who gets how much memory
  */
@@ -34,6 +35,7 @@
 struct service;
 struct job;
 struct worker_link;
+struct journal;
 
 enum svc_state { SVC_OFF, SVC_STARTING, SVC_RUNNING, SVC_PAUSED, SVC_STOPPING, SVC_STATE_COUNT };
 
@@ -77,6 +79,7 @@ struct service {
     char worker_path[512];              /* the hv-worker program */
     struct svc_vm *vms;                 /* sorted by name */
     struct job *jobs;
+    struct journal *job_journal;
     int64_t last_job, last_event;
     struct event_log *events;
     unsigned adopting;                  /* workers taken over that have not reported yet */
@@ -179,6 +182,8 @@ json_t *jobs_json(struct service *svc);
 void job_wait(struct job *job, struct varlink_call *call);
 /* Called once when the job ends. */
 void job_on_end(struct job *job, void (*fn)(void *arg, struct job *job), void *arg);
+/* Those of the service before, once, when events are there. 0 or -ENOMEM. */
+int jobs_load(struct service *svc);
 void jobs_free(struct service *svc);
 
 /* ---- events.c ---- */

@@ -101,7 +101,7 @@ compile_commands.json:
 # ---- Debian packages ----
 
 DEPS       := gcc make libc6-dev pkg-config git libuv1-dev libjansson-dev libxml2-dev libarchive-dev \
-              libedit-dev libseccomp-dev cpio ca-certificates
+              libedit-dev liburing-dev libseccomp-dev cpio ca-certificates
 DEPS_CHECK := bats libcmocka-dev libzydis-dev libzycore-dev tmux mandoc zsh fish acpica-tools jq \
               binutils xz-utils lz4 util-linux
 DEPS_BENCH := qemu-system-x86 time

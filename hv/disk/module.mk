@@ -1,0 +1,1 @@
+$(call room, disk, hv/disk, liburing)

@@ -103,7 +103,7 @@ compile_commands.json:
 DEPS       := gcc make libc6-dev pkg-config git libuv1-dev libjansson-dev libxml2-dev libarchive-dev \
               libedit-dev liburing-dev libseccomp-dev cpio ca-certificates
 DEPS_CHECK := bats libcmocka-dev libzydis-dev libzycore-dev tmux mandoc zsh fish acpica-tools jq \
-              binutils xz-utils lz4 util-linux
+              binutils xz-utils lz4 util-linux qemu-utils
 DEPS_BENCH := qemu-system-x86 time
 DEPS_FUZZ  := clang libclang-rt-14-dev
 
@@ -160,16 +160,18 @@ bench: deps deps-bench
 
 # ---- installation ----
 
+# Operator's tools with a command table: they print their own completion files.
+CLI_TOOLS := hvctl vhdtool
 LIBEXEC = $(DESTDIR)$(PREFIX)/libexec/hv
 .PHONY: install
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(LIBEXEC) $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
-	install -m 755 $(BUILD)/bin/hvctl $(DESTDIR)$(PREFIX)/bin/
+	for t in $(CLI_TOOLS); do install -m 755 $(BUILD)/bin/$$t $(DESTDIR)$(PREFIX)/bin/ && \
+	  $(BUILD)/bin/$$t completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$t && \
+	  $(BUILD)/bin/$$t completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$$t && \
+	  $(BUILD)/bin/$$t completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$t.fish || exit; done
 	install -m 755 $(BUILD)/bin/hvd $(BUILD)/bin/hv-worker $(LIBEXEC)/
-	install -m 644 completions/hvctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hvctl
-	install -m 644 completions/_hvctl $(DESTDIR)$(PREFIX)/share/zsh/site-functions/
-	install -m 644 completions/hvctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/
 	for s in 1 5 7 8; do set -- man/*.$$s; [ -e "$$1" ] || continue; \
 	  install -d $(DESTDIR)$(PREFIX)/share/man/man$$s; install -m 644 "$$@" $(DESTDIR)$(PREFIX)/share/man/man$$s/; done
 

@@ -138,6 +138,11 @@ json_t *cli_dump(const struct cli_tool *t);
  * shell completes paths itself. */
 void cli_complete(struct cli_call *c, const char *shell, int n, char *const *words);
 
+/* The completion file of shell (bash, zsh, fish) for tool, as it is installed. */
+void cli_print_completion(const struct cli_tool *tool, const char *shell, FILE *out);
+/* A command's run() that does so; its only argument is the shell. */
+int cli_completion(struct cli_call *c, struct hv_error *e);
+
 /*
  * The main() of a tool: parse, hidden commands (__complete, __dump, __mdoc), help, run, print
  * the error. Returns the exit code.

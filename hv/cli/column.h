@@ -36,6 +36,7 @@ struct cli_column {
     unsigned width;               /* at least so wide when rows are printed one by one */
     bool cut;                     /* may be cut in the middle on a narrow terminal */
     const char *help;             /* one line for `--columns help` */
+    const char *label;            /* in the list form; NULL: key */
     /* Writes what people read instead of the value itself; row is the whole object. A NULL
      * function, or one that returns NULL: by unit. detail: the same in the list form only. */
     const char *(*show)(const json_t *row, const json_t *v, char *buf, size_t size);
@@ -48,6 +49,7 @@ struct cli_columns {
     const char *defaults;         /* "name,state,assigned" */
     const char *sort;             /* default order, NULL: as they come */
     const char *name;             /* the key `-o name` prints; NULL: "name" */
+    const char *list;             /* the columns of the list form; NULL: all */
 };
 
 /* "a.b.c" in nested objects; NULL if any part is missing. Borrowed. */

@@ -192,7 +192,10 @@ static void help_tool(const struct cli_call *c)
     FILE *f = c->out;
     strbuf_auto later = {0};
 
-    fprintf(f, "%s: %s\n\nusage: %s NOUN VERB [TARGET]... [options]\n\n", t->name, t->help, t->name);
+    /* A tool whose nouns have no verbs has commands. */
+    bool verbs = t->default_noun != NULL;
+    fprintf(f, "%s: %s\n\nusage: %s %s [TARGET]... [options]\n\n", t->name, t->help, t->name,
+            verbs ? "NOUN VERB" : "COMMAND");
     for (const struct cli_noun *n = t->nouns; n->name; n++) {
         if (n->commands) {
             entry(f, n->name, n->help);
@@ -201,14 +204,14 @@ static void help_tool(const struct cli_call *c)
         }
     }
     if (def) {
-        strbuf_auto verbs = {0};
+        strbuf_auto words = {0};
         for (const struct cli_command *cmd = def->commands; cmd->noun; cmd++) {
             if (!cli_is_later(cmd) && !cmd->hidden) {
-                strbuf_addf(&verbs, "%s%s", verbs.len ? " " : "", cmd->verb);
+                strbuf_addf(&words, "%s%s", words.len ? " " : "", cmd->verb);
             }
         }
         fprintf(f, "\nthe noun %s may be left out (%s start web1):\n  ", def->name, t->name);
-        wrap(f, verbs.buf ? verbs.buf : "", 2, 2);
+        wrap(f, words.buf ? words.buf : "", 2, 2);
     }
     fputs("\noptions of every command:\n", f);
     for (const struct cli_option *o = cli_universal; o->name; o++) {
@@ -226,7 +229,11 @@ static void help_tool(const struct cli_call *c)
         fputs("\nnot in this version:\n  ", f);
         wrap(f, later.buf, 2, 2);
     }
-    fprintf(f, "\n%s NOUN VERB --help shows a command, %s help NOUN VERB its manual page.\n", t->name, t->name);
+    if (verbs) {
+        fprintf(f, "\n%s NOUN VERB --help shows a command, %s help NOUN VERB its manual page.\n", t->name, t->name);
+    } else {
+        fprintf(f, "\n%s COMMAND --help shows a command.\n", t->name);
+    }
 }
 
 void cli_print_help(const struct cli_call *c)

@@ -93,7 +93,10 @@ int cli_printer_init(struct cli_printer *p, struct cli_call *c, const struct cli
     choose(p, t->defaults, false, e);
     if (p->format == CLI_FMT_LIST && !(c->columns && c->columns[0] != '+' && c->columns[0] != '-')) {
         p->n = 0;
-        for (const struct cli_column *col = t->col; col->key; col++) {
+        if (t->list) {
+            choose(p, t->list, false, e);
+        }
+        for (const struct cli_column *col = t->col; !t->list && col->key; col++) {
             add_column(p, col);
         }
     }
@@ -324,13 +327,18 @@ static char *list_cell(const struct cli_printer *p, const json_t *row, const str
     return text;
 }
 
+static const char *label(const struct cli_column *c)
+{
+    return c->label ? c->label : c->key;
+}
+
 static void put_list(struct cli_printer *p, const json_t *row)
 {
     strbuf_auto line = {0};
     unsigned width = 0;
     for (unsigned i = 0; i < p->n; i++) {
         hv_autofree char *text = list_cell(p, row, p->col[i]);
-        width = text ? MAX(width, (unsigned)strlen(p->col[i]->key)) : width;
+        width = text ? MAX(width, (unsigned)strlen(label(p->col[i]))) : width;
     }
     if (p->rows) {
         put_line(p, &line);
@@ -341,7 +349,7 @@ static void put_list(struct cli_printer *p, const json_t *row)
             continue;
         }
         enum cli_role role = p->col[i]->role ? p->col[i]->role(row, cli_cell(row, p->col[i])) : ROLE_NONE;
-        strbuf_addf(&line, "%s:%*s%s%s%s", p->col[i]->key, (int)(width - strlen(p->col[i]->key) + 2), "",
+        strbuf_addf(&line, "%s:%*s%s%s%s", label(p->col[i]), (int)(width - strlen(label(p->col[i])) + 2), "",
                     cli_role_start(p->call, role), text, cli_role_end(p->call, role));
         put_line(p, &line);
     }

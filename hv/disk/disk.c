@@ -205,9 +205,9 @@ int disk_check_identity(const struct disk_layer *child, struct disk_layer *paren
 
 static int open_parents(struct disk *d, const struct disk_options *o, struct hv_error *e)
 {
-    disk_parent_fn *find = o->parent ? o->parent : disk_find_parent;
-    void *arg = o->parent ? o->parent_arg : (void *)(uintptr_t)o->parent_dirs;
+    unsigned file_flags = d->flags & DISK_SHARED ? DISK_FILE_NO_LOCK : 0;
 
+    file_flags |= d->flags & DISK_DIRECT ? DISK_FILE_DIRECT : 0;
     for (;;) {
         struct disk_layer *child = d->layers[d->count - 1], *l;
         struct disk_file *f;
@@ -221,7 +221,9 @@ static int open_parents(struct disk *d, const struct disk_options *o, struct hv_
                     "the chain of parents is longer than %u", DISK_CHAIN_MAX);
             return -ELOOP;
         }
-        r = find(arg, disk_file_path(child->file), &child->parent, &f, e);
+        r = o->parent ? o->parent(o->parent_arg, disk_file_path(child->file), &child->parent, &f, e)
+                      : disk_find_parent_with(o->parent_dirs, file_flags, disk_file_path(child->file),
+                                              &child->parent, &f, e);
         if (r < 0) {
             return r;
         }

@@ -98,6 +98,10 @@ struct disk_format {
 
 extern const struct disk_format disk_format_raw, disk_format_vhd, disk_format_vhdx;
 
+/* disk_find_parent() with flags for disk_file_open(). */
+int disk_find_parent_with(const char *const *dirs, unsigned file_flags, const char *child_path,
+                          const struct disk_parent_ref *ref, struct disk_file **ret, struct hv_error *e);
+
 /* A finding, printf-style; flags: */
 enum { PROBLEM_REPAIRABLE = 1, PROBLEM_HARMLESS = 2 };
 void disk_problem(disk_problem_fn *fn, void *arg, unsigned flags, const char *fmt, ...)

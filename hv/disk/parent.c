@@ -269,10 +269,9 @@ static char *candidate(const char *child_path, const struct disk_parent_ref *ref
     return out;
 }
 
-int disk_find_parent(void *arg, const char *child_path, const struct disk_parent_ref *ref,
-                     struct disk_file **ret, struct hv_error *e)
+int disk_find_parent_with(const char *const *dirs, unsigned file_flags, const char *child_path,
+                          const struct disk_parent_ref *ref, struct disk_file **ret, struct hv_error *e)
 {
-    const char *const *dirs = arg;
     const char *named = ref->relative[0] ? ref->relative : ref->absolute[0] ? ref->absolute : ref->name;
 
     for (int i = 0; i < 3; i++) {
@@ -285,9 +284,15 @@ int disk_find_parent(void *arg, const char *child_path, const struct disk_parent
         if (!is_below(path, dirs)) {
             return hv_fail(e, HV_DENIED, path, "the parent of %s lies outside the allowed folders", child_path);
         }
-        return disk_file_open(path, 0, ret, e);
+        return disk_file_open(path, file_flags, ret, e);
     }
     hv_fail(e, HV_NOT_FOUND, child_path, "its parent %s was not found", named[0] ? named : "(no name)");
     hv_hint(e, "vhdtool chain %s --set-parent PATH", child_path);
     return -ENOENT;
+}
+
+int disk_find_parent(void *arg, const char *child_path, const struct disk_parent_ref *ref,
+                     struct disk_file **ret, struct hv_error *e)
+{
+    return disk_find_parent_with(arg, 0, child_path, ref, ret, e);
 }

@@ -4,9 +4,11 @@
 #include "hv/settings/settings.h"
 #include "hvctl/hvctl.h"
 
+extern const struct cli_tool vhdtool;
+
 static void the_tables_are_sound(void **state)
 {
-    const struct cli_tool *tools[] = {&hvctl_tool};
+    const struct cli_tool *tools[] = {&hvctl_tool, &vhdtool};
     assert_int_equal(cli_table_check(tools, 1, stderr), 0);
     const struct cli_tool *sample[] = {&sample_tool};
     assert_int_equal(cli_table_check(sample, 1, stderr), 0);

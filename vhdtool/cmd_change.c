@@ -1,0 +1,292 @@
+/* resize, compact, chain, set: what changes a disk and keeps its content. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "hv/base/units.h"
+#include "vhdtool/vhdtool.h"
+
+/* ---- resize ---- */
+
+static int resize(struct cli_call *c, struct hv_error *e)
+{
+    const char *path = c->args[0];
+    char old[24], new[24];
+    uint64_t size;
+    struct disk *d;
+    int sign, r;
+
+    if (c->n_args < 2) {
+        r = hv_fail(e, HV_USAGE, path, "needs the new size");
+        hv_hint(e, "vhdtool resize %s 40G, or +10G", path);
+        return r;
+    }
+    r = parse_size_relative(c->args[1], "SIZE", &sign, &size, e);
+    if (r < 0) {
+        return r;
+    }
+    r = open_disk(c, path, DISK_WRITE, &d, e);
+    if (r < 0) {
+        return r;
+    }
+    format_size_exact(disk_size(d), old, sizeof(old));
+    if (sign && __builtin_add_overflow(disk_size(d), sign > 0 ? size : -size, &size) && sign > 0) {
+        r = hv_fail(e, HV_USAGE, path, "the size would be too large");
+    } else if (size < disk_size(d)) {
+        r = hv_fail(e, HV_UNSUPPORTED, path, "making a disk smaller is not in this version");
+    } else {
+        r = disk_resize(d, size, e);
+    }
+    if (r < 0) {
+        disk_abandon(d);
+        return r;
+    }
+    format_size_exact(disk_size(d), new, sizeof(new));
+    r = disk_close(d, e);
+    if (r == 0) {
+        cli_note(c, "%s: size %s -> %s", path, old, new);
+    }
+    return r;
+}
+
+/* ---- compact ---- */
+
+static int compact(struct cli_call *c, struct hv_error *e)
+{
+    const char *path = c->args[0], *mode = cli_text(c, "mode", "quick");
+    char before[24], after[24];
+    struct disk_info a, b;
+    struct progress p;
+    struct disk *d;
+    int r = open_disk(c, path, DISK_WRITE, &d, e);
+
+    if (r < 0) {
+        return r;
+    }
+    disk_layer_info(disk_layer(d, 0), false, &a);
+    progress_begin(&p, c, path);
+    r = disk_compact(d, strcmp(mode, "pretrimmed") != 0, progress_update, &p, e);
+    progress_end(&p);
+    if (r < 0) {
+        disk_abandon(d);
+        return r;
+    }
+    disk_layer_info(disk_layer(d, 0), false, &b);
+    r = disk_close(d, e);
+    if (r == 0) {
+        cli_note(c, "%s: file %s -> %s", path, format_size(a.file_size, before, sizeof(before)),
+                 format_size(b.file_size, after, sizeof(after)));
+    }
+    return r;
+}
+
+/* ---- chain ---- */
+
+static const struct cli_column chain_cols[] = {
+    {"layer", .unit = CLI_UNIT_NUMBER, .help = "0 the disk itself, 1 its parent..."},
+    {"path", .cut = true, .help = "the file"},
+    {"format", .help = "raw, vhd or vhdx"},
+    {"type", .help = "fixed, dynamic or differencing"},
+    {"size", .unit = CLI_UNIT_SIZE, .help = "of the disk"},
+    {"allocated", .header = "ON DISK", .unit = CLI_UNIT_SIZE, .help = "what the file takes on the host"},
+    {"data_id", .header = "DATA ID", .help = "what children know their parent by"},
+    {"note", .help = "what is odd about it"},
+    {0},
+};
+static const struct cli_columns chain_table = {
+    .col = chain_cols, .defaults = "layer,path,format,type,size,allocated", .name = "path",
+};
+
+static int chain_list(struct cli_call *c, struct hv_error *e)
+{
+    struct cli_printer p;
+    char in_use[96];
+    struct disk *d;
+    json_t *rows = json_array(), *o, *parent;
+    size_t n;
+    int r = open_to_look(c, c->args[0], 0, &d, in_use, e);
+
+    if (r < 0) {
+        json_decref(rows);
+        return r;
+    }
+    o = info_json(d, c->args[0], in_use, false);
+    json_object_set_new(o, "layer", json_integer(0));
+    json_array_append(rows, o);
+    json_array_foreach(json_object_get(o, "chain"), n, parent) {
+        json_object_set_new(parent, "layer", json_integer((json_int_t)n + 1));
+        json_array_append(rows, parent);
+    }
+    json_object_del(o, "chain");
+    json_decref(o);
+    r = cli_printer_init(&p, c, &chain_table, CLI_FMT_TABLE, e);
+    if (r == 0) {
+        cli_print_rows(&p, rows, false);
+    }
+    cli_printer_fini(&p);
+    json_decref(rows);
+    disk_close(d, NULL);
+    return r < 0 ? r : 0;
+}
+
+static int set_parent(struct cli_call *c, const char *path, const char *parent, struct hv_error *e)
+{
+    struct disk *d;
+    int r = open_disk(c, path, DISK_WRITE | DISK_NO_PARENT, &d, e);
+
+    if (r < 0) {
+        return r;
+    }
+    r = disk_set_parent(d, parent, cli_has(c, "ignore-id"), e);
+    if (r < 0) {
+        disk_abandon(d);
+        return r;
+    }
+    r = disk_close(d, e);
+    if (r == 0) {
+        cli_note(c, "%s: parent is %s", path, parent);
+    }
+    return r;
+}
+
+/* Every disk of the chain whose parent lies in dir by its name gets that one. */
+static int relocate(struct cli_call *c, const char *dir, struct hv_error *e)
+{
+    hv_autofree char *path = hv_strdup(c->args[0]);
+    int r = path ? 0 : -ENOMEM;
+
+    for (unsigned level = 0; r == 0 && level < DISK_CHAIN_MAX; level++) {
+        struct disk_info info;
+        struct disk *d;
+
+        r = open_disk(c, path, DISK_NO_PARENT | DISK_SHARED, &d, e);
+        if (r < 0) {
+            return r;
+        }
+        disk_layer_info(disk_layer(d, 0), false, &info);
+        disk_close(d, NULL);
+        if (!info.has_parent) {
+            return 0;
+        }
+        const char *name = info.parent.relative[0] ? info.parent.relative
+                           : info.parent.absolute[0] ? info.parent.absolute : info.parent.name;
+        for (const char *p = name; *p; p++) {
+            name = (*p == '\\' || *p == '/') && p[1] ? p + 1 : name;
+        }
+        char *parent = hv_asprintf("%s/%s", dir, name);
+        if (!parent) {
+            return -ENOMEM;
+        }
+        r = access(parent, F_OK) < 0
+                ? hv_fail(e, HV_NOT_FOUND, parent, "there is no such disk, and %s needs it", path)
+                : set_parent(c, path, parent, e);
+        free(path);
+        path = parent;
+    }
+    return r;
+}
+
+static int chain(struct cli_call *c, struct hv_error *e)
+{
+    const char *parent = cli_text(c, "set-parent", NULL), *dir = cli_text(c, "relocate", NULL);
+
+    if (parent && dir) {
+        return hv_fail(e, HV_USAGE, "--relocate", "does not go with --set-parent");
+    }
+    return parent ? set_parent(c, c->args[0], parent, e) : dir ? relocate(c, dir, e) : chain_list(c, e);
+}
+
+/* ---- set ---- */
+
+static int set(struct cli_call *c, struct hv_error *e)
+{
+    const char *path = c->args[0], *sector = cli_text(c, "physical-sector", NULL);
+    char text[GUID_TEXT_SIZE];
+    struct guid id;
+    struct disk *d;
+    int r;
+
+    if (!cli_has(c, "new-id") && !sector) {
+        return hv_fail(e, HV_USAGE, path, "nothing to set: give --new-id or --physical-sector");
+    }
+    r = open_disk(c, path, DISK_WRITE | DISK_NO_PARENT, &d, e);
+    if (r < 0) {
+        return r;
+    }
+    if (sector) {
+        r = disk_set_physical_sector(d, (uint32_t)strtoul(sector, NULL, 10), e);
+    }
+    if (r == 0 && cli_has(c, "new-id")) {
+        r = guid_new(&id) < 0 ? hv_fail(e, HV_FAILED, path, "no random numbers for an id") : disk_set_id(d, &id, e);
+        if (r == 0) {
+            cli_note(c, "%s: id %s", path, guid_format(&id, text));
+        }
+    }
+    if (r < 0) {
+        disk_abandon(d);
+        return r;
+    }
+    return disk_close(d, e);
+}
+
+static const struct cli_arg one_path[] = {{"PATH", CLI_FILE, .values = DISK_GLOB, .help = "a disk"}, {0}};
+static const struct cli_arg resize_args[] = {
+    {"PATH", CLI_FILE, .values = DISK_GLOB, .help = "a disk"},
+    {"SIZE", CLI_SIZE_REL, CLI_OPTIONAL, .help = "the new size, or +SIZE: more by that"},
+    {0},
+};
+static const struct cli_option resize_options[] = {
+    {.name = "to-min", .type = CLI_BOOL, .flags = CLI_LATER, .help = "as small as its partitions let it be"},
+    {.name = "grow-partition", .type = CLI_UINT, .arg = "N", .flags = CLI_LATER | CLI_VALUE_OPTIONAL, .max = 128,
+     .help = "the last partition, or N, and its ext4 too"},
+    OPT_FORMAT,
+    {0},
+};
+static const struct cli_option compact_options[] = {
+    {.name = "mode", .type = CLI_ENUM, .arg = "MODE", .def = "quick", .values = "quick|full|pretrimmed|prezeroed",
+     .help = "pretrimmed: only what was discarded; others: zeros too"},
+    OPT_FORMAT,
+    OPT_PROGRESS,
+    {0},
+};
+static const struct cli_option chain_options[] = {
+    {.name = "set-parent", .type = CLI_FILE, .arg = "PATH", .values = DISK_GLOB, .help = "name another file as its parent"},
+    {.name = "ignore-id", .type = CLI_BOOL, .help = "even if that was changed meanwhile"},
+    {.name = "relocate", .type = CLI_DIR, .arg = "DIR", .help = "all parents lie in DIR now"},
+    OPT_FORMAT,
+    {0},
+};
+static const struct cli_option set_options[] = {
+    {.name = "new-id", .type = CLI_BOOL, .help = "a fresh disk identifier; of a VHD that breaks its children"},
+    {.name = "physical-sector", .type = CLI_ENUM, .arg = "BYTES", .def = "4096", .values = "512|4096",
+     .help = "sector size the guest is told to align to"},
+    OPT_FORMAT,
+    {0},
+};
+
+#define CHANGE_CODES (CODE(NOT_FOUND) | CODE(CONFLICT) | CODE(UNSUPPORTED) | CODE(NO_RESOURCES))
+
+const struct cli_command resize_commands[] = {
+    {.noun = "resize", .help = "make a disk larger", .args = resize_args, .options = resize_options,
+     .codes = CHANGE_CODES, .run = resize, .examples = EXAMPLES({"vhdtool resize web.vhdx +20G", "20G more"})},
+    {0},
+};
+const struct cli_command compact_commands[] = {
+    {.noun = "compact", .help = "give back the room of what is empty", .args = one_path, .options = compact_options,
+     .codes = CHANGE_CODES, .run = compact,
+     .examples = EXAMPLES({"vhdtool compact web.vhdx", "blocks of zeros go, the file gets shorter"})},
+    {0},
+};
+const struct cli_command chain_commands[] = {
+    {.noun = "chain", .help = "show a disk's parents, or name others", .args = one_path, .options = chain_options,
+     .use = CLI_USE_LIST, .columns = &chain_table, .codes = CHANGE_CODES, .run = chain,
+     .examples = EXAMPLES({"vhdtool chain child.vhdx", "the disk and all it is based on"},
+                          {"vhdtool chain child.vhdx --set-parent /srv/base.vhdx", "after the parent was moved"})},
+    {0},
+};
+const struct cli_command set_commands[] = {
+    {.noun = "set", .help = "set a disk's identifier or sector size", .args = one_path, .options = set_options,
+     .codes = CHANGE_CODES, .run = set, .examples = EXAMPLES({"vhdtool set copy.vhdx --new-id", "two disks, two ids"})},
+    {0},
+};

@@ -1,0 +1,314 @@
+/* merge, diff: children into parents, and how two disks differ. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "hv/base/units.h"
+#include "vhdtool/vhdtool.h"
+
+#define CHUNK (1 * MIB)
+
+/* Everything that the layers above `depth` say goes into the disk at layer depth. */
+static int write_down(struct disk *chain, unsigned depth, struct disk *into, struct progress *p)
+{
+    hv_autofree uint8_t *buf = hv_alloc(CHUNK);
+    uint64_t size = MIN(disk_size(chain), disk_size(into));
+    int r = buf ? 0 : -ENOMEM;
+
+    for (uint64_t off = 0; r == 0 && off < size;) {
+        struct disk_extent x;
+
+        r = disk_map(chain, off, MIN(size - off, 64 * MIB), &x);
+        if (r < 0) {
+            break;
+        }
+        if (x.where == DISK_DATA && x.layer < depth) {
+            x.len = MIN(x.len, CHUNK);
+            r = disk_read(chain, off, buf, x.len);
+            r = r < 0 ? r : disk_write(into, off, buf, x.len);
+        } else if (x.where == DISK_ZERO && x.layer < depth) {
+            r = disk_zero(into, off, x.len);
+        }
+        off += x.len;
+        progress_update(p, off, size);
+    }
+    return r < 0 ? r : disk_flush(into);
+}
+
+/* Which layer of the chain --into or --depth mean. */
+static int target_layer(struct cli_call *c, struct disk *chain, unsigned *ret, struct hv_error *e)
+{
+    const char *into = cli_text(c, "into", NULL);
+    uint64_t depth = cli_number(c, "depth", 1);
+    struct disk_file *f;
+    int r;
+
+    if (!into) {
+        if (!disk_layer(chain, (unsigned)depth)) {
+            return hv_fail(e, HV_USAGE, c->args[0], "has fewer than %llu parents", (unsigned long long)depth);
+        }
+        *ret = (unsigned)depth;
+        return 0;
+    }
+    r = disk_file_open(into, DISK_FILE_NO_LOCK, &f, e);
+    if (r < 0) {
+        return r;
+    }
+    r = hv_fail(e, HV_USAGE, into, "is not a parent of %s", c->args[0]);
+    for (unsigned i = 1; disk_layer(chain, i); i++) {
+        if (disk_file_same(disk_layer_file(disk_layer(chain, i)), f)) {
+            *ret = i;
+            r = 0;
+        }
+    }
+    disk_file_unref(f);
+    if (r == 0) {
+        hv_error_clear(e);
+    }
+    return r;
+}
+
+/*
+ * Restartable: while CHILD.merging is there, the parent may have changed since the child was
+ * made, and the child still says all that is to be written.
+ */
+static int merge_in_place(struct cli_call *c, struct hv_error *e)
+{
+    const char *child = c->args[0];
+    hv_autofree char *mark = hv_asprintf("%s.merging", child), *target = NULL;
+    unsigned flags = DISK_SHARED | (mark && access(mark, F_OK) == 0 ? DISK_IGNORE_ID : 0), depth = 0;
+    char doing[600];
+    struct disk_file *lock;
+    struct disk *chain, *into;
+    struct progress p;
+    int r = mark ? disk_file_open(child, DISK_FILE_WRITE, &lock, e) : hv_fail(e, HV_NO_RESOURCES, NULL, "out of memory");
+
+    if (r < 0) {
+        return r;
+    }
+    r = open_disk(c, child, flags, &chain, e);
+    if (r < 0) {
+        disk_file_unref(lock);
+        return r;
+    }
+    r = target_layer(c, chain, &depth, e);
+    if (r == 0) {
+        target = hv_strdup(disk_file_path(disk_layer_file(disk_layer(chain, depth))));
+        snprintf(doing, sizeof(doing), "writing into %s, which changes it for its other children", target);
+        r = cli_ask(c, child, doing, e);
+    }
+    if (r == 0) {
+        r = disk_open(target, &(struct disk_options){.format = -1, .flags = DISK_WRITE | (flags & DISK_IGNORE_ID)}, &into, e);
+    }
+    if (r == 0) {
+        if (disk_size(into) < disk_size(chain)) {
+            r = disk_resize(into, disk_size(chain), e);
+        }
+        r = r < 0 ? r : hv_replace_file(mark, target, strlen(target), 0600);
+        progress_begin(&p, c, child);
+        r = r < 0 ? r : write_down(chain, depth, into, &p);
+        progress_end(&p);
+        if (r < 0) {
+            hv_error_is_set(e) ? r : hv_fail_errno(e, -r, target, "cannot merge");
+            disk_abandon(into);
+        } else {
+            r = disk_close(into, e);
+        }
+    }
+    disk_close(chain, NULL);
+    if (r == 0 && !cli_has(c, "keep-child")) {
+        r = unlink(child) < 0 ? hv_fail_errno(e, errno, child, "merged; cannot delete it") : 0;
+    }
+    if (r == 0) {
+        unlink(mark);
+        cli_note(c, "%s: merged into %s", child, target);
+    }
+    disk_file_unref(lock);
+    return r;
+}
+
+static int merge_to_new(struct cli_call *c, const char *to, struct hv_error *e)
+{
+    struct disk *from, *d;
+    struct disk_create how = {.type = DISK_DYNAMIC};
+    struct progress p;
+    struct copy copy = {.progress = progress_update, .progress_arg = &p};
+    int r = open_disk(c, c->args[0], 0, &from, e);
+
+    if (r < 0) {
+        return r;
+    }
+    if (disk_kind_of_path(to, &how.kind) < 0) {
+        r = hv_fail(e, HV_USAGE, to, "the name does not say which format it is to have");
+    }
+    how.size = disk_size(from);
+    how.logical_sector = disk_logical_sector(from);
+    r = r < 0 ? r : disk_create(to, &how, e);
+    if (r == 0) {
+        r = disk_open(to, &(struct disk_options){.format = (int)how.kind, .flags = DISK_WRITE}, &d, e);
+        if (r == 0) {
+            progress_begin(&p, c, to);
+            r = copy_disk(from, d, &copy);
+            progress_end(&p);
+            r = r < 0 ? (disk_abandon(d), hv_fail_errno(e, -r, to, "cannot copy")) : disk_close(d, e);
+        }
+        if (r < 0) {
+            unlink(to);
+        }
+    }
+    disk_close(from, NULL);
+    return r;
+}
+
+static int merge(struct cli_call *c, struct hv_error *e)
+{
+    const char *to = cli_text(c, "to", NULL);
+
+    if (to && (cli_has(c, "into") || cli_has(c, "depth"))) {
+        return hv_fail(e, HV_USAGE, "--to", "does not go with --into and --depth");
+    }
+    return to ? merge_to_new(c, to, e) : merge_in_place(c, e);
+}
+
+/* ---- diff ---- */
+
+static const struct cli_column diff_cols[] = {
+    {"offset", .unit = CLI_UNIT_NUMBER, .width = 14, .help = "where they differ, bytes"},
+    {"length", .unit = CLI_UNIT_NUMBER, .width = 14, .help = "bytes"},
+    {0},
+};
+static const struct cli_columns diff_table = {.col = diff_cols, .defaults = "offset,length", .name = "offset"};
+
+/* Same file, same place: nothing to compare. */
+static bool same_place(const struct disk_extent *a, const struct disk_extent *b)
+{
+    return (a->where != DISK_DATA && b->where != DISK_DATA) ||
+           (a->where == DISK_DATA && b->where == DISK_DATA && a->file_offset == b->file_offset &&
+            disk_file_same(a->file, b->file));
+}
+
+static int compare(struct disk *a, struct disk *b, json_t *rows, uint64_t *ret_bytes)
+{
+    hv_autofree uint8_t *x = hv_alloc(CHUNK), *y = hv_alloc(CHUNK);
+    uint64_t size = MIN(disk_size(a), disk_size(b)), start = 0, run = 0;
+    int r = x && y ? 0 : -ENOMEM;
+
+    for (uint64_t off = 0; r == 0 && off < size;) {
+        struct disk_extent p, q;
+        uint64_t n;
+
+        r = disk_map(a, off, size - off, &p);
+        r = r < 0 ? r : disk_map(b, off, size - off, &q);
+        if (r < 0) {
+            return r;
+        }
+        n = MIN(p.len, q.len);
+        if (!same_place(&p, &q)) {
+            n = MIN(n, CHUNK);
+            r = disk_read(a, off, x, n);
+            r = r < 0 ? r : disk_read(b, off, y, n);
+            for (uint64_t at = 0; r == 0 && at < n; at += MIN(DISK_SECTOR, n - at)) {
+                uint64_t len = MIN(DISK_SECTOR, n - at);
+
+                if (memcmp(x + at, y + at, len) == 0) {
+                    continue;
+                }
+                *ret_bytes += len;
+                if (run && start + run == off + at) {
+                    run += len;
+                    continue;
+                }
+                if (run) {
+                    json_array_append_new(rows, json_pack("{s:I s:I}", "offset", (json_int_t)start, "length", (json_int_t)run));
+                }
+                start = off + at;
+                run = len;
+            }
+        }
+        off += n;
+    }
+    if (r == 0 && run) {
+        json_array_append_new(rows, json_pack("{s:I s:I}", "offset", (json_int_t)start, "length", (json_int_t)run));
+    }
+    return r;
+}
+
+static int diff(struct cli_call *c, struct hv_error *e)
+{
+    struct disk *a, *b;
+    char in_use[96], text[24];
+    struct cli_printer p;
+    json_t *rows = json_array();
+    uint64_t bytes = 0;
+    bool sizes;
+    int r = open_to_look(c, c->args[0], 0, &a, in_use, e);
+
+    if (r < 0) {
+        json_decref(rows);
+        return r;
+    }
+    r = open_to_look(c, c->args[1], 0, &b, in_use, e);
+    if (r < 0) {
+        disk_close(a, NULL);
+        json_decref(rows);
+        return r;
+    }
+    sizes = disk_size(a) != disk_size(b);
+    r = compare(a, b, rows, &bytes);
+    disk_close(a, NULL);
+    disk_close(b, NULL);
+    if (r < 0) {
+        hv_fail_errno(e, -r, c->args[0], "cannot compare with %s", c->args[1]);
+    } else if (cli_has(c, "extents") || c->format != CLI_FMT_DEFAULT) {
+        r = cli_printer_init(&p, c, &diff_table, CLI_FMT_TABLE, e);
+        if (r == 0) {
+            cli_print_rows(&p, rows, false);
+        }
+        cli_printer_fini(&p);
+    } else if (bytes) {
+        fprintf(c->out, "%s and %s differ in %s, in %zu places\n", c->args[0], c->args[1],
+                format_size(bytes, text, sizeof(text)), json_array_size(rows));
+    }
+    if (r >= 0 && sizes) {
+        cli_note(c, "%s: has another size than %s", c->args[0], c->args[1]);
+    }
+    c->exit_code = bytes || sizes ? HV_DIFFERS : HV_OK;
+    json_decref(rows);
+    return r < 0 ? r : 0;
+}
+
+static const struct cli_arg child[] = {{"CHILD", CLI_FILE, .values = DISK_GLOB, .help = "a differencing disk"}, {0}};
+static const struct cli_arg two[] = {
+    {"A", CLI_FILE, .values = DISK_GLOB, .help = "a disk"}, {"B", CLI_FILE, .values = DISK_GLOB, .help = "another"}, {0}};
+static const struct cli_option merge_options[] = {
+    {.name = "into", .type = CLI_FILE, .arg = "PARENT", .values = DISK_GLOB, .help = "which of its parents"},
+    {.name = "depth", .type = CLI_UINT, .arg = "N", .def = "1", .min = 1, .max = DISK_CHAIN_MAX, .help = "how many levels up"},
+    {.name = "to", .type = CLI_FILE, .arg = "NEW", .values = DISK_GLOB, .help = "into a new disk; child and parents stay"},
+    {.name = "keep-child", .type = CLI_BOOL, .help = "do not delete the child afterwards"},
+    OPT_FORMAT,
+    OPT_PROGRESS,
+    {0},
+};
+static const struct cli_option diff_options[] = {
+    {.name = "extents", .type = CLI_BOOL, .help = "each place"},
+    {.name = "files", .type = CLI_BOOL, .flags = CLI_LATER, .help = "which files of the file systems"},
+    OPT_FORMAT,
+    {0},
+};
+
+const struct cli_command merge_commands[] = {
+    {.noun = "merge", .help = "write a child's changes into its parent", .args = child, .options = merge_options,
+     .use = CLI_USE_ASK, .codes = CODE(NOT_FOUND) | CODE(CONFLICT) | CODE(UNSUPPORTED) | CODE(NO_RESOURCES), .run = merge,
+     .about = "Can be run again after it was interrupted. The child is deleted at the end.",
+     .examples = EXAMPLES({"vhdtool merge child.vhdx --yes", "into its parent; child.vhdx goes"},
+                          {"vhdtool merge child.vhdx --to whole.vhdx", "nothing is changed, all is in one disk"})},
+    {0},
+};
+const struct cli_command diff_commands[] = {
+    {.noun = "diff", .help = "say whether and where two disks differ", .args = two, .options = diff_options,
+     .use = CLI_USE_LIST, .columns = &diff_table, .codes = CODE(NOT_FOUND) | CODE(UNSUPPORTED) | CODE(DIFFERS), .run = diff,
+     .about = "Compares what the guest would read. Exits 0 when that is the same and 11 when it is not.",
+     .examples = EXAMPLES({"vhdtool diff a.vhd b.vhdx --extents", "offsets and lengths"})},
+    {0},
+};

@@ -1,0 +1,2 @@
+$(call room, vhdtool, vhdtool, jansson)
+$(call program, vhdtool, vhdtool/vhdtool_main.c, vhdtool cli disk base)

@@ -1,0 +1,45 @@
+/* Opening disks as the options say. */
+#include <errno.h>
+#include <string.h>
+
+#include "vhdtool/vhdtool.h"
+
+int wanted_format(const struct cli_call *c)
+{
+    enum disk_kind kind;
+    const char *word = cli_text(c, "format", NULL);
+
+    return word && disk_kind_parse(word, &kind) == 0 ? (int)kind : -1;
+}
+
+static bool has_format(const struct cli_call *c)
+{
+    return cli_option_find(c->cmd, "format", strlen("format")) != NULL;
+}
+
+int open_disk(const struct cli_call *c, const char *path, unsigned flags, struct disk **ret,
+              struct hv_error *e)
+{
+    struct disk_options o = {.flags = flags, .format = has_format(c) ? wanted_format(c) : -1};
+
+    return disk_open(path, &o, ret, e);
+}
+
+int open_to_look(const struct cli_call *c, const char *path, unsigned flags, struct disk **ret,
+                 char in_use[96], struct hv_error *e)
+{
+    char name[32];
+    int pid, r = open_disk(c, path, flags, ret, e);
+
+    in_use[0] = '\0';
+    if (r != -EBUSY) {
+        return r;
+    }
+    if (disk_file_holder(path, 0, &pid, name) == 0) {
+        snprintf(in_use, 96, "%s (pid %d)", name, pid);
+    } else {
+        hv_strlcpy(in_use, "another process", 96);
+    }
+    hv_error_clear(e);
+    return open_disk(c, path, flags | DISK_SHARED, ret, e);
+}

@@ -160,6 +160,7 @@ static const struct cli_column memory_columns[] = {
     {"resident", "memory.resident", .unit = SIZE, .help = "memory the host holds for it"},
     {"balloon", "memory.balloon", .unit = SIZE, .help = "taken back by the balloon"},
     {"hot_added", "memory.hot_added", .unit = SIZE, .help = "given beyond startup"},
+    {"change", "memory.change", .unit = SIZE, .help = "assigned now less what it was an hour ago"},
     {"pressure_pct", "memory.pressure_pct", "PRESSURE", CLI_UNIT_PCT, .help = "demand in per cent of assigned"},
     {"committed", "memory.guest.committed", .unit = SIZE, .help = "committed in the guest"},
     {"available", "memory.guest.available", .unit = SIZE, .help = "available in the guest"},

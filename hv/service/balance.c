@@ -272,6 +272,17 @@ void balance_json(const struct svc_vm *vm, json_t *memory)
                         json_integer(need ? ((json_int_t)has - (json_int_t)need) * 100 / (json_int_t)need : 0));
 }
 
+const char *balance_word(const struct service *svc)
+{
+    const struct dm_host_plan *p = &svc->balance_plan;
+    unsigned dynamic = 0;
+    for (const struct svc_vm *vm = svc->vms; vm; vm = vm->next)
+        dynamic += vm->state != SVC_OFF && vm->settings.memory.dynamic;
+    if (!dynamic)
+        return "off";
+    return p->deficit || p->unmet ? "short" : p->in_flight_in ? "adding" : p->in_flight_out ? "reclaiming" : "at rest";
+}
+
 int balance_start(struct service *svc)
 {
     int r = loop_timer_new(svc->loop, tick, svc, &svc->balance_timer);

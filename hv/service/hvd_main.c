@@ -191,7 +191,7 @@ static int set_up(struct service *svc, struct hv_error *e)
     if (r < 0)
         return r;
     host_settings_load(svc);
-    if (balance_start(svc) < 0)
+    if (balance_start(svc) < 0 || history_start(svc) < 0)
         return hv_fail(e, HV_NO_RESOURCES, "hvd", "out of memory");
     r = loop_timer_new(svc->loop, on_adopt_limit, svc, &svc->adopt_timer);
     if (r < 0)
@@ -213,6 +213,7 @@ static void tear_down(struct service *svc)
     events_free(svc);
     if (svc->loop) {
         balance_stop(svc);
+        history_stop(svc);
         loop_timer_free(svc->loop, svc->housekeeping);
         loop_timer_free(svc->loop, svc->adopt_timer);
         loop_uv_free(svc->loop);

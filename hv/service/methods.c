@@ -727,6 +727,7 @@ const struct varlink_method manager_methods[] = {
     {"Console", console},
     {"Events", events_method},
     {"Stats", stats_method},
+    {"History", history_method},
     {"ShowHost", host_show},
     {"SetHost", host_set},
     {"Doctor", doctor},

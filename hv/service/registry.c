@@ -27,6 +27,7 @@ static void vm_free(struct svc_vm *vm)
     json_decref(vm->runtime);
     settings_fini(&vm->settings);
     settings_doc_free(vm->doc);
+    free(vm->series);
     free(vm);
 }
 

@@ -10,6 +10,7 @@
  *   journal.c    files of JSON lines
  *   spawn.c      makes a worker's process       uids.c        users for workers
  *   balance.c    feeds the balancer             balancer.c    who gets how much memory
+ *   stats.c      rows of counters               history.c     what they were
  */
 #ifndef HV_SERVICE_SERVICE_H
 #define HV_SERVICE_SERVICE_H
@@ -36,6 +37,7 @@ struct service;
 struct job;
 struct worker_link;
 struct journal;
+struct series;
 
 enum svc_state { SVC_OFF, SVC_STARTING, SVC_RUNNING, SVC_PAUSED, SVC_STOPPING, SVC_STATE_COUNT };
 
@@ -66,6 +68,7 @@ struct svc_vm {
     json_t *runtime;                    /* last report; NULL while off */
     uint64_t last_cpu_ns, last_report_ns, last_runtime_ns;
     struct svc_balance balance;
+    struct series *series;              /* what it had and needed; NULL: never ran here */
     double cpu_pct;
     uint64_t off_since_ns;              /* transient VMs go a moment after their end */
     struct svc_vm *next;
@@ -86,6 +89,7 @@ struct service {
     bool serving;
     struct waiter *waiters;
     struct stats_stream *streams;
+    struct history *history;
     struct stopping *stoppings;
     struct loop_timer *housekeeping, *balance_timer, *adopt_timer;
     enum hv_code failed;                /* why it ends, where it could not go on */
@@ -202,6 +206,15 @@ void wait_check(struct svc_vm *vm, bool removed);
 /* ---- stats.c ---- */
 void stats_method(void *arg, struct varlink_call *call, const json_t *params);
 
+/* ---- history.c ---- */
+int history_start(struct service *svc);
+void history_stop(struct service *svc);
+/* What a VM has now less what it had an hour ago, bytes; null where that is not known. */
+json_t *history_change(const struct svc_vm *vm);
+/* cpu_pct, uptime_s and the balancer's state into the host's JSON. */
+void history_host_json(struct service *svc, json_t *host);
+void history_method(void *arg, struct varlink_call *call, const json_t *params);
+
 /* ---- broker.c ---- */
 /* Open path read-only with the rights of the peer. A descriptor, or -errno with e filled. */
 int broker_open(const struct varlink_peer *peer, const char *path, const char *what, struct hv_error *e);
@@ -231,6 +244,8 @@ void balance_report(struct svc_vm *vm);
 void balance_state(struct svc_vm *vm, enum svc_state old);
 /* Demand, status, why and pressures into the memory part of a VM's run-time state. */
 void balance_json(const struct svc_vm *vm, json_t *memory);
+/* What the balancer is doing: "off" (nothing to balance), "at rest", "adding", "reclaiming", "short". */
+const char *balance_word(const struct service *svc);
 /* What the ledger holds against a VM that runs, without and beside its overhead. Bytes. */
 uint64_t svc_vm_charge(const struct svc_vm *vm);
 uint64_t svc_vm_overhead(const struct svc_vm *vm);

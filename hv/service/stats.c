@@ -6,7 +6,43 @@
 #define STATS_MIN_MS 100
 #define STATS_BACKLOG_MAX ((size_t)256 << 10)
 
-static const char *const columns[] = {"name", "state", "uptime_ms", "cpu_pct", "assigned", "resident"};
+/* A column: its name, and where it comes from. */
+enum source { OF_VM, RUNTIME, MEMORY, SETTING };
+static const struct { const char *name; enum source from; const char *key; } columns[] = {
+    {"name", OF_VM, "name"},
+    {"id", OF_VM, "id"},
+    {"state", OF_VM, "state"},
+    {"uptime_ms", RUNTIME, "uptime_ms"},
+    {"cpu_pct", OF_VM, "cpu_pct"},
+    {"assigned", MEMORY, "assigned"},
+    {"resident", MEMORY, "resident"},
+    {"demand", MEMORY, "demand"},
+    {"status", MEMORY, "status"},
+    {"why", MEMORY, "why"},
+    {"buffer_now_pct", MEMORY, "buffer_now_pct"},
+    {"pressure_pct", MEMORY, "pressure_pct"},
+    {"balloon", MEMORY, "balloon"},
+    {"hot_added", MEMORY, "hot_added"},
+    {"target", MEMORY, "balancer_target"},
+    {"committed", MEMORY, "committed"},
+    {"available", MEMORY, "available"},
+    {"change", OF_VM, "change"},
+    {"dynamic", SETTING, "memory.dynamic"},
+    {"startup", SETTING, "memory.startup"},
+    {"min", SETTING, "memory.min"},
+    {"max", SETTING, "memory.max"},
+    {"buffer_pct", SETTING, "memory.buffer_pct"},
+    {"priority", SETTING, "memory.priority"},
+    {"cpus", SETTING, "processor.cpus"},
+    {"heartbeat", OF_VM, "heartbeat"},
+    {"shutdown", OF_VM, "shutdown"},
+    {"timesync", OF_VM, "timesync"},
+    {"engine", RUNTIME, "engine"},
+    {"kernel", RUNTIME, "kernel"},
+    {"resets", RUNTIME, "resets"},
+    {"pid", OF_VM, "pid"},
+    {"reason", OF_VM, "reason"},
+};
 
 struct stats_stream {
     struct service *svc;
@@ -19,12 +55,48 @@ struct stats_stream {
 
 static json_t *or_null(json_t *v) { return v ? json_incref(v) : json_null(); }
 
+static json_t *of_vm(const struct svc_vm *vm, const char *key)
+{
+    char id[GUID_TEXT_SIZE];
+    const json_t *integration = json_object_get(vm->runtime, "integration");
+    if (strcmp(key, "name") == 0)
+        return json_string(vm->name);
+    if (strcmp(key, "id") == 0)
+        return json_string(guid_format(&vm->id, id));
+    if (strcmp(key, "state") == 0)
+        return json_string(svc_state_word(vm));
+    if (strcmp(key, "cpu_pct") == 0)
+        return vm->runtime ? json_real((double)(int)(vm->cpu_pct * 10 + 0.5) / 10) : json_null();
+    if (strcmp(key, "change") == 0)
+        return history_change(vm);
+    if (strcmp(key, "pid") == 0)
+        return vm->link ? json_integer(worker_pid(vm)) : json_null();
+    if (strcmp(key, "reason") == 0)
+        return vm->reason[0] ? json_string(vm->reason) : json_null();
+    return or_null(json_object_get(integration, key));     /* heartbeat, shutdown, timesync */
+}
+
+static json_t *of_settings(const struct svc_vm *vm, const char *name)
+{
+    const struct setting_desc *d = setting_find(name);
+    hv_assert(d);
+    uint64_t v = setting_number(&vm->settings, d);
+    return d->type == SETTING_BOOL ? json_boolean(v) : json_integer((json_int_t)v);
+}
+
 static json_t *row(const struct svc_vm *vm)
 {
-    json_t *memory = json_object_get(vm->runtime, "memory");
-    return json_pack("[s s o o o o]", vm->name, svc_state_word(vm), or_null(json_object_get(vm->runtime, "uptime_ms")),
-                     vm->runtime ? json_real(vm->cpu_pct) : json_null(), or_null(json_object_get(memory, "assigned")),
-                     or_null(json_object_get(memory, "resident")));
+    json_t *out = json_array(), *m = json_copy(json_object_get(vm->runtime, "memory"));
+    balance_json(vm, m);
+    json_object_update_missing(m, json_object_get(m, "guest"));    /* committed, available */
+    for (unsigned i = 0; i < ARRAY_SIZE(columns); i++) {
+        const char *key = columns[i].key;
+        json_array_append_new(out, columns[i].from == OF_VM     ? of_vm(vm, key)
+                                   : columns[i].from == SETTING ? of_settings(vm, key)
+                                   : or_null(json_object_get(columns[i].from == MEMORY ? m : vm->runtime, key)));
+    }
+    json_decref(m);
+    return out;
 }
 
 static bool named(const json_t *names, const char *name)
@@ -43,12 +115,14 @@ static json_t *sample(struct service *svc, const json_t *names, bool with_column
 {
     json_t *rows = json_array(), *cols = with_columns ? json_array() : json_null();
     for (unsigned i = 0; with_columns && i < ARRAY_SIZE(columns); i++)
-        json_array_append_new(cols, json_string(columns[i]));
+        json_array_append_new(cols, json_string(columns[i].name));
     for (const struct svc_vm *vm = svc->vms; vm; vm = vm->next)
         if (named(names, vm->name))
             json_array_append_new(rows, row(vm));
-    return json_pack("{s:o s:o s:I}", "columns", cols, "rows", rows, "time_ms",
-                     (json_int_t)(hv_wall_ns() / NS_PER_MS));
+    json_t *host = host_json(svc);
+    history_host_json(svc, host);
+    return json_pack("{s:o s:o s:I s:o}", "columns", cols, "rows", rows, "time_ms",
+                     (json_int_t)(hv_wall_ns() / NS_PER_MS), "host", host);
 }
 
 static void stream_free(void *arg)

@@ -18,6 +18,7 @@ json_t *svc_vm_json(struct svc_vm *vm)
     if (!runtime)
         return NULL;
     balance_json(vm, json_object_get(runtime, "memory"));
+    json_object_set_new(json_object_get(runtime, "memory"), "change", history_change(vm));
     if (vm->link) {
         json_object_set_new(runtime, "pid", json_integer(worker_pid(vm)));
         if (worker_sandbox(vm))

@@ -63,6 +63,12 @@ void cli_cell_text(struct strbuf *sb, const json_t *row, const struct cli_column
 /* The same in the list form: detail where the column has it. */
 void cli_cell_detail(struct strbuf *sb, const json_t *row, const struct cli_column *col, bool raw, bool ascii);
 
+/*
+ * Which of two rows comes first in ascending order of a column: < 0, 0, > 0. A status sorts by how
+ * bad it is. descending turns the known values round; unknown comes last whichever way.
+ */
+int cli_cell_compare(const struct cli_column *col, const json_t *a, const json_t *b, bool descending);
+
 #define CLI_MAX_COLUMNS 64
 
 /* A listing being printed. */

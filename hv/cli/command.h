@@ -62,6 +62,7 @@ enum {
     CLI_OPTIONAL = 8,           /* an argument that may be left out */
     CLI_OR_ALL = 16,            /* an argument that --all stands in for */
     CLI_NONE_DEFAULT = 32,      /* also takes `none` and `default` (rule 5) */
+    CLI_VALUE_NEXT = 64,        /* with VALUE_OPTIONAL: the next word is the value unless it is an option */
 };
 
 struct cli_option {
@@ -98,6 +99,7 @@ enum {
     CLI_USE_STREAM = 64,        /* count */
     CLI_USE_FILE = 128,         /* file */
     CLI_USE_ASK = 256,          /* the verb asks: named in help; --yes is always accepted */
+    CLI_USE_SAMPLE = 512,       /* delay count */
 };
 
 struct cli_example { const char *command, *what; };
@@ -138,6 +140,8 @@ struct cli_tool {
     const char *help;                         /* one line */
     const struct cli_noun *nouns;             /* ends with {0} */
     const char *default_noun;                 /* whose verbs may stand alone: "vm" */
+    bool many_hosts;                          /* --host may be given more than once: cli_opt_nth() */
+    bool one_command;                         /* no noun is ever typed: nouns[0] has the only command */
     const char *later_hint;                   /* "man hv-from-hyperv" */
     /* Candidates that only the service knows; calls add() for each. Silent on failure. */
     void (*complete)(struct cli_call *c, enum cli_type type, const char *prefix,

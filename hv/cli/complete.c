@@ -178,7 +178,8 @@ static const struct cli_option *pending_option(const struct cli_command *cmd, co
     } else if (prev[0] == '-' && prev[1] && prev[1] != '-') {
         o = cli_letter_find(cmd, prev[strlen(prev) - 1]);
     }
-    return o && o->type != CLI_BOOL && !(o->flags & CLI_VALUE_OPTIONAL) ? o : NULL;
+    bool next = o && (!(o->flags & CLI_VALUE_OPTIONAL) || (o->flags & CLI_VALUE_NEXT));
+    return next && o->type != CLI_BOOL ? o : NULL;
 }
 
 /* How many targets stand between the verb and the word being typed. */

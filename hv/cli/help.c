@@ -53,6 +53,8 @@ static void option_name(const struct cli_option *o, char *buf, size_t size)
     }
     if (!o->arg) {
         snprintf(buf, size, "%s--%s", letter, o->name);
+    } else if (o->flags & CLI_VALUE_NEXT) {
+        snprintf(buf, size, "%s--%s [%s]", letter, o->name, o->arg);
     } else if (o->flags & CLI_VALUE_OPTIONAL) {
         snprintf(buf, size, "%s--%s[=%s]", letter, o->name, o->arg);
     } else {
@@ -79,7 +81,10 @@ static void option_entry(FILE *f, const struct cli_option *o)
 static void usage(FILE *f, const char *tool, const struct cli_command *cmd)
 {
     char name[80];
-    fprintf(f, "%s %s", tool, cli_command_name(cmd, name, sizeof(name)));
+    fprintf(f, "%s", tool);
+    if (strcmp(tool, cmd->noun) != 0) {
+        fprintf(f, " %s", cli_command_name(cmd, name, sizeof(name)));
+    }
     for (const struct cli_arg *a = cmd->args; a && a->name; a++) {
         bool opt = a->flags & CLI_OPTIONAL;
         fprintf(f, " %s%s%s%s%s", opt ? "[" : "", a->name, a->flags & CLI_REPEAT ? "..." : "",
@@ -108,7 +113,12 @@ static void help_command(const struct cli_call *c, const struct cli_command *cmd
     char name[80];
     const struct cli_option *o;
 
-    fprintf(f, "%s %s: ", c->tool->name, cli_command_name(cmd, name, sizeof(name)));
+    if (c->tool->one_command) {
+        name[0] = '\0';
+    } else {
+        cli_command_name(cmd, name, sizeof(name));
+    }
+    fprintf(f, "%s%s%s: ", c->tool->name, name[0] ? " " : "", name);
     wrap(f, cmd->help, (unsigned)(strlen(c->tool->name) + strlen(name) + 3), 2);
     fputs("\nusage: ", f);
     usage(f, c->tool->name, cmd);

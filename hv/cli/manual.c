@@ -44,7 +44,10 @@ static void mdoc_option(FILE *f, const struct cli_option *o)
         fprintf(f, "Fl %c , ", o->letter);
     }
     fprintf(f, "Fl \\-%s", o->name);
-    if (o->arg && (o->flags & CLI_VALUE_OPTIONAL)) {
+    if (o->arg && (o->flags & CLI_VALUE_NEXT)) {
+        fputs(" Op Ar", f);
+        mdoc_arg(f, o->arg);
+    } else if (o->arg && (o->flags & CLI_VALUE_OPTIONAL)) {
         fputs(" Ns Op Ns = Ns Ar", f);
         mdoc_arg(f, o->arg);
     } else if (o->arg) {
@@ -84,7 +87,10 @@ void cli_print_mdoc(const struct cli_command *cmd, const char *tool, FILE *f)
     const struct cli_option *o;
     unsigned own = 0, later = 0;
 
-    fprintf(f, ".Bd -ragged -offset indent\n.Nm %s\n.Cm %s\n", tool, cli_command_name(cmd, name, sizeof(name)));
+    fprintf(f, ".Bd -ragged -offset indent\n.Nm %s\n", tool);
+    if (strcmp(tool, cmd->noun) != 0) {
+        fprintf(f, ".Cm %s\n", cli_command_name(cmd, name, sizeof(name)));
+    }
     for (const struct cli_arg *a = cmd->args; a && a->name; a++) {
         fprintf(f, ".%sAr \"%s%s\"\n", a->flags & CLI_OPTIONAL ? "Op " : "", a->name,
                 a->flags & CLI_REPEAT ? " ..." : "");

@@ -76,6 +76,12 @@ void cli_find_command(const struct cli_tool *t, int argc, char *const *argv, str
 {
     struct cli_found f = {.noun_at = -1, .verb_at = -1};
     int i;
+    if (t->one_command) {
+        f.noun = t->nouns;
+        f.cmd = t->nouns->commands;
+        *ret = f;
+        return;
+    }
     for (i = 1; i < argc; i++) {
         const char *w = argv[i];
         if (strcmp(w, "--") == 0) {
@@ -270,7 +276,7 @@ static int take(struct parse *p, const struct cli_option *o, const char *text)
         }
         return r;
     }
-    if (!(o->flags & CLI_REPEAT)) {
+    if (!(o->flags & CLI_REPEAT) && !(c->tool->many_hosts && o->letter == 'H')) {
         /* The last one counts, as everywhere: aliases and scripts put defaults first. */
         for (unsigned i = 0; i < c->n_values; i++) {
             if (c->values[i].opt == o) {
@@ -321,6 +327,9 @@ static int long_option(struct parse *p, const char *word)
         if (r < 0) {
             return r;
         }
+    }
+    if (!value && (o->flags & CLI_VALUE_NEXT) && p->at + 1 < p->argc && !is_option(p->argv[p->at + 1])) {
+        value = p->argv[++p->at];
     }
     return take(p, o, value);
 }

@@ -130,8 +130,17 @@ void cli_printer_fini(struct cli_printer *p)
 
 struct sort_key { const struct cli_printer *p; const json_t *row; const json_t *v; size_t at; };
 
-static int compare_values(const json_t *a, const json_t *b)
+static int status_rank(const json_t *v)
 {
+    const char *s = json_string_value(v);
+    return !s ? 0 : strcmp(s, "ok") == 0 ? 1 : strcmp(s, "low") == 0 ? 2 : strcmp(s, "warning") == 0 ? 3 : 0;
+}
+
+static int compare_values(const struct cli_column *col, const json_t *a, const json_t *b)
+{
+    if (col->unit == CLI_UNIT_STATUS) {
+        return status_rank(a) - status_rank(b);
+    }
     if (json_is_number(a) && json_is_number(b)) {
         double x = json_number_value(a), y = json_number_value(b);
         return x < y ? -1 : x > y;
@@ -142,13 +151,18 @@ static int compare_values(const json_t *a, const json_t *b)
     return (int)json_typeof(a) - (int)json_typeof(b);
 }
 
-/* Unknown comes last whichever way; equal rows keep their order. */
+int cli_cell_compare(const struct cli_column *col, const json_t *a, const json_t *b, bool descending)
+{
+    bool ka = a && !json_is_null(a), kb = b && !json_is_null(b);
+    return ka != kb ? (int)kb - (int)ka : !ka ? 0
+           : descending ? compare_values(col, b, a) : compare_values(col, a, b);
+}
+
+/* Equal rows keep their order. */
 static int compare_rows(const void *va, const void *vb)
 {
     const struct sort_key *a = va, *b = vb;
-    bool ka = a->v && !json_is_null(a->v), kb = b->v && !json_is_null(b->v);
-    int cmp = ka != kb ? (int)kb - (int)ka : !ka ? 0
-              : a->p->descending ? compare_values(b->v, a->v) : compare_values(a->v, b->v);
+    int cmp = a->p->sort ? cli_cell_compare(a->p->sort, a->v, b->v, a->p->descending) : 0;
     return cmp ? cmp : a->at < b->at ? -1 : 1;
 }
 

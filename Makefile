@@ -101,7 +101,7 @@ compile_commands.json:
 # ---- Debian packages ----
 
 DEPS       := gcc make libc6-dev pkg-config git libuv1-dev libjansson-dev libxml2-dev libarchive-dev \
-              libedit-dev liburing-dev libseccomp-dev cpio ca-certificates
+              libedit-dev liburing-dev libncurses-dev libzstd-dev libseccomp-dev cpio ca-certificates
 DEPS_CHECK := bats libcmocka-dev libzydis-dev libzycore-dev tmux mandoc zsh fish acpica-tools jq \
               binutils xz-utils lz4 util-linux qemu-utils
 DEPS_BENCH := qemu-system-x86 time
@@ -171,6 +171,7 @@ install: all
 	  $(BUILD)/bin/$$t completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$t && \
 	  $(BUILD)/bin/$$t completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$$t && \
 	  $(BUILD)/bin/$$t completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$t.fish || exit; done
+	install -m 755 $(BUILD)/bin/hvtop $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 $(BUILD)/bin/hvd $(BUILD)/bin/hv-worker $(LIBEXEC)/
 	for s in 1 5 7 8; do set -- man/*.$$s; [ -e "$$1" ] || continue; \
 	  install -d $(DESTDIR)$(PREFIX)/share/man/man$$s; install -m 644 "$$@" $(DESTDIR)$(PREFIX)/share/man/man$$s/; done

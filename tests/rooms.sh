@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 # What git knows or would take; in a tree without it, every source.
 sources() {
-    git ls-files --cached --others --exclude-standard '*.c' '*.h' 2>/dev/null || find hv hvctl tests -name '*.[ch]'
+    git ls-files --cached --others --exclude-standard '*.c' '*.h' 2>/dev/null || find hv hvctl hvtop tests -name '*.[ch]'
 }
 awk -v list="$(sources | tr '\n' ' ')" '
     function trim(s) { gsub(/^[ `]+|[ `]+$/, "", s); return s }

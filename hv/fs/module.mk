@@ -1,0 +1,1 @@
+$(call room, fs, hv/fs, ext2fs com_err)

@@ -101,9 +101,11 @@ compile_commands.json:
 # ---- Debian packages ----
 
 DEPS       := gcc make libc6-dev pkg-config git libuv1-dev libjansson-dev libxml2-dev libarchive-dev \
-              libedit-dev liburing-dev libncurses-dev libzstd-dev libseccomp-dev cpio ca-certificates
+              libedit-dev liburing-dev libncurses-dev libzstd-dev libseccomp-dev cpio ca-certificates \
+              libext2fs-dev comerr-dev libfuse3-dev libcrypt-dev
 DEPS_CHECK := bats libcmocka-dev libzydis-dev libzycore-dev tmux mandoc zsh fish acpica-tools jq \
-              binutils xz-utils lz4 util-linux qemu-utils
+              binutils xz-utils lz4 util-linux qemu-utils \
+              e2fsprogs dosfstools fdisk attr acl libcap2-bin fuse3
 DEPS_BENCH := qemu-system-x86 time
 DEPS_FUZZ  := clang libclang-rt-14-dev
 

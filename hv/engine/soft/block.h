@@ -35,7 +35,7 @@ _Static_assert(sizeof(struct block) == 96, "ops start on half a cache line");
 
 /* Bits of the mode that change how bytes are decoded, lowered, translated or reached. */
 #define BLOCK_KEY (MODE_CODE32 | MODE_CODE64 | MODE_SS32 | MODE_USER | MODE_FLAT | MODE_PE | MODE_VM | \
-                   MODE_NOFPU | MODE_CPL0 | MODE_SUPER_AC | BLOCK_ONE)
+                   MODE_NOFPU | MODE_CPL0 | MODE_SUPER_AC | MODE_NOSSE | MODE_FPEXC | BLOCK_ONE)
 
 /* In the mode of a block: one instruction, then back to the loop (shadow, TF, breakpoints). */
 #define BLOCK_ONE 0x80000000u

@@ -90,10 +90,34 @@ static void leave(struct emit *e, bool jump_rax)
         put8(e, 0xc3);
 }
 
+#define MXCSR_CONTROL 0xe040u
+
+/* Guest XMM registers and MXCSR back into struct cpu, if they are not there; changes RAX, keeps T1 and T2. */
+static void xmm_out(struct emit *e)
+{
+    emit_alu_imm(e, 1, 7, CPU(jit.live), 0, 0);
+    uint8_t *skip = emit_jcc_later(e, 4);
+    for (unsigned i = 0; i < 16; i++)
+        emit_rm(e, 4, OP_0F | 0x29, i, rm_mem(H_RSP, (int32_t)(offsetof(struct cpu, xmm) + i * sizeof(union vec))));
+    emit_rm(e, 4, OP_0F | 0xae, 3, CPU(jit.mxcsr));              /* STMXCSR */
+    emit_load(e, 4, H_RAX, CPU(jit.mxcsr));
+    emit_alu_imm(e, 4, 4, rm_reg(H_RAX), 0x3f, 0);
+    emit_rm(e, 4, 0x09, H_RAX, CPU(mxcsr));
+    emit_rm(e, 4, 0xf7, 0, CPU(mxcsr));
+    put32(e, MXCSR_CONTROL);
+    uint8_t *normal = emit_jcc_later(e, 4);
+    emit_rm(e, 4, OP_0F | 0xae, 2, CPU(jit.mxcsr_default));      /* LDMXCSR */
+    emit_patch(e, normal);
+    emit_rm(e, 1, 0xc6, 0, CPU(jit.live));
+    put8(e, 0);
+    emit_patch(e, skip);
+}
+
 /* RDI = struct cpu *, RSP = the C stack, registers in c->gpr[]. */
 static void to_c(struct emit *e)
 {
     registers(e, H_RSP, false);
+    xmm_out(e);
     emit_mov(e, 8, H_RDI, H_RSP);
     emit_load(e, 8, H_RSP, CPU(jit.host_rsp));
 }
@@ -135,6 +159,7 @@ void cache_thunks(struct code_cache *k)
     k->call = e.p;
     emit_store(&e, 8, CPU(jit.resume), T2);
     registers(&e, H_RSP, false);
+    xmm_out(&e);
     emit_mov(&e, 8, H_RDI, H_RSP);
     emit_mov(&e, 8, H_RSI, T1);
     emit_mov(&e, 8, H_RBX, H_RSP);
@@ -149,6 +174,18 @@ void cache_thunks(struct code_cache *k)
     emit_patch(&e, over);
     emit_alu_imm(&e, 4, 5, rm_reg(H_RAX), 1, 0);
     leave(&e, false);
+
+    /* XMM registers and MXCSR into the host's; T2 = where to go on; changes T1 and flags. All exceptions masked. */
+    k->xmm = e.p;
+    emit_load(&e, 4, T1, CPU(mxcsr));
+    emit_alu_imm(&e, 4, 1, rm_reg(T1), 0x1f80, 0);
+    emit_store(&e, 4, CPU(jit.mxcsr), T1);
+    emit_rm(&e, 4, OP_0F | 0xae, 2, CPU(jit.mxcsr));
+    for (unsigned i = 0; i < 16; i++)
+        emit_rm(&e, 4, OP_0F | 0x28, i, rm_mem(H_RSP, (int32_t)(offsetof(struct cpu, xmm) + i * sizeof(union vec))));
+    emit_rm(&e, 1, 0xc6, 0, CPU(jit.live));
+    put8(&e, 1);
+    emit_rm(&e, 4, 0xff, 4, rm_reg(T2));
 
     /* T2 = a block to interpret. */
     k->interpret = e.p;

@@ -117,16 +117,17 @@ struct seg {                 /* attr in VMX form, as struct vcpu_seg */
  * A tag is the linear page address; low bits set (TLB_SLOW_*) make it miss every fast
  * compare and send the access to tlb.c: MMIO, a page with code in it (writes), dirty
  * logging. An access of n bytes hits if ((va + n - 1) & PAGE_MASK) == tag at index(va):
- * one compare rejects other pages, slow pages and page crossings alike.
+ * one compare rejects other pages, slow pages and page crossings alike. The low four bits of slow tags
+ * are clear: (va & (PAGE_MASK | 15)) == tag is the same for 16 bytes that must be aligned.
  */
-#define TLB_BITS 10
+#define TLB_BITS 12
 #define TLB_SIZE (1u << TLB_BITS)
 #define TLB_INVALID 0xfffull            /* never equal to a page address */
-#define TLB_SLOW_MMIO 0x1ull
-#define TLB_SLOW_CODE 0x2ull            /* in wtag: the page has decoded code */
-#define TLB_SLOW_DIRTY 0x4ull           /* in wtag: first write has to be logged */
-#define TLB_SLOW_ROM 0x8ull             /* in wtag: writes are dropped */
-#define TLB_SLOW_WATCH 0x10ull          /* DR0-3 watch bytes of the page */
+#define TLB_SLOW_MMIO 0x10ull
+#define TLB_SLOW_CODE 0x20ull           /* in wtag: the page has decoded code */
+#define TLB_SLOW_DIRTY 0x40ull          /* in wtag: first write has to be logged */
+#define TLB_SLOW_ROM 0x80ull            /* in wtag: writes are dropped */
+#define TLB_SLOW_WATCH 0x100ull         /* DR0-3 watch bytes of the page */
 struct tlb_entry {
     uint64_t rtag, wtag, xtag;          /* read, write, execute */
     uintptr_t addend;                   /* host address = va + addend */
@@ -183,6 +184,8 @@ struct cpu {
         void *host_rsp;      /* the thread's stack */
         struct jit_slot *slot;           /* left through this one: the loop links it */
         uint64_t temp;
+        uint32_t mxcsr, mxcsr_default;
+        bool live;           /* XMM registers and MXCSR are in the host's */
     } jit;
     uint8_t cpl;
     uint8_t shadow;          /* SHADOW_*: interrupts are held off for one instruction */
@@ -219,7 +222,7 @@ struct cpu {
     uint32_t pkru;
 
     /* ---- vector and floating point ---- */
-    union vec xmm[32];
+    _Alignas(64) union vec xmm[32];
     struct x87 x87;
     uint32_t mxcsr;
 
@@ -263,6 +266,8 @@ enum {
     MODE_CPL0 = 1024,
     MODE_SMAP = 2048,       /* CPL < 3, CR4.SMAP, !AC: user pages are out of reach of data accesses */
     MODE_SUPER_AC = 4096,   /* CPL < 3, CR4.SMAP, AC: the third TLB table */
+    MODE_NOSSE = 8192,      /* !CR4.OSFXSR */
+    MODE_FPEXC = 16384,     /* MXCSR leaves an exception unmasked; cpu_update_fp_mode() */
 };
 
 enum { SHADOW_STI = 1, SHADOW_SS = 2 /* MOV SS, POP SS: debug traps too */ };
@@ -280,6 +285,12 @@ static inline void map_gen_new(struct cpu *c, unsigned which)
     if (which & GEN_USER)
         c->gen[1] = ++c->gen_last;
     c->map_gen = c->gen[c->cpl == 3];
+}
+
+/* MXCSR changed. */
+static inline void cpu_update_fp_mode(struct cpu *c)
+{
+    c->mode = (c->mode & ~(uint32_t)MODE_FPEXC) | ((c->mxcsr & 0x1f80) != 0x1f80 ? MODE_FPEXC : 0);
 }
 
 /* Recompute mode, tlb and what hangs on them after CR0/CR4/EFER/CS/SS/CPL/TF/AC changed. seg.c */

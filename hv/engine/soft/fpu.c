@@ -186,6 +186,7 @@ int op_LDMXCSR(struct cpu *c, const struct x86_insn *in)
         return cpu_raise_err(c, VEC_GP, 0);
     }
     c->mxcsr = (uint32_t)low64(v);
+    cpu_update_fp_mode(c);
     return X_OK;
 }
 
@@ -244,6 +245,7 @@ static void fx_get(struct cpu *c, const uint8_t p[static FX_SIZE], bool wide, un
     f->fds = wide ? 0 : get_le16(p + 20);
     x87_update_es(f);
     c->mxcsr = get_le32(p + 24);
+    cpu_update_fp_mode(c);
     x87_slots_in(f, p + 32);
     for (unsigned i = 0; i < xmms; i++) {
         memcpy(&c->xmm[i], p + FX_XMM + 16 * i, 16);
@@ -303,6 +305,7 @@ void fpu_reset(struct cpu *c, bool init)
     c->x87.tag = 0xff;
     memset(c->xmm, 0, sizeof(c->xmm));
     c->mxcsr = MXCSR_DEFAULT;
+    cpu_update_fp_mode(c);
 }
 
 /*

@@ -61,6 +61,9 @@ bool lower_ends_block(const struct x86_insn *in, uint32_t mode)
     switch (in->op) {
     case X86_OP_JCC:
         return false;
+    case X86_OP_LDMXCSR:
+    case X86_OP_FXRSTOR:
+        return true;               /* MODE_FPEXC may have changed */
     case X86_OP_POP:
         return in->opnd[0].kind == X86_OPND_SEG;
     default:

@@ -48,6 +48,8 @@ void cpu_update_mode(struct cpu *c)
         m |= MODE_NOFPU;
     if (c->cr0 & CR0_PG)
         m |= MODE_PG;
+    if (!(c->cr4 & CR4_OSFXSR))
+        m |= MODE_NOSSE;
     unsigned t = c->cpl == 3 ? TLB_USER : TLB_SUPER;
     if (c->cpl < 3 && c->cr4 & CR4_SMAP) {
         if (c->rflags & FL_AC)
@@ -56,6 +58,7 @@ void cpu_update_mode(struct cpu *c)
             m |= MODE_SMAP;
     }
     c->mode = m;
+    cpu_update_fp_mode(c);
     c->tlb = c->tlb_table[t];
     c->map_gen = c->gen[c->cpl == 3];
 }

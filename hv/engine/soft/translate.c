@@ -94,6 +94,10 @@ static void call_out(struct tr *t, unsigned i)
     }
     emit_lea_rip(&t->e, T2, t->e.p + 7 + 5);
     emit_jmp(&t->e, t->k->call);
+    if (i + 1 < t->xmm_until) {
+        emit_lea_rip(&t->e, T2, t->e.p + 7 + 5);
+        emit_jmp(&t->e, t->k->xmm);
+    }
 }
 
 static void emit_stub(struct tr *t, const struct stub *s)
@@ -108,6 +112,11 @@ static void emit_stub(struct tr *t, const struct stub *s)
         t->mem = s->mem;
         flags_save(t);
         jump_to(t, s->off, s->insn + 1u);
+        return;
+    }
+    if (s->kind == STUB_XMM) {
+        emit_lea_rip(&t->e, T2, s->back);
+        emit_jmp(&t->e, t->k->xmm);
         return;
     }
     call_out(t, s->insn);
@@ -142,7 +151,7 @@ static void one(struct tr *t)
     t->slow = NULL;
     if (is_nop(in))
         return;
-    if (!translate_int(t, in) && !translate_flow(t, in)) {
+    if (!translate_int(t, in) && !translate_flow(t, in) && !translate_sse(t, in)) {
         flags_save(t);
         call_out(t, t->i);
         t->host = false;
@@ -196,6 +205,15 @@ static void translate(struct cpu *c, struct block *b)
         t.pos[i] = (uint16_t)pos;
     find_dead(&t);
     t.entry = t.e.p;
+    for (unsigned i = 0; i < t.n; i++) {
+        if (translate_sse_known(&t, &insn[i]))
+            t.xmm_until = i + 1;
+    }
+    if (t.xmm_until) {
+        emit_alu_imm(&t.e, 1, 7, CPU(jit.live), 0, 0);
+        t.stub[t.stubs] = (struct stub){ .kind = STUB_XMM, .from = { emit_jcc_later(&t.e, 4) }, .froms = 1 };
+        t.stub[t.stubs++].back = t.e.p;
+    }
     for (t.i = 0; t.i < t.n; t.i++)
         one(&t);
     if (!t.ended) {
@@ -323,6 +341,7 @@ void translate_init(struct cpu *c, int threshold)
         return;
     }
     k->threshold = threshold;
+    c->jit.mxcsr_default = 0x1f80;
     cache_thunks(k);
     if (!cache_writable(k, false)) {
         munmap(k->base, size);

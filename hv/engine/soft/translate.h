@@ -14,6 +14,8 @@
  * host code that clobbers EFLAGS, and loaded before an instruction that reads them or keeps
  * some. At the start and at the ends of a block, and wherever a fault can come from, they are in c->cc.
  *
+ * XMM registers and MXCSR are the host's while c->jit.live is set: see translate_sse.c.
+ *
  * RIP. Code is independent of where it is mapped: c->jit.page is the linear page the running block
  * begins in, all else is a distance from it. Whoever enters another page stores it. c->rip is valid
  * outside of translated code and in call-outs only.
@@ -40,6 +42,7 @@
  *   emit.c             machine code                 cache.c          memory, slots, links, thunks
  *   translate.c        a block, its stubs and ends  translate_mem.c  addresses, TLB
  *   translate_int.c    integer instructions         translate_flow.c jumps, calls, stack
+ *   translate_sse.c    vector instructions
  */
 #ifndef HV_ENGINE_SOFT_TRANSLATE_H
 #define HV_ENGINE_SOFT_TRANSLATE_H
@@ -95,7 +98,7 @@ struct code_cache {
     size_t code_size, code_used, data_size, data_used, thunks_end;
     size_t rx_end;                 /* executable up to here, writable after */
     int threshold;
-    const void *call, *interpret, *exit_slot, *exit_rip;       /* thunks */
+    const void *call, *xmm, *interpret, *exit_slot, *exit_rip;       /* thunks */
     op_handler *enter;
     struct block *queue[CODE_QUEUE];
     unsigned queued;
@@ -126,7 +129,7 @@ struct stub {
     uint8_t *back;
     int32_t off;                   /* STUB_JUMP */
 };
-enum { STUB_SLOW, STUB_JUMP };
+enum { STUB_SLOW, STUB_JUMP, STUB_XMM };
 
 struct tr {
     struct cpu *c;
@@ -138,11 +141,12 @@ struct tr {
     int32_t start, at, next;       /* offsets in the page: of the block, this instruction, the next one */
     bool host, mem;                /* where the guest's flags are */
     bool dead[BLOCK_MAX_INSNS + 1];      /* before instruction i: nobody can see the flags any more */
+    unsigned xmm_until;            /* instructions below this may use XMM registers */
     bool ended;                    /* nothing gets past this instruction */
     uint16_t pos[BLOCK_MAX_INSNS];       /* offsets in the page of all of them */
     int tlb;                       /* offset in struct cpu of the TLB in force */
     uint8_t *entry;
-    struct stub stub[2 * BLOCK_MAX_INSNS];
+    struct stub stub[2 * BLOCK_MAX_INSNS + 1];
     unsigned stubs;
     struct stub *slow;             /* this instruction's slow path, if it has one yet */
 };
@@ -172,7 +176,7 @@ static inline void flags_set(struct tr *t) { t->host = true; t->mem = false; }
 void slow_if(struct tr *t, unsigned cc);
 
 /* A memory operand: address parts, and after addr_check() where it is on the host. */
-struct addr { uint8_t base, index, scale, seg; bool a32; int64_t disp; };
+struct addr { uint8_t base, index, scale, seg; bool a32, aligned /* to 16 */; int64_t disp; };
 struct addr addr_of(const struct x86_insn *in);
 bool addr_ok(const struct tr *t, const struct addr *a);
 /* Saves the flags and checks the TLB. Uses T1 and T2; *ret_spare is the one that is free again. */
@@ -186,5 +190,7 @@ void jump_to(struct tr *t, int32_t off, unsigned n);
 /* One instruction. False: not known, nothing was emitted. */
 bool translate_int(struct tr *t, const struct x86_insn *in);
 bool translate_flow(struct tr *t, const struct x86_insn *in);
+bool translate_sse(struct tr *t, const struct x86_insn *in);
+bool translate_sse_known(const struct tr *t, const struct x86_insn *in);
 
 #endif

@@ -1,0 +1,438 @@
+/*
+ * The translator against the interpreter: the same random code, from the same registers, flags and
+ * memory, in two machines, one of which translates every block at its first run and one of
+ * which never does. Afterwards everything a guest could see is the same, and the instruction
+ * counts are. What the interpreter does is held against the host CPU by test_interp.c and
+ * test_sse.c. Then: what the code memory may be, and how large.
+ *
+ *     page 0, 1  code (it may cross, and is written to)   2, 3  data   4  not present   5  read-only
+ *     6  MMIO    7  stack     8  not present              all user pages from WINDOW on
+ */
+#include "hv/engine/soft/intops.h"
+#include "hv/engine/soft/translate.h"
+#include "soft_vm.h"
+
+#include <signal.h>
+#include <sys/time.h>
+
+#define WINDOW 0x400000ull
+#define WINDOW_GPA 0x100000ull
+#define PAGES 9
+#define STUBS 0x40000
+#define STACK_TOP (WINDOW + 7 * 4096 + 2048)
+#define IST_TOP 0x88000
+
+static struct test_vm vm[2];           /* interpreter, translator */
+static uint64_t seed;
+
+static uint64_t rnd(void)              /* splitmix64 */
+{
+    uint64_t z = seed += 0x9e3779b97f4a7c15ull;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    return z ^ z >> 31;
+}
+static bool one_in(unsigned n) { return rnd() % n == 0; }
+
+static void open_one(struct test_vm *v, const char *translate)
+{
+    setenv("HV_SOFT_TRANSLATE", translate, 1);
+    vm_open(v, 1);
+    vm_tables64(v);
+    for (unsigned n = 0; n < 4 * 512; n++)
+        vm_put64(v, PML4_GPA + 0x2000 + 8 * n, 0);
+    vm_put64(v, PML4_GPA + 0x2000, 0x83);                        /* the machine's own, supervisor only */
+    vm_put64(v, PML4_GPA + 0x2000 + 8 * (WINDOW >> 21), 0x20000 | 7);
+    for (unsigned i = 0; i < 512; i++)
+        vm_put64(v, 0x20000 + 8 * i, i < PAGES && i != 4 && i != 8 ? (WINDOW_GPA + i * 4096) | 7 : 0);
+    vm_put64(v, 0x20000 + 8 * 5, (WINDOW_GPA + 5 * 4096) | 5);
+    vm_put64(v, 0x20000 + 8 * 6, MMIO_GPA | 7);
+    memset(v->ram + STUBS, 0xf4, 256);
+    for (unsigned i = 0; i < 32; i++)
+        vm_gate64(v, i, STUBS + i, 14, 3, 1);
+    vm_start64(v, 0, WINDOW, STACK_TOP);
+    struct vcpu *p = v->g->ops->vcpu(v->g, 0);
+    struct vcpu_regs r;
+    v->g->ops->get_regs(p, &r);
+    for (unsigned i = 0; i < 6; i++)
+        r.seg[i] = vm_seg(SEL_UDATA | 3, 0, UINT32_MAX, 0xc0f3);
+    r.seg[X86_SEG_FS].base = WINDOW + 2 * 4096;
+    r.seg[X86_SEG_CS] = vm_seg(SEL_UCODE64 | 3, 0, UINT32_MAX, 0xa0fb);
+    assert_int_equal(v->g->ops->set_regs(p, &r), 0);
+}
+
+static int setup(void **state)
+{
+    const char *before = getenv("HV_SOFT_TRANSLATE");
+    char *keep = before ? strdup(before) : NULL;
+    open_one(&vm[0], "off");
+    open_one(&vm[1], "0");
+    if (keep)
+        setenv("HV_SOFT_TRANSLATE", keep, 1);
+    else
+        unsetenv("HV_SOFT_TRANSLATE");
+    free(keep);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    vm_close(&vm[0]);
+    vm_close(&vm[1]);
+    return 0;
+}
+
+/* ---- one case in both machines ---- */
+
+static unsigned cases, faults, endless;
+
+/*
+ * Code that overwrites itself may never end: such a case is stopped after some ticks, and left out.
+ * The signals also land in translated code, where the stack pointer is none.
+ */
+static void on_tick(int sig)
+{
+    static unsigned last, same;
+    same = cases == last ? same + 1 : 0;
+    last = cases;
+    if (same < 20)
+        return;
+    same = 0;
+    for (unsigned i = 0; i < 2; i++)
+        atomic_fetch_or(&vm_cpu(&vm[i], 0)->attention, ATT_KICK);
+}
+
+static void ticks(bool on)
+{
+    const struct sigaction sa = { .sa_handler = on_tick, .sa_flags = SA_RESTART };
+    const struct itimerval t = { { 0, on ? 10000 : 0 }, { 0, on ? 10000 : 0 } };
+    sigaction(SIGALRM, &sa, NULL);
+    setitimer(ITIMER_REAL, &t, NULL);
+}
+
+struct start { uint64_t gpr[16], rflags, rip; uint32_t mxcsr; union vec xmm[16]; };
+
+static bool run(struct test_vm *v, const struct start *s, uint64_t *ret_insns)
+{
+    struct cpu *c = vm_cpu(v, 0);
+    struct vcpu *p = v->g->ops->vcpu(v->g, 0);
+    c->seg[X86_SEG_CS] = (struct seg){ 0, UINT32_MAX, 0xa0fb, SEL_UCODE64 | 3 };
+    c->seg[X86_SEG_SS] = (struct seg){ 0, UINT32_MAX, 0xc0f3, SEL_UDATA | 3 };
+    c->cpl = 3;
+    c->halted = false;
+    c->shadow = 0;
+    c->cr2 = 0;
+    c->mxcsr = s->mxcsr;
+    fpu_reset(c, false);
+    c->mxcsr = s->mxcsr;
+    cpu_set_rflags(c, s->rflags | FL_IF, UINT64_MAX);
+    cpu_update_mode(c);
+    memcpy(c->gpr, s->gpr, sizeof(c->gpr));
+    for (unsigned i = 0; i < 16; i++)
+        c->xmm[i] = s->xmm[i];
+    c->rip = s->rip;
+    uint64_t before = c->insns;
+    soft_enter_guest(p);
+    enum leave_reason why = cpu_loop(c);
+    soft_leave_guest(p);
+    *ret_insns = c->insns - before;
+    atomic_fetch_and(&c->attention, ~(uint32_t)ATT_KICK);
+    return why == LEAVE_HALT;
+}
+
+static void print_code(uint64_t va, const uint8_t *code, unsigned len)
+{
+    for (unsigned i = 0; i < len;) {
+        struct x86_insn in;
+        char text[96];
+        if (x86_decode(code + i, MIN(len - i, 15u), X86_MODE_64, &in))
+            break;
+        printf("  %llx: %-44s", (unsigned long long)(va + i), x86_format(&in, va + i, text, sizeof(text)));
+        for (unsigned k = 0; k < in.len; k++)
+            printf("%02x", code[i + k]);
+        printf("\n");
+        i += in.len;
+    }
+}
+
+static void print_state(const char *what, struct cpu *c, uint64_t insns)
+{
+    printf("%s: rip %llx rflags %llx cr2 %llx mxcsr %x insns %llu", what, (unsigned long long)c->rip,
+           (unsigned long long)cpu_rflags(c), (unsigned long long)c->cr2, c->mxcsr, (unsigned long long)insns);
+    for (unsigned i = 0; i < 16; i++)
+        printf("%s%016llx", i % 4 ? " " : "\n    ", (unsigned long long)c->gpr[i]);
+    for (unsigned i = 0; i < 16; i++)
+        printf("%s%016llx%016llx", i % 2 ? " " : "\n    ", (unsigned long long)c->xmm[i].u64[1],
+               (unsigned long long)c->xmm[i].u64[0]);
+    printf("\n");
+}
+
+/* Guest memory of the window and of the frame of an exception. */
+static int differ_at(uint64_t *ret)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        const uint8_t *a = i == 0 ? vm[0].ram + WINDOW_GPA : i == 1 ? vm[0].ram + IST_TOP - 64 : vm[0].mmio;
+        const uint8_t *b = i == 0 ? vm[1].ram + WINDOW_GPA : i == 1 ? vm[1].ram + IST_TOP - 64 : vm[1].mmio;
+        size_t len = i == 0 ? PAGES * 4096 : i == 1 ? 64 : sizeof(vm[0].mmio);
+        for (size_t k = 0; k < len; k++) {
+            if (a[k] != b[k]) {
+                *ret = (i == 0 ? WINDOW : i == 1 ? IST_TOP - 64 : MMIO_GPA) + k;
+                return 1;
+            }
+        }
+    }
+    return 0;
+}
+
+static void compare(const uint8_t *code, unsigned len, uint64_t va, const struct start *s)
+{
+    static uint8_t window[PAGES * 4096];
+    uint64_t insns[2], at = 0;
+    for (unsigned i = 0; i < sizeof(window); i += 8) {
+        uint64_t v = rnd();
+        memcpy(window + i, &v, 8);
+    }
+    memcpy(window + (va - WINDOW), code, len);
+    for (unsigned i = 0; i < 2; i++) {
+        memcpy(vm[i].ram + WINDOW_GPA, window, sizeof(window));
+        memset(vm[i].mmio, 0x5a, sizeof(vm[i].mmio));
+        memset(vm[i].ram + IST_TOP - 64, 0, 64);
+        block_drop(vm_cpu(&vm[i], 0), WINDOW_GPA, PAGES * 4096);
+        if (!run(&vm[i], s, &insns[i])) {
+            endless++;
+            return;
+        }
+    }
+    struct cpu *a = vm_cpu(&vm[0], 0), *b = vm_cpu(&vm[1], 0);
+    bool same = memcmp(a->gpr, b->gpr, sizeof(a->gpr)) == 0 && a->rip == b->rip && cpu_rflags(a) == cpu_rflags(b) &&
+                a->cr2 == b->cr2 && a->mxcsr == b->mxcsr && insns[0] == insns[1] && a->cpl == b->cpl &&
+                memcmp(&a->x87, &b->x87, sizeof(a->x87)) == 0;
+    for (unsigned i = 0; i < 16; i++)
+        same = same && memcmp(&a->xmm[i], &b->xmm[i], 16) == 0;
+    cases++;
+    faults += a->rip > STUBS && a->rip <= STUBS + 32;
+    if (same && !differ_at(&at))
+        return;
+    printf("case %u\n", cases);
+    print_code(va, code, len);
+    print_state("interpreter", a, insns[0]);
+    print_state("translator", b, insns[1]);
+    if (differ_at(&at))
+        printf("memory differs at %llx\n", (unsigned long long)at);
+    fail();
+}
+
+/* ---- random code ---- */
+
+/* Not to be executed here: what jumps away, waits, or tells the time. */
+static bool excluded(const struct x86_insn *in)
+{
+    switch (in->op) {
+    case X86_OP_JMP: case X86_OP_JCC: case X86_OP_CALL: case X86_OP_RET: case X86_OP_JMP_IND: case X86_OP_CALL_IND:
+    case X86_OP_LOOP: case X86_OP_LOOPE: case X86_OP_LOOPNE: case X86_OP_JCXZ: case X86_OP_POPF: case X86_OP_STI:
+    case X86_OP_CLI: case X86_OP_STD:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool known(const struct x86_insn *in)
+{
+    if (excluded(in) || in->op == X86_OP_LEAVE || in->op == X86_OP_ENTER)
+        return false;
+    for (unsigned i = 0; i < in->nopnd; i++) {
+        if (in->opnd[i].kind == X86_OPND_GPR && (in->opnd[i].reg == R_RBP || in->opnd[i].reg == R_RSP))
+            return false;          /* the loop's counter, and the stack */
+    }
+    if ((in->op == X86_OP_PUSH || in->op == X86_OP_POP) && in->opnd[0].kind == X86_OPND_SEG)
+        return false;
+    return int_op_find(in->op) || cpu_fpu_ops[in->op].fn;
+}
+
+/* A random instruction at code[0]; its length. */
+static unsigned random_insn(uint8_t code[16], bool vector)
+{
+    for (;;) {
+        unsigned n = 0;
+        struct x86_insn in;
+        if (one_in(40))
+            code[n++] = 0x64;
+        if (one_in(60))
+            code[n++] = 0x67;
+        if (one_in(40))
+            code[n++] = 0xf0;
+        static const uint8_t mandatory[] = { 0x66, 0xf2, 0xf3 };
+        if (one_in(vector ? 2 : 6))
+            code[n++] = mandatory[rnd() % 3];
+        if (one_in(2))
+            code[n++] = 0x40 | (rnd() & 0xf);
+        if (vector || one_in(4)) {
+            code[n++] = 0x0f;
+            if (vector && one_in(4))
+                code[n++] = one_in(2) ? 0x38 : 0x3a;
+        }
+        code[n++] = (uint8_t)rnd();
+        unsigned modrm = rnd() & 0xff;
+        if (one_in(2))
+            modrm |= 0xc0;
+        else if (!one_in(20))          /* [rsi + disp8] and its like */
+            modrm = (modrm & 0x38) | 0x40 | (one_in(3) ? 4 : 6 + rnd() % 2);
+        code[n++] = (uint8_t)modrm;
+        for (unsigned i = n; i < 16; i++)
+            code[i] = (uint8_t)rnd();
+        if ((modrm & 0xc7) == 0x44)
+            code[n] = (uint8_t)((rnd() & 0xc0) | 1 << 3 | (6 + rnd() % 2));         /* index RCX */
+        if (x86_decode(code, 16, X86_MODE_64, &in) == 0 && known(&in))
+            return in.len;
+    }
+}
+
+static uint64_t pointer(void)
+{
+    static const uint16_t near[] = { 0x1800, 0x2000, 0x2ff8, 0x3000, 0x3ff0, 0x2800, 0x2800, 0x3800, 0x4ff8, 0x5000,
+                                     0x5ff8, 0x6000, 0x6010, 0x7400, 0x0100 };
+    uint64_t at = WINDOW + near[rnd() % ARRAY_SIZE(near)];
+    return one_in(3) ? at + rnd() % 64 : at + rnd() % 4 * 16;
+}
+
+static void random_start(struct start *s)
+{
+    for (unsigned i = 0; i < 16; i++)
+        s->gpr[i] = one_in(3) ? pointer() : rnd() >> (rnd() & 63);
+    s->gpr[R_RCX] = one_in(4) ? rnd() : rnd() % 40;
+    s->gpr[R_RSI] = pointer();
+    s->gpr[R_RDI] = pointer();
+    s->gpr[14] = pointer();
+    s->gpr[15] = pointer();
+    s->gpr[R_RSP] = STACK_TOP;
+    s->gpr[R_RBP] = 1 + rnd() % 4;
+    s->rflags = (rnd() & FL_ARITH) | 2;
+    s->mxcsr = one_in(4) ? (uint32_t)rnd() & 0xffff : 0x1f80 | (one_in(4) ? (uint32_t)rnd() & 0xe03f : 0);
+    for (unsigned i = 0; i < 16; i++) {
+        for (unsigned k = 0; k < 8; k++)
+            s->xmm[i].u64[k] = k < 2 ? rnd() : 0;
+        if (one_in(2))                 /* small numbers as floats and doubles */
+            s->xmm[i].f64[0] = (double)(int32_t)rnd() / 16;
+        if (one_in(3))
+            s->xmm[i].f32[2] = (float)(int16_t)rnd();
+    }
+}
+
+/*
+ * `count` instructions with jumps between them, and around them a loop over RBP. Shapes: direct jumps forward,
+ * calls and returns, indirect jumps; the loop is the block itself or several.
+ */
+static unsigned random_code(uint8_t *code, unsigned count, bool vector)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < count; i++) {
+        uint8_t insn[16];
+        unsigned len = random_insn(insn, vector && !one_in(4));
+        switch (rnd() % 12) {
+        case 0:                        /* jcc over it */
+            code[n++] = (uint8_t)(0x70 | (rnd() & 15));
+            code[n++] = (uint8_t)len;
+            break;
+        case 1:                        /* call to it, its return address dropped */
+            memcpy(code + n, "\xe8\0\0\0\0\x48\x8d\x64\x24\x08", 10);
+            n += 10;
+            break;
+        case 2:                        /* call over a jump, and return: call f; jmp on; f: ret; on: */
+            memcpy(code + n, "\xe8\x02\0\0\0\xeb\x01\xc3", 8);
+            n += 8;
+            break;
+        case 3:                        /* lea rax, [rip + 2]; jmp rax; or call and drop */
+            memcpy(code + n, "\x48\x8d\x05\x02\0\0\0\xff\xe0", 9);
+            n += 9;
+            break;
+        }
+        memcpy(code + n, insn, len);
+        n += len;
+    }
+    /* dec ebp; jnz start; hlt, which is #GP for users */
+    code[n++] = 0xff;
+    code[n++] = 0xcd;
+    code[n++] = 0x0f;
+    code[n++] = 0x85;
+    int32_t back = -(int32_t)(n + 4);
+    memcpy(code + n, &back, 4);
+    n += 4;
+    code[n++] = 0xf4;
+    return n;
+}
+
+static void many(unsigned rounds, unsigned max, bool vector)
+{
+    const char *more = getenv("HV_SEED");
+    seed = max * 2u + vector + (more ? strtoull(more, NULL, 0) * 0x100000000000000ull : 0);
+    cases = faults = endless = 0;
+    ticks(true);
+    for (unsigned i = 0; i < rounds; i++) {
+        uint8_t code[1024];
+        struct start s;
+        unsigned len = random_code(code, 1 + (unsigned)(rnd() % max), vector);
+        random_start(&s);
+        uint64_t va = one_in(4) ? WINDOW + 4096 - rnd() % len : WINDOW + rnd() % 2048;
+        s.rip = va;
+        compare(code, len, va, &s);
+    }
+    ticks(false);
+    assert_true(faults > 0);
+    assert_true(endless < rounds / 100);
+    printf("%u cases, %u endless, %llu blocks translated\n", cases, endless, (unsigned long long)vm_cpu(&vm[1], 0)->code->translated);
+}
+
+static void single_instructions(void **state) { many(20000, 1, false); }
+static void vector_instructions(void **state) { many(30000, 2, true); }
+static void sequences(void **state) { many(12000, 24, false); }
+static void vector_sequences(void **state) { many(12000, 16, true); }
+
+/* ---- code memory ---- */
+
+/* No page of the process is writable and executable, and the translated code has executable pages. */
+static void never_writable_and_executable(void **state)
+{
+    const struct code_cache *k = vm_cpu(&vm[1], 0)->code;
+    uintptr_t from = (uintptr_t)k->base, to = from + k->code_size + k->data_size;
+    bool executable = false, writable = false;
+    char line[512];
+    FILE *f = fopen("/proc/self/maps", "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof(line), f)) {
+        unsigned long a, b;
+        char prot[8];
+        assert_int_equal(sscanf(line, "%lx-%lx %7s", &a, &b, prot), 3);
+        assert_false(prot[1] == 'w' && prot[2] == 'x');
+        if (a < to && from < b) {
+            executable |= prot[2] == 'x';
+            writable |= prot[1] == 'w';
+            assert_null(strstr(line, "memfd"));
+            assert_int_equal(prot[3], 'p');                      /* private: nobody has another view */
+        }
+    }
+    fclose(f);
+    assert_true(executable && writable);
+}
+
+static void bounded(void **state)
+{
+    struct code_cache *k = vm_cpu(&vm[1], 0)->code;
+    size_t data_size = k->data_size;
+    uint64_t flushes = k->flushes;
+    k->data_size = MAX(2 * (size_t)CODE_BLOCK_MAX, k->data_used);        /* only this much from now on */
+    many(3000, 24, false);
+    assert_true(k->flushes > flushes);
+    assert_true(k->data_used <= k->data_size && k->code_used <= k->code_size);
+    k->data_size = data_size;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(single_instructions), cmocka_unit_test(vector_instructions),
+        cmocka_unit_test(sequences), cmocka_unit_test(vector_sequences),
+        cmocka_unit_test(never_writable_and_executable), cmocka_unit_test(bounded),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

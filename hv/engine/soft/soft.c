@@ -247,6 +247,7 @@ static void soft_destroy(struct engine *g)
     struct soft *s = ENGINE_OF(g);
     for (unsigned i = 0; i < s->vcpus; i++)
         vcpu_free(s->vcpu[i]);
+    code_region_fini(s);
     soft_map_fini(s);
     pthread_mutex_destroy(&s->map_lock);
     s->magic = 0;
@@ -435,6 +436,13 @@ static uint64_t ops_read_tsc(struct vcpu *v)
     return cpu_tsc(&v->cpu);
 }
 
+static void ops_code_region(const struct engine *g, const void **ret_base, size_t *ret_len)
+{
+    const struct soft *s = ENGINE_OF((struct engine *)(uintptr_t)g);
+    *ret_base = s->code_base;
+    *ret_len = s->code_len;
+}
+
 static void ops_stats(struct engine *g, struct stats_registry *r)
 {
     struct soft *s = ENGINE_OF(g);
@@ -472,4 +480,5 @@ const struct engine_ops engine_soft = {
     .save = soft_save,
     .load = soft_load,
     .stats = ops_stats,
+    .code_region = ops_code_region,
 };

@@ -104,6 +104,9 @@ struct soft {
     _Atomic uint32_t route[SOFT_MAX_PINS];        /* vector | ROUTE_LEVEL */
     _Atomic uint32_t lowest_next;                 /* rotates lowest-priority delivery */
 
+    uint8_t *code_base;                           /* code caches of all vCPUs, code_region.c; NULL: none */
+    size_t code_len;
+
     unsigned vcpus;
     struct vcpu *vcpu[SOFT_MAX_VCPUS];
 };

@@ -335,8 +335,8 @@ void translate_init(struct cpu *c, int threshold)
     size_t size = MIN(MAX(CODE_TOTAL / c->soft->cfg.vcpus, CODE_MIN), CODE_MAX);
     k->data_size = ROUND_UP(size / 3, (size_t)HV_PAGE_SIZE);
     k->code_size = size - k->data_size;
-    k->base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (k->base == MAP_FAILED) {
+    k->base = code_region_part(c->soft, c->vp, size);
+    if (!k->base) {
         free(k);
         return;
     }
@@ -344,7 +344,6 @@ void translate_init(struct cpu *c, int threshold)
     c->jit.mxcsr_default = 0x1f80;
     cache_thunks(k);
     if (!cache_writable(k, false)) {
-        munmap(k->base, size);
         free(k);
         return;
     }
@@ -356,7 +355,6 @@ void translate_fini(struct cpu *c)
     struct code_cache *k = c->code;
     if (!k)
         return;
-    munmap(k->base, k->code_size + k->data_size);
-    free(k);
+    free(k);                           /* its memory is the region's */
     c->code = NULL;
 }

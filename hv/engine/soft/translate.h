@@ -193,4 +193,9 @@ bool translate_flow(struct tr *t, const struct x86_insn *in);
 bool translate_sse(struct tr *t, const struct x86_insn *in);
 bool translate_sse_known(const struct tr *t, const struct x86_insn *in);
 
+/* ---- code_region.c ---- */
+/* The part of a vCPU, `size` bytes that can be read and written; the same size for each. NULL: none. */
+uint8_t *code_region_part(struct soft *s, unsigned vp, size_t size);
+void code_region_fini(struct soft *s);
+
 #endif

@@ -1,5 +1,6 @@
 /*
- * Log lines. Each is composed in one buffer and leaves in one write, so lines of
+ * Log lines. In a file each begins with its time (RFC 3339, UTC); elsewhere whoever reads has
+ * one. Each is composed in one buffer and leaves in one write, so lines of
  * several threads and processes on the same stderr do not mix. When stderr is the
  * journal's stream (systemd.exec(5), JOURNAL_STREAM) the level goes in front as
  * sd-daemon(3) has it, and the program's name, which the journal knows, is left out
@@ -14,7 +15,7 @@
 
 static char program_name[96];
 static char debug_list[256];
-static bool to_journal;
+static bool to_journal, to_file;
 
 static const struct {
     const char *journal, *word;
@@ -38,10 +39,22 @@ static bool stderr_is_journal(void)
 void log_init(const char *program)
 {
     const char *debug = getenv("HV_DEBUG");
+    struct stat st;
 
     hv_strlcpy(program_name, program, sizeof(program_name));
     hv_strlcpy(debug_list, debug ? debug : "", sizeof(debug_list));
     to_journal = stderr_is_journal();
+    to_file = fstat(STDERR_FILENO, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+static size_t put_time(char *line, size_t size)
+{
+    uint64_t now = hv_wall_ns();
+    time_t s = (time_t)(now / NS_PER_SEC);
+    struct tm tm;
+    gmtime_r(&s, &tm);
+    size_t n = strftime(line, size, "%FT%T", &tm);
+    return n + (size_t)snprintf(line + n, size - n, ".%03uZ ", (unsigned)(now % NS_PER_SEC / NS_PER_MS));
 }
 
 static void HV_PRINTF(3, 0) write_line(enum log_level level, const char *subsystem, const char *fmt, va_list ap)
@@ -49,14 +62,15 @@ static void HV_PRINTF(3, 0) write_line(enum log_level level, const char *subsyst
     char line[1024];
     size_t cap = sizeof(line) - 1;           /* room for the newline */
     int saved = errno, n;
+    size_t len = to_file ? put_time(line, cap) : 0;
 
     if (to_journal) {
         const char *object = strchr(program_name, ':');
         n = snprintf(line, cap, "%s%s%s", levels[level].journal, object ? object + 2 : "", object ? ": " : "");
     } else {
-        n = snprintf(line, cap, "%s%s%s", program_name, *program_name ? ": " : "", levels[level].word);
+        n = snprintf(line + len, cap - len, "%s%s%s", program_name, *program_name ? ": " : "", levels[level].word);
     }
-    size_t len = MIN((size_t)n, cap - 1);
+    len = MIN(len + (size_t)n, cap - 1);
     if (subsystem) {
         n = snprintf(line + len, cap - len, "%s: ", subsystem);
         len = MIN(len + (size_t)n, cap - 1);

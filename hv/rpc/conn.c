@@ -242,6 +242,31 @@ void varlink_conn_free(struct varlink_conn *c)
     conn_unref(c);
 }
 
+/* A dead peer's socket holds no more than its buffer, which is read in far fewer turns. */
+#define FINISH_TURNS 4096
+
+void varlink_conn_finish(struct varlink_conn *c)
+{
+    if (!c) {
+        return;
+    }
+    HV_CHECK(c, CLIENT_CONN_MAGIC);
+    c->on_close = NULL;
+    for (unsigned n = 0; n < FINISH_TURNS && !c->failed && !c->closed; n++) {
+        int r = c->eof ? 0 : wire_fill(&c->wire);
+        if (r < 0 && r != -ECONNRESET) {
+            break;                      /* all was read, and somebody else holds the other end */
+        }
+        c->eof = r <= 0;
+        on_work(c);
+    }
+    if (!c->closed) {
+        fail(c, "its process ended");
+        close_lost(c);
+    }
+    varlink_conn_free(c);
+}
+
 int varlink_conn_take_fd(struct varlink_conn *c, int index)
 {
     HV_CHECK(c, CLIENT_CONN_MAGIC);

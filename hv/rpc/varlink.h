@@ -117,6 +117,9 @@ typedef void varlink_reply_fn(void *arg, json_t *params, bool continues, const s
 int varlink_conn_new(struct loop *loop, int fd, void (*on_close)(void *arg), void *arg, struct varlink_conn **ret);
 /* Closes; pending calls are forgotten, nothing is called any more. Fine inside callbacks. */
 void varlink_conn_free(struct varlink_conn *c);
+/* The peer is known to be gone: take what it said before that, tell all pending calls HV_UNREACHABLE, free. on_close is
+ * not called. Not inside a callback of this connection. */
+void varlink_conn_finish(struct varlink_conn *c);
 /* Inside a reply callback: the i-th descriptor that came with it, the caller's from now on; -1 if none. */
 int varlink_conn_take_fd(struct varlink_conn *c, int index);
 /* params (steals). fds[nfds] are duplicated. Replies come in order; on loss every pending call gets

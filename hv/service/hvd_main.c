@@ -27,6 +27,7 @@
 
 static const char usage[] =
     "usage: hvd --system | --user [--idle DURATION]\n"
+    "       hvd --system | --user --guests start|stop\n"
     "The management service of hv. Clients start a user's own on demand; see hvd(8).\n";
 
 static void on_signal(void *arg, int signum)
@@ -56,6 +57,9 @@ static void housekeeping(void *arg)
         else if (vm->transient && now - vm->off_since_ns > TRANSIENT_KEPT_NS)
             registry_remove(vm, NULL);
     }
+    busy |= power_pending(svc);
+    vmlog_rotate(svc);
+    power_tick(svc);
     if (busy)
         svc->idle_since_ns = now;
     if (svc->idle_ns && now - svc->idle_since_ns > svc->idle_ns) {
@@ -133,6 +137,8 @@ static int serve(struct service *svc, struct hv_error *e)
     int r = listen_manager(svc, e);
     if (r == 0)
         log_info("serving at %s", svc->paths.socket);
+    if (r == 0)
+        power_on_start(svc);
     return r;
 }
 
@@ -191,12 +197,17 @@ static int set_up(struct service *svc, struct hv_error *e)
     if (r < 0)
         return r;
     host_settings_load(svc);
+    r = power_new(svc, e);
+    if (r < 0)
+        return r;
     if (balance_start(svc) < 0 || history_start(svc) < 0)
         return hv_fail(e, HV_NO_RESOURCES, "hvd", "out of memory");
     r = loop_timer_new(svc->loop, on_adopt_limit, svc, &svc->adopt_timer);
     if (r < 0)
         return hv_fail_errno(e, -r, "hvd", "cannot start");
     worker_adopt_all(svc);
+    for (struct svc_vm *vm = svc->vms; vm; vm = vm->next)
+        power_look_back(vm);
     if (svc->adopting > 0) {           /* service_ready() goes on */
         loop_timer_set(svc->loop, svc->adopt_timer, hv_now_ns() + ADOPT_LIMIT_NS);
         return 0;
@@ -207,7 +218,10 @@ static int set_up(struct service *svc, struct hv_error *e)
 static void tear_down(struct service *svc)
 {
     varlink_server_free(svc->server);
+    host_stops_free(svc);
     stops_free(svc);
+    if (svc->loop)
+        power_free(svc);
     registry_free(svc);
     jobs_free(svc);
     events_free(svc);
@@ -220,17 +234,36 @@ static void tear_down(struct service *svc)
     }
 }
 
+/* For the units that start and stop guests with the host: tell the service that runs. */
+static int tell(const struct hv_paths *paths, const char *what, struct hv_error *e)
+{
+    struct varlink_client *c = NULL;
+    json_t *reply = NULL;
+    const bool stop = strcmp(what, "stop") == 0;
+    if (!stop && strcmp(what, "start") != 0)
+        return hv_fail(e, HV_USAGE, "--guests", "'%s' is neither start nor stop", what);
+    int r = varlink_connect(paths->socket, &c, e);
+    if (r == 0)
+        r = varlink_call(c, stop ? "org.hv.Manager.StopHost" : "org.hv.Manager.StartHost", NULL, 0, &reply, e);
+    if (r == 0 && stop)
+        printf("%d stopped\n", (int)json_integer_value(json_object_get(reply, "stopped")));
+    json_decref(reply);
+    varlink_client_free(c);
+    return r;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"system", no_argument, NULL, 's'}, {"user", no_argument, NULL, 'u'},
-        {"idle", required_argument, NULL, 'i'}, {"help", no_argument, NULL, 'h'},
+        {"idle", required_argument, NULL, 'i'}, {"guests", required_argument, NULL, 'g'}, {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'}, {0},
     };
     static struct service svc = {.magic = SERVICE_MAGIC};
     struct hv_error e = {0};
     int mode = -1, c;
     uint64_t idle = UINT64_MAX;
+    const char *guests = NULL;
     while ((c = getopt_long(argc, argv, "hV", options, NULL)) != -1) {
         switch (c) {
         case 's': mode = HV_MODE_SYSTEM; break;
@@ -241,6 +274,7 @@ int main(int argc, char **argv)
                 return HV_USAGE;
             }
             break;
+        case 'g': guests = optarg; break;
         case 'h': fputs(usage, stdout); return 0;
         case 'V': puts("hvd " HV_VERSION); return 0;
         default: fputs(usage, stderr); return HV_USAGE;
@@ -256,6 +290,11 @@ int main(int argc, char **argv)
     svc.idle_ns = idle != UINT64_MAX ? idle : mode == HV_MODE_USER ? USER_IDLE_NS : 0;
     svc.idle_since_ns = hv_now_ns();
     int r = hv_paths_init((enum hv_mode)mode, &svc.paths, &e);
+    if (r == 0 && guests) {
+        r = tell(&svc.paths, guests, &e);
+        if (r == 0)
+            return 0;
+    }
     if (r == 0)
         r = set_up(&svc, &e);
     if (r < 0) {

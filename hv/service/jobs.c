@@ -127,6 +127,7 @@ struct job *job_find(struct service *svc, int64_t id)
 }
 
 int64_t job_id(const struct job *j) { return j->id; }
+const char *job_object(const struct job *j) { return j->object; }
 bool job_is_running(const struct job *j) { return j->running; }
 
 static json_t *ms(uint64_t ns) { return ns ? json_integer((json_int_t)(ns / NS_PER_MS)) : json_null(); }

@@ -138,7 +138,7 @@ static void create(void *arg, struct varlink_call *call, const json_t *params)
     }
     answer_vm(call, vm);
     if (dry)
-        registry_remove(vm, NULL);
+        registry_forget(vm);
     else
         event_add(svc, "config", vm->name, "info", caller(call), NULL, NULL, "created");
 }
@@ -299,47 +299,56 @@ static void remove_vm(void *arg, struct varlink_call *call, const json_t *params
 
 /* ---- life cycle ---- */
 
-static void start(void *arg, struct varlink_call *call, const json_t *params)
+int vm_begin_start(struct svc_vm *vm, const struct varlink_peer *peer, bool paused, struct job **ret_job,
+                   struct hv_error *e)
 {
-    struct service *svc = arg;
-    struct svc_vm *vm = registry_need(svc, call, params);
-    struct hv_error e = {0};
-    if (!vm)
-        return;
-    if (vm->state == SVC_RUNNING || vm->state == SVC_PAUSED) {
-        answer_job(call, NULL);
-        return;
-    }
-    struct job *other = vm->state == SVC_STARTING ? job_find(svc, worker_start_job(vm)) : NULL;
-    if (other) {                       /* somebody else asked a moment ago: the same end for both */
-        answer_job(call, other);
-        return;
-    }
-    const struct settings *s = &vm->settings;
+    struct service *svc = vm->svc;
     struct handover fds = {0};
-    int r = vm->state == SVC_OFF ? 0 : hv_fail(&e, HV_CONFLICT, vm->name, "cannot start: it is %s", svc_state_word(vm));
-    if (r == 0 && !s->boot.kernel) {
-        r = hv_fail(&e, HV_UNSUPPORTED, vm->name, "cannot start: it has nothing to boot");
-        hv_hint(&e, "create it with --kernel PATH --initrd PATH; disks are not in this version");
+    *ret_job = NULL;
+    if (vm->state == SVC_RUNNING || vm->state == SVC_PAUSED)
+        return 0;
+    /* Somebody else asked a moment ago: the same end for both. */
+    if (vm->state == SVC_STARTING && (*ret_job = job_find(svc, worker_start_job(vm))))
+        return 0;
+    int r = vm->state == SVC_OFF ? 0 : hv_fail(e, HV_CONFLICT, vm->name, "cannot start: it is %s", svc_state_word(vm));
+    if (r == 0 && power_host_is_stopping(svc))
+        r = hv_fail(e, HV_CONFLICT, vm->name, "cannot start: the host is stopping");
+    if (r == 0 && !vm->settings.boot.kernel) {
+        r = hv_fail(e, HV_UNSUPPORTED, vm->name, "cannot start: it has nothing to boot");
+        hv_hint(e, "create it with --kernel PATH --initrd PATH; disks are not in this version");
     }
     if (r == 0)
-        r = host_admit(vm, &e);
+        r = host_admit(vm, e);
     if (r == 0)
-        r = handover_for_start(vm, varlink_call_peer(call), &fds, &e);
-    if (r < 0) {
-        fail(call, &e);
-        return;
-    }
+        r = handover_for_start(vm, peer, &fds, e);
+    if (r < 0)
+        return r;
     struct job *job = job_new(svc, "start", vm->name);
     if (!job) {
         handover_close(&fds);
-        hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory");
+        return hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory");
+    }
+    struct hv_error why = {0};
+    if (worker_start(vm, &fds, paused, job, &why) < 0)
+        job_done(job, &why);
+    *ret_job = job;
+    return 0;
+}
+
+static void start(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct svc_vm *vm = registry_need(arg, call, params);
+    struct hv_error e = {0};
+    struct job *job;
+    if (!vm)
+        return;
+    const bool off = vm->state == SVC_OFF;
+    if (vm_begin_start(vm, varlink_call_peer(call), flag(params, "paused"), &job, &e) < 0) {
         fail(call, &e);
         return;
     }
-    event_add(svc, "state", vm->name, "info", caller(call), NULL, NULL, "start asked for");
-    if (worker_start(vm, &fds, flag(params, "paused"), job, &e) < 0)
-        job_done(job, &e);
+    if (off)
+        event_add(vm->svc, "state", vm->name, "info", caller(call), NULL, NULL, "start asked for");
     answer_job(call, job);
 }
 
@@ -349,7 +358,7 @@ struct stopping {
     struct guid id;
     int64_t job;
     struct loop_timer *timer;
-    bool then_turn_off;
+    bool then_turn_off, asked, over;   /* asked: on_button is still to come, and frees it when over */
     char why_not[300];                 /* the guest would not hear; said if the time runs out */
     struct stopping *next;
 };
@@ -368,7 +377,10 @@ static void stopping_free(struct stopping *s)
     if (*at)
         *at = s->next;
     loop_timer_free(s->svc->loop, s->timer);
-    free(s);
+    s->timer = NULL;
+    s->over = true;
+    if (!s->asked)
+        free(s);
 }
 
 static void ignore_reply(void *arg, json_t *p, bool continues, const struct hv_error *e) { }
@@ -425,10 +437,52 @@ void stops_free(struct service *svc)
 static void on_button(void *arg, json_t *p, bool continues, const struct hv_error *e)
 {
     struct stopping *s = arg;
+    s->asked = false;
+    if (s->over) {
+        free(s);
+        return;
+    }
     if (e && e->code != HV_UNREACHABLE)
         hv_strlcpy(s->why_not, e->message, sizeof(s->why_not));
     if (s->why_not[0])                 /* no use waiting for a guest that cannot hear */
         loop_timer_set(s->svc->loop, s->timer, hv_now_ns());
+}
+
+int vm_begin_stop(struct svc_vm *vm, bool pull, uint64_t limit_ns, bool then_turn_off, struct job **ret_job,
+                  struct hv_error *e)
+{
+    struct service *svc = vm->svc;
+    struct stopping *s = hv_alloc(sizeof(*s));
+    struct job *job = s ? job_new(svc, pull ? "turn-off" : "stop", vm->name) : NULL;
+    if (!job || loop_timer_new(svc->loop, on_stop_tick, s, &s->timer) < 0) {
+        int r = hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory");
+        if (job)
+            job_done(job, e);
+        free(s);
+        return r;
+    }
+    s->svc = svc;
+    s->next = svc->stoppings;
+    svc->stoppings = s;
+    s->id = vm->id;
+    s->job = job_id(job);
+    s->then_turn_off = then_turn_off;
+    struct hv_error why = {0};
+    if (pull) {
+        /* The process ends by itself; a worker that hangs is killed after the limit of a moment. */
+        if (turn_off(vm, &why) < 0)
+            worker_kill(vm);
+        loop_timer_set(svc->loop, s->timer, hv_now_ns() + 10 * NS_PER_SEC);
+        s->then_turn_off = true;
+    } else {
+        svc_vm_set_state(vm, SVC_STOPPING);
+        loop_timer_set(svc->loop, s->timer, hv_now_ns() + limit_ns);
+        s->asked = worker_call(vm, "org.hv.Worker.PowerButton", NULL, NULL, 0, on_button, s, &why) == 0;
+        if (!s->asked)
+            worker_kill(vm);
+    }
+    *ret_job = job;
+    return 0;
 }
 
 static void stop(void *arg, struct varlink_call *call, const json_t *params)
@@ -436,6 +490,7 @@ static void stop(void *arg, struct varlink_call *call, const json_t *params)
     struct service *svc = arg;
     struct svc_vm *vm = registry_need(svc, call, params);
     struct hv_error e = {0};
+    struct job *job = NULL;
     if (!vm)
         return;
     if (vm->state == SVC_OFF) {
@@ -445,53 +500,33 @@ static void stop(void *arg, struct varlink_call *call, const json_t *params)
     const char *mode = text(params, "mode"), *then = text(params, "then");
     bool pull = strcmp(mode, "turn-off") == 0;
     int r = 0;
-    if (!pull && strcmp(mode, "shutdown") != 0)
+    if (!pull && strcmp(mode, "shutdown") != 0) {
         r = hv_fail(&e, HV_USAGE, mode, "there is no such way to stop");
-    else if (pull && vm->settings.lock)
+    } else if (pull && vm->settings.lock) {
         r = hv_fail(&e, HV_CONFLICT, vm->name, "cannot turn off: it is locked");
-    else if (!pull && vm->state == SVC_PAUSED)
+    } else if (!pull && vm->state == SVC_PAUSED) {
         r = hv_fail(&e, HV_CONFLICT, vm->name, "a paused guest cannot shut down");
-    struct stopping *s = r == 0 ? hv_alloc(sizeof(*s)) : NULL;
-    struct job *job = s ? job_new(svc, pull ? "turn-off" : "stop", vm->name) : NULL;
-    if (r == 0 && (!job || loop_timer_new(svc->loop, on_stop_tick, s, &s->timer) < 0))
-        r = hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory");
-    if (r < 0) {
-        if (e.code == HV_CONFLICT && vm->state == SVC_PAUSED)
-            hv_hint(&e, "hvctl resume %s, or hvctl stop %s --turn-off", vm->name, vm->name);
-        if (job)
-            job_done(job, &e);
-        free(s);
-        fail(call, &e);
-        return;
+        hv_hint(&e, "hvctl resume %s, or hvctl stop %s --turn-off", vm->name, vm->name);
     }
     json_t *ms = json_object_get(params, "timeout_ms");
     uint64_t limit = json_is_integer(ms) ? (uint64_t)MAX(json_integer_value(ms), 0) * NS_PER_MS : 120 * NS_PER_SEC;
-    s->svc = svc;
-    s->next = svc->stoppings;
-    svc->stoppings = s;
-    s->id = vm->id;
-    s->job = job_id(job);
-    s->then_turn_off = then && strcmp(then, "turn-off") == 0;
-    event_add(svc, "state", vm->name, "info", caller(call), NULL, NULL, "%s asked for", pull ? "turn-off" : "shutdown");
-    if (pull) {
-        /* The process ends by itself; a worker that hangs is killed after the limit of a moment. */
-        r = turn_off(vm, &e);
-        if (r < 0)
-            worker_kill(vm);
-        loop_timer_set(svc->loop, s->timer, hv_now_ns() + 10 * NS_PER_SEC);
-        s->then_turn_off = true;
-    } else {
-        svc_vm_set_state(vm, SVC_STOPPING);
-        loop_timer_set(svc->loop, s->timer, hv_now_ns() + limit);
-        r = worker_call(vm, "org.hv.Worker.PowerButton", NULL, NULL, 0, on_button, s, &e);
-        if (r < 0)
-            worker_kill(vm);
+    if (r == 0) {
+        event_add(svc, "state", vm->name, "info", caller(call), NULL, NULL, "%s asked for", pull ? "turn-off" : "shutdown");
+        r = vm_begin_stop(vm, pull, limit, then && strcmp(then, "turn-off") == 0, &job, &e);
     }
-    answer_job(call, job);
+    if (r < 0)
+        fail(call, &e);
+    else
+        answer_job(call, job);
 }
 
 static void job_reply(void *arg, json_t *p, bool continues, const struct hv_error *e)
 {
+    struct hv_error why = {0};
+    if (e && e->code == HV_UNREACHABLE) {
+        hv_fail(&why, HV_FAILED, job_object(arg), "its worker ended before it answered");
+        e = &why;
+    }
     job_done(arg, e);
 }
 
@@ -730,6 +765,8 @@ const struct varlink_method manager_methods[] = {
     {"History", history_method},
     {"ShowHost", host_show},
     {"SetHost", host_set},
+    {"StopHost", host_stop_method},
+    {"StartHost", host_start_method},
     {"Doctor", doctor},
     {"Export", export_vm},
     {0},

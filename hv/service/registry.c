@@ -1,11 +1,13 @@
 /*
  * The VMs of this host: one XML file each under STATE/vms, named by GUID, read at start
  * and replaced whole on every change. A file that cannot be read is reported and left
- * alone; it never keeps the others from loading.
+ * alone; it never keeps the others from loading. Transient VMs are kept the same way in the
+ * run-time folder, so that they outlive the service and not the host.
  */
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,7 +18,8 @@
 static void vm_path(const struct svc_vm *vm, char *buf, size_t size)
 {
     char id[GUID_TEXT_SIZE];
-    snprintf(buf, size, "%s/vms/%s.xml", vm->svc->paths.state, guid_format(&vm->id, id));
+    snprintf(buf, size, "%s/%s/%s.xml", vm->transient ? vm->svc->paths.run : vm->svc->paths.state,
+             vm->transient ? "transient" : "vms", guid_format(&vm->id, id));
 }
 
 static void vm_free(struct svc_vm *vm)
@@ -59,7 +62,7 @@ static void unlink_vm(struct svc_vm *vm)
         *at = vm->next;
 }
 
-static int load_one(struct service *svc, const char *dir, const char *file, struct hv_error *e)
+static int load_one(struct service *svc, const char *dir, const char *file, bool transient, struct hv_error *e)
 {
     hv_autofree char *path = hv_asprintf("%s/%s", dir, file);
     hv_autofree char *text = NULL;
@@ -72,6 +75,7 @@ static int load_one(struct service *svc, const char *dir, const char *file, stru
     struct svc_vm *vm = vm_new(svc);
     if (!vm)
         return -ENOMEM;
+    vm->transient = transient;
     r = settings_xml_read(text, len, &vm->settings, &vm->id, vm->name, sizeof(vm->name), &vm->doc, e);
     if (r == 0 && registry_find(svc, vm->name))
         r = hv_fail(e, HV_CONFLICT, path, "there is already a VM named %s", vm->name);
@@ -82,15 +86,19 @@ static int load_one(struct service *svc, const char *dir, const char *file, stru
         vm_free(vm);
         return r;
     }
+    vm->off_since_ns = hv_now_ns();
     insert(svc, vm);
     return 0;
 }
 
-int registry_load(struct service *svc, struct hv_error *e)
+static bool ends_with(const char *name, const char *end)
 {
-    hv_autofree char *dir = hv_asprintf("%s/vms", svc->paths.state);
-    if (!dir)
-        return -ENOMEM;
+    size_t n = strlen(name), k = strlen(end);
+    return n > k && strcmp(name + n - k, end) == 0;
+}
+
+static int load_folder(struct service *svc, const char *dir, bool transient, struct hv_error *e)
+{
     int r = hv_make_dir(dir, 0700, e);
     if (r < 0)
         return r;
@@ -98,19 +106,30 @@ int registry_load(struct service *svc, struct hv_error *e)
     if (!d)
         return hv_fail_errno(e, errno, dir, "cannot read");
     for (struct dirent *de; (de = readdir(d));) {
-        size_t n = strlen(de->d_name);
         struct hv_error why = {0};
-        if (n < 5 || strcmp(de->d_name + n - 4, ".xml") != 0 || de->d_name[0] == '.')
+        if (de->d_name[0] == '.') {
+            /* Left by a service that ended while it replaced a file; the file itself is whole. */
+            if (strstr(de->d_name, ".xml."))
+                unlinkat(dirfd(d), de->d_name, 0);
             continue;
-        if (load_one(svc, dir, de->d_name, &why) < 0) {
-            log_error("%s/%s: not loaded: %s%s%s", dir, de->d_name, why.object, why.object[0] ? ": " : "",
-                      why.message);
-            event_add(svc, "config", NULL, "error", -1, NULL, NULL, "%s: not loaded: %s", de->d_name,
-                      why.message);
         }
+        if (!ends_with(de->d_name, ".xml") || load_one(svc, dir, de->d_name, transient, &why) == 0)
+            continue;
+        log_error("%s/%s: not loaded: %s%s%s", dir, de->d_name, why.object, why.object[0] ? ": " : "", why.message);
+        event_add(svc, "config", NULL, "error", -1, NULL, NULL, "%s: not loaded: %s", de->d_name, why.message);
     }
     closedir(d);
     return 0;
+}
+
+int registry_load(struct service *svc, struct hv_error *e)
+{
+    hv_autofree char *dir = hv_asprintf("%s/vms", svc->paths.state);
+    hv_autofree char *transient = hv_asprintf("%s/transient", svc->paths.run);
+    if (!dir || !transient)
+        return -ENOMEM;
+    int r = load_folder(svc, dir, false, e);
+    return r < 0 ? r : load_folder(svc, transient, true, e);
 }
 
 struct svc_vm *registry_find(struct service *svc, const char *name)
@@ -179,12 +198,14 @@ int registry_create(struct service *svc, const char *name, const struct settings
     hv_strlcpy(vm->name, name, sizeof(vm->name));
     vm->transient = transient;
     vm->owner = owner;
-    if (!dry_run && !transient && (r = registry_store(vm, e)) < 0) {
+    if (!dry_run && (r = registry_store(vm, e)) < 0) {
+        /* The name may be there already, and only not be safe: it must not come back with the next service. */
+        char path[HV_PATH_SIZE + 64];
+        vm_path(vm, path, sizeof(path));
+        unlink(path);
         vm_free(vm);
         return r;
     }
-    if (dry_run)
-        vm->transient = true;
     insert(svc, vm);
     *ret = vm;
     return 0;
@@ -195,28 +216,49 @@ int registry_store(struct svc_vm *vm, struct hv_error *e)
     hv_autofree char *xml = NULL;
     size_t len = 0;
     char path[HV_PATH_SIZE + 64];
-    if (vm->transient)
-        return 0;
     int r = settings_xml_write(&vm->settings, &vm->id, vm->name, vm->doc, &xml, &len);
     if (r < 0)
         return hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory");
     vm_path(vm, path, sizeof(path));
     r = hv_replace_file(path, xml, len, 0600);
-    return r < 0 ? hv_fail_errno(e, -r, vm->name, "cannot store its settings in %s", path) : 0;
+    if (r < 0)
+        return hv_fail_errno(e, -r, vm->name, "cannot store its settings in %s", path);
+    /* Whose it is stands in the file's owner. Only root can give files away, and needs to: others own all of theirs. */
+    if (geteuid() == 0 && vm->owner != 0 && chown(path, vm->owner, (gid_t)-1) < 0)
+        log_warning("%s: cannot say whose it is: %s", path, strerror(errno));
+    return 0;
+}
+
+static int delete_file(const char *path)
+{
+    char dir[HV_PATH_SIZE + 64];
+    hv_strlcpy(dir, path, sizeof(dir));
+    *strrchr(dir, '/') = 0;
+    if (unlink(path) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    hv_autoclose int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0)
+        (void)fsync(fd);               /* gone for good; where it fails the file can only come back whole */
+    return 0;
 }
 
 int registry_remove(struct svc_vm *vm, struct hv_error *e)
 {
     char path[HV_PATH_SIZE + 64];
-    if (!vm->transient) {
-        vm_path(vm, path, sizeof(path));
-        if (unlink(path) < 0 && errno != ENOENT)
-            return hv_fail_errno(e, errno, vm->name, "cannot delete %s", path);
-    }
+    vm_path(vm, path, sizeof(path));
+    int r = delete_file(path);
+    if (r < 0)
+        return hv_fail_errno(e, -r, vm->name, "cannot delete %s", path);
+    vmlog_remove(vm);
+    registry_forget(vm);
+    return 0;
+}
+
+void registry_forget(struct svc_vm *vm)
+{
     wait_check(vm, true);
     unlink_vm(vm);
     vm_free(vm);
-    return 0;
 }
 
 void registry_free(struct service *svc)

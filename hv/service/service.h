@@ -7,6 +7,7 @@
  *   events.c     what happened, streams         wait.c        conditions
  *   broker.c     opens paths for callers        host.c        memory, doctor
  *   handover.c   descriptors for a worker       record.c      what a worker leaves on disk
+ *   power.c      starts and stops of the host   vmlog.c       log files of VMs
  *   journal.c    files of JSON lines
  *   spawn.c      makes a worker's process       uids.c        users for workers
  *   balance.c    feeds the balancer             balancer.c    who gets how much memory
@@ -38,6 +39,7 @@ struct job;
 struct worker_link;
 struct journal;
 struct series;
+struct power;
 
 enum svc_state { SVC_OFF, SVC_STARTING, SVC_RUNNING, SVC_PAUSED, SVC_STOPPING, SVC_STATE_COUNT };
 
@@ -70,6 +72,7 @@ struct svc_vm {
     struct svc_balance balance;
     struct series *series;              /* what it had and needed; NULL: never ran here */
     double cpu_pct;
+    bool ran_at_stop;                   /* when the host stopped */
     uint64_t off_since_ns;              /* transient VMs go a moment after their end */
     struct svc_vm *next;
 };
@@ -91,6 +94,8 @@ struct service {
     struct stats_stream *streams;
     struct history *history;
     struct stopping *stoppings;
+    struct host_stop *host_stops;
+    struct power *power;
     struct loop_timer *housekeeping, *balance_timer, *adopt_timer;
     enum hv_code failed;                /* why it ends, where it could not go on */
     bool balance_early;
@@ -112,6 +117,8 @@ int registry_create(struct service *svc, const char *name, const struct settings
 int registry_store(struct svc_vm *vm, struct hv_error *e);
 /* Deletes the file and frees vm. */
 int registry_remove(struct svc_vm *vm, struct hv_error *e);
+/* Frees vm alone. */
+void registry_forget(struct svc_vm *vm);
 void registry_free(struct service *svc);
 
 /* ---- vm.c ---- */
@@ -179,6 +186,7 @@ struct job *job_new(struct service *svc, const char *verb, const char *object); 
 void job_done(struct job *job, const struct hv_error *e);                         /* e NULL: success */
 struct job *job_find(struct service *svc, int64_t id);
 int64_t job_id(const struct job *job);
+const char *job_object(const struct job *job);
 bool job_is_running(const struct job *job);
 json_t *job_json(const struct job *job);
 json_t *jobs_json(struct service *svc);
@@ -197,6 +205,36 @@ void event_add(struct service *svc, const char *kind, const char *vm, const char
 void events_method(void *arg, struct varlink_call *call, const json_t *params);
 int events_new(struct service *svc);
 void events_free(struct service *svc);
+
+/* ---- power.c ---- */
+int power_new(struct service *svc, struct hv_error *e);
+void power_free(struct service *svc);
+/* vm->state is new: keep the note of what runs. */
+void power_note(struct svc_vm *vm);
+/* At the start, when workers are taken over: why is this VM off that ran? */
+void power_look_back(struct svc_vm *vm);
+/* The first service of a boot of the host: carry out on_start. */
+void power_on_start(struct service *svc);
+/* Starts that wait for their delay. */
+bool power_pending(const struct service *svc);
+/* The host is about to stop: what goes off now ran at the stop. And it did not stop, or is there again. */
+void power_host_stops(struct service *svc);
+void power_host_starts(struct service *svc);
+bool power_host_is_stopping(const struct service *svc);
+/* The methods for them, and: a VM is off, perhaps the last one. */
+void host_stop_method(void *arg, struct varlink_call *call, const json_t *params);
+void host_start_method(void *arg, struct varlink_call *call, const json_t *params);
+void host_stop_check(struct service *svc);
+void host_stops_free(struct service *svc);
+/* Now and then: the host is there. */
+void power_tick(struct service *svc);
+
+/* ---- vmlog.c: STATE/log/GUID.log, GUID.log.1 when it is full ---- */
+/* Open for a worker to write to, an old one that is full put aside. -errno. */
+int vmlog_open(const struct svc_vm *vm);
+/* Have running workers begin a fresh file where theirs is full. */
+void vmlog_rotate(struct service *svc);
+void vmlog_remove(const struct svc_vm *vm);
 
 /* ---- wait.c ---- */
 void wait_method(void *arg, struct varlink_call *call, const json_t *params);
@@ -252,6 +290,18 @@ uint64_t svc_vm_overhead(const struct svc_vm *vm);
 
 /* ---- methods.c ---- */
 extern const struct varlink_method manager_methods[];
+/*
+ * Admit, open what it needs with the rights of the peer, and start. *ret_job is NULL where it runs already, the job
+ * of somebody else's start that is under way, or a new one.
+ */
+int vm_begin_start(struct svc_vm *vm, const struct varlink_peer *peer, bool paused, struct job **ret_job,
+                   struct hv_error *e);
+/*
+ * pull: off at once; else ask the guest, who has limit_ns, and turn it off then if asked to. Of a VM that is not off;
+ * rules for callers (locked, paused) are the caller's.
+ */
+int vm_begin_stop(struct svc_vm *vm, bool pull, uint64_t limit_ns, bool then_turn_off, struct job **ret_job,
+                  struct hv_error *e);
 /* A VM is off: end the stop jobs that wait for it. */
 void stop_check(struct svc_vm *vm);
 void stops_free(struct service *svc);

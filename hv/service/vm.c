@@ -39,6 +39,7 @@ void svc_vm_set_state(struct svc_vm *vm, enum svc_state st)
     enum svc_state old = vm->state;
     vm->state = st;
     balance_state(vm, old);
+    power_note(vm);
     if (st == SVC_OFF) {
         json_decref(vm->runtime);
         vm->runtime = NULL;
@@ -57,6 +58,9 @@ void svc_vm_set_state(struct svc_vm *vm, enum svc_state st)
               state_words[st], vm->reason[0] ? ": " : "", vm->reason);
     log_info("vm=%s %s%s%s", vm->name, state_words[st], vm->reason[0] ? ": " : "", vm->reason);
     wait_check(vm, false);
-    if (st == SVC_OFF)
+    if (st == SVC_OFF) {
+        struct service *svc = vm->svc;
         stop_check(vm);
+        host_stop_check(svc);
+    }
 }

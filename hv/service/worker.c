@@ -119,6 +119,10 @@ static void on_process_end(void *arg)
     struct worker_link *l = arg;
     struct svc_vm *vm = l->vm;
     siginfo_t info = {0};
+    /* What it said last, and whoever waits for an answer of it. */
+    varlink_conn_finish(l->commands);
+    varlink_conn_finish(l->reports);
+    l->commands = l->reports = NULL;
     if (l->child)
         waitid(P_PIDFD, (id_t)l->pidfd, &info, WEXITED | WNOHANG);
     if (!l->exit_word[0]) {
@@ -206,6 +210,8 @@ static void on_report(void *arg, json_t *p, bool continues, const struct hv_erro
 /* A step of the start failed: the job says why, the worker goes. */
 static void start_failed(struct worker_link *l, const struct hv_error *e)
 {
+    if (e->code == HV_UNREACHABLE)
+        return;                        /* its process ended: that says why */
     hv_strlcpy(l->exit_word, "error", sizeof(l->exit_word));
     hv_strlcpy(l->exit_text, e->message, sizeof(l->exit_text));
     end_start_job(l, e);
@@ -330,8 +336,11 @@ static int spawn(struct worker_link *l, int listen_fd, struct hv_error *e)
     char listen[] = "--listen-fd=3", name[] = "--name";
     char *argv[] = {vm->svc->worker_path, listen, name, vm->name, NULL};
     static_assert(SPAWN_LISTEN_FD == 3, "the option says so");
-    struct spawn_config c = {.program = vm->svc->worker_path, .argv = argv, .listen_fd = listen_fd, .out_fd = -1,
+    hv_autoclose int log = vmlog_open(vm);
+    struct spawn_config c = {.program = vm->svc->worker_path, .argv = argv, .listen_fd = listen_fd, .out_fd = log,
                              .uid = SPAWN_NO_UID, .before = write_record, .arg = l};
+    if (log < 0)                       /* its words then go where the service's go */
+        log_warning("vm=%s its log cannot be opened: %s", vm->name, strerror(-log));
     struct spawn_result r;
     int err;
     if (geteuid() == 0 && (err = uid_lease(l->socket, &l->uid)) < 0)

@@ -183,6 +183,17 @@ static void do_turn_off(void *arg, struct varlink_call *call, const json_t *para
         worker_changed(w);      /* never set up: nothing else would end the process */
 }
 
+/* A fresh file for what this process says; the old one was full. */
+static void do_log(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct worker *w = arg;
+    hv_autoclose int fd = take_fd(call, params, "fd");
+    if (fd < 0 || dup3(fd, STDERR_FILENO, 0) < 0)
+        refuse(call, HV_USAGE, w->name, "no file to log to");
+    else
+        answer(call, 0, NULL);
+}
+
 static void do_console(void *arg, struct varlink_call *call, const json_t *params)
 {
     struct worker *w = arg;
@@ -287,6 +298,7 @@ const struct varlink_method worker_methods[] = {
     {"ConsoleStatus", do_console_status},
     {"Watch", do_watch},
     {"State", do_state},
+    {"Log", do_log},
     {"Apply", do_apply},
     {0},
 };

@@ -17,7 +17,7 @@ static const struct {
 } kinds[FAULT_KIND_COUNT] = {
     [FAULT_ALLOC] = { "alloc", ENOMEM }, [FAULT_READ] = { "read", EIO },
     [FAULT_WRITE] = { "write", EIO },    [FAULT_SYNC] = { "sync", EIO },
-    [FAULT_OPEN] = { "open", EIO },
+    [FAULT_OPEN] = { "open", EIO },      [FAULT_RENAME] = { "rename", EIO },
 };
 
 static const struct {

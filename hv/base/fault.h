@@ -8,7 +8,7 @@
 
 #include "hv/base/base.h"
 
-enum fault_kind { FAULT_ALLOC, FAULT_READ, FAULT_WRITE, FAULT_SYNC, FAULT_OPEN, FAULT_KIND_COUNT };
+enum fault_kind { FAULT_ALLOC, FAULT_READ, FAULT_WRITE, FAULT_SYNC, FAULT_OPEN, FAULT_RENAME, FAULT_KIND_COUNT };
 
 extern _Atomic bool fault_armed;
 /* The nth call from now (1 = next) fails with err (positive errno); 0 disarms. */

@@ -184,6 +184,9 @@ int hv_replace_file(const char *path, const void *buf, size_t len, unsigned mode
     if (r == 0) {
         r = sync_fd(fd);
     }
+    if (r == 0) {
+        r = fault_check(FAULT_RENAME);
+    }
     if (r == 0 && rename(temp, path) < 0) {
         r = -errno;
     }

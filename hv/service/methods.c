@@ -246,14 +246,8 @@ static void set(void *arg, struct varlink_call *call, const json_t *params)
         json_array_append_new(changes, change_json(&vm->settings, &fresh, d, live && !next ? "now" : "next-start"));
     }
     if (r == 0 && any && !flag(params, "dry_run")) {
-        struct settings old = vm->settings;
-        vm->settings = fresh;
-        fresh = old;                   /* freed below, or put back */
-        r = registry_store(vm, &e);
-        if (r < 0) {
-            fresh = vm->settings;
-            vm->settings = old;
-        } else {
+        r = registry_change(vm, &fresh, &e);
+        if (r == 0) {
             event_add(vm->svc, "config", vm->name, "info", caller(call),
                       json_pack("{s:O}", "changes", changes), NULL,
                       "%zu settings changed", json_array_size(changes));

@@ -229,6 +229,22 @@ int registry_store(struct svc_vm *vm, struct hv_error *e)
     return 0;
 }
 
+int registry_change(struct svc_vm *vm, struct settings *fresh, struct hv_error *e)
+{
+    struct settings old = vm->settings;
+    vm->settings = *fresh;
+    int r = registry_store(vm, e);
+    if (r < 0) {
+        /* The new file may have taken the name and only not be safe. What was refused must not come with the next service. */
+        *fresh = vm->settings;
+        vm->settings = old;
+        (void)registry_store(vm, NULL);
+        return r;
+    }
+    *fresh = old;
+    return 0;
+}
+
 static int delete_file(const char *path)
 {
     char dir[HV_PATH_SIZE + 64];

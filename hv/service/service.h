@@ -115,6 +115,8 @@ struct svc_vm *registry_need(struct service *svc, struct varlink_call *call, con
 int registry_create(struct service *svc, const char *name, const struct settings *s, bool transient, uid_t owner,
                     bool dry_run, struct svc_vm **ret, struct hv_error *e);
 int registry_store(struct svc_vm *vm, struct hv_error *e);
+/* Store vm with other settings; fresh gets the old ones. After a failure both are as before, in memory and on disk. */
+int registry_change(struct svc_vm *vm, struct settings *fresh, struct hv_error *e);
 /* Deletes the file and frees vm. */
 int registry_remove(struct svc_vm *vm, struct hv_error *e);
 /* Frees vm alone. */

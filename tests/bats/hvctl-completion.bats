@@ -35,7 +35,7 @@ complete_words() { hvctl __complete --shell "${SHELL_NAME:-bash}" -- "$@"; }
     run -0 complete_words list -s -upt
     [ "$output" = -uptime_s ]
     run -0 complete_words list -F sta
-    [ "$output" = $'state=\nstatus=\nstartup=' ]
+    [ "$output" = $'state=\nstatus=\nstartup=\nstart_delay_ms=' ]
     run -0 complete_words vm set web1 --lock ""
     [ "$output" = $'on\noff' ]
     run -0 complete_words create x --kernel ""

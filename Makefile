@@ -143,7 +143,7 @@ demo-clean:
 
 # ---- tests ----
 
-STAGES ?= rooms unit unit-asan decoder guest smp bats man
+STAGES ?= rooms unit unit-asan decoder guest smp bats chaos man
 # Long differential runs that a sanitizer slows down most; they run in `unit` as they are.
 export UNIT_SKIP_ASAN :=
 

@@ -86,7 +86,7 @@ client() {
         7) hvctl resume "$vm" -q -t 5s ;;
         8) hvctl restart "$vm" --reset --yes -q -t 10s ;;
         9) hvctl vm set "$vm" -q --notes "note $RANDOM" ;;
-        10) hvctl memory set "$vm" -q --startup $((64 + RANDOM % 4 * 16))M ;;
+        10) hvctl memory set "$vm" -q --startup $((80 + RANDOM % 4 * 16))M ;;
         11) hvctl console "$vm" --send 'echo x' --until x -t 2s ;;
         12) hvctl list ;;
         13) hvctl create "x$1" -q --memory 64M --if-missing && hvctl remove "x$1" --yes -q ;;
@@ -113,19 +113,19 @@ start_clients() {
 
 kill_one() {
     local pids pid i
-    case $((RANDOM % 5)) in
-    0 | 1)
+    case $((RANDOM % 10)) in
+    0 | 1 | 2)
         pid=$(service_pid)
         [ -n "$pid" ] && kill -KILL "$pid" 2>/dev/null && killed[hvd]=$((killed[hvd] + 1))
         # Now and then the next one is late: things end while nobody looks.
         [ $((RANDOM % 3)) != 0 ] || sleep 0.$((RANDOM % 5))
         wait "$hvd" 2>/dev/null
         start_hvd || return 1 ;;
-    2 | 3)
+    3 | 4 | 5 | 6)
         mapfile -t pids < <(workers)
         [ ${#pids[@]} -gt 0 ] || return 2
         kill -KILL "${pids[RANDOM % ${#pids[@]}]}" 2>/dev/null && killed[worker]=$((killed[worker] + 1)) ;;
-    4)
+    *)
         i=$((RANDOM % ${#clients[@]}))
         pid=$(pgrep -P "${clients[i]}" | head -n 1)
         [ -n "$pid" ] || return 2
@@ -209,12 +209,12 @@ no_zombie() { ! ps -o stat= --ppid "$hvd" | grep Z; }
 echo "chaos: seed $seed, $kills kills"
 start_hvd || exit 1
 for vm in "${vms[@]}"; do
-    hvctl create "$vm" -q --memory 64M --kernel "$kernel" --initrd "$work/initrd" --cmdline 'console=ttyS0 quiet' || exit 1
+    hvctl create "$vm" -q --memory 96M --kernel "$kernel" --initrd "$work/initrd" --cmdline 'console=ttyS0 quiet' || exit 1
 done
 start_clients
 began=$SECONDS
 for ((n = 0; n < kills; )); do
-    sleep "0.$(printf %03d $((RANDOM % ${CHAOS_PAUSE_MS:-400})))"
+    sleep "0.$(printf %03d $((RANDOM % ${CHAOS_PAUSE_MS:-900})))"
     kill_one
     case $? in
     0) n=$((n + 1)) ;;
@@ -228,12 +228,14 @@ echo "chaos: killed ${killed[hvd]} services, ${killed[worker]} workers, ${killed
 kill -KILL "$(service_pid)" 2>/dev/null
 wait "$hvd" 2>/dev/null
 start_hvd || { failed=$((failed + 1)); }
-fds_before=$(ls "/proc/$hvd/fd" | wc -l)
+hvctl start "${vms[0]}" -q -t 30s && hvctl stop "${vms[0]}" --turn-off --yes -q -t 30s       # its journals are open then
 check "every VM is there" all_there
 check "no file is torn" files_whole
 check "journals are whole" journals_whole
 check "event numbers go on" event_numbers
-hvctl start "${vms[@]}" -q -t 60s >/dev/null 2>&1
+hvctl stop --all --turn-off --yes -q -t 30s
+fds_before=$(ls "/proc/$hvd/fd" | wc -l)
+hvctl start "${vms[@]}" -q -t 60s
 check "every VM runs when it is started" hvctl wait "${vms[@]}" --for running -q -t 30s
 check "every VM is turned off" hvctl stop --all --turn-off --yes -q -t 30s
 check "every job ended in a stated way" jobs_ended

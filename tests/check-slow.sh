@@ -56,6 +56,7 @@ part "decoder, every opcode against Zydis" tests/decode-corpus.sh --sweep
 part "interpreter against the host CPU, more seeds" interp_seeds
 part "boots with 1 to 4 vCPUs, save and load" boots
 part "stock kernels under the sanitizers" asan_guest
+part "a thousand kills of service, workers and clients" env CHAOS_PAUSE_MS=600 tests/chaos.sh 1000 "${CHAOS_SEED:-$RANDOM}"
 for more in tests/guest/kvm-nested.sh tests/guest/matrix.sh tests/guest/python.sh; do
     [ ! -x "$more" ] || part "$more" "$more"
 done

@@ -58,6 +58,7 @@ for s; do
     guest) stage guest tests/guest/check.sh ;;
     smp) stage smp tests/guest/check-smp.sh ;;
     bats) stage bats bats_run ;;
+    chaos) stage chaos tests/chaos.sh 50 1 ;;
     man) stage man tests/man.sh ;;
     *) echo "check.sh: there is no stage '$s'" >&2; exit 2 ;;
     esac

@@ -1,2 +1,2 @@
-$(call room, vhdtool, vhdtool, jansson)
-$(call program, vhdtool, vhdtool/vhdtool_main.c, vhdtool cli disk base)
+$(call room, vhdtool, vhdtool, jansson libarchive fuse3 libcrypt)
+$(call program, vhdtool, vhdtool/vhdtool_main.c, vhdtool cli fs disk base)

@@ -21,7 +21,7 @@ static const struct cli_noun nouns[] = {
     {"ls", NULL, "list files in a disk"},
     {"cat", NULL, "print a file of a disk"},
     {"cp", NULL, "copy files into and out of a disk"},
-    {"build", NULL, "a disk from a root file system"},
+    {"build", NULL, "a disk from a root file system", build_commands},
     {"boot-prepare", NULL, "make a disk boot under hv"},
     {"boot", NULL, "boot a disk"},
     {"seed", NULL, "a cloud-init disk"},

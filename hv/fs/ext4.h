@@ -52,6 +52,8 @@ int ext4_build_new(struct disk *d, uint64_t off, uint64_t len, const struct ext4
  * -ENOTDIR (a file stands where a folder is needed), -ENAMETOOLONG, -EMLINK, -EINVAL.
  */
 int ext4_build_add(struct ext4_build *b, const struct ext4_file *f, struct hv_error *e);
+/* A regular file that is there gets new content by ext4_build_data(); owner, mode and attributes stay. */
+int ext4_build_reopen(struct ext4_build *b, const char *path, struct hv_error *e);
 /* Bytes of the regular file added last, ascending offsets; what is left out is a hole. */
 int ext4_build_data(struct ext4_build *b, uint64_t off, const void *buf, size_t len, struct hv_error *e);
 /* Its size, where it ends with a hole or had no data. */

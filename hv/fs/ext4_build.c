@@ -517,6 +517,41 @@ int ext4_build_add(struct ext4_build *b, const struct ext4_file *f, struct hv_er
     return explain(b, add(b, f), f->path, e);
 }
 
+static int reopen(struct ext4_build *b, const char *path)
+{
+    struct node *n;
+    int r = walk(b, path, WALK_FOLLOW, &n, NULL);
+
+    if (r == 0 && !S_ISREG(n->type)) {
+        r = -EINVAL;
+    }
+    if (r == 0) {
+        r = ext4_inode_read(b->fs, n->ino, &b->inode);
+    }
+    if (r == 0) {
+        r = ext4_inode_free_data(b->fs, n->ino, &b->inode);
+    }
+    if (r == 0) {
+        b->ino = n->ino;
+        b->size = 0;
+        r = ext4_writer_init(&b->w, b->fs, b->ino, &b->inode, &b->goal, b->buf);
+        b->writing = r == 0;
+    }
+    return r < 0 ? r : ext4_inode_write(b->fs, b->ino, &b->inode);
+}
+
+int ext4_build_reopen(struct ext4_build *b, const char *path, struct hv_error *e)
+{
+    HV_CHECK(b, MAGIC);
+    int r = end_file(b);
+
+    if (r < 0) {
+        return explain(b, r, b->path, e);
+    }
+    hv_strlcpy(b->path, path, sizeof(b->path));
+    return explain(b, reopen(b, path), path, e);
+}
+
 int ext4_build_data(struct ext4_build *b, uint64_t off, const void *buf, size_t len, struct hv_error *e)
 {
     HV_CHECK(b, MAGIC);
@@ -708,12 +743,7 @@ static int write_dir(struct ext4_build *b, struct node *n)
     }
     bool lost = n->parent == b->root && strcmp(n->name, "lost+found") == 0;
     uint32_t parent = n->parent ? n->parent->ino : n->ino;
-    /* The attribute block counts too, and the writer starts from nothing. */
-    blk64_t acl = ext2fs_file_acl_block(b->fs, &in.s);
     r = ext4_dir_write(b->fs, n->ino, parent, en, i, lost ? LOST_FOUND_BLOCKS : 1, &in, &b->goal, b->buf);
-    if (r == 0 && acl) {
-        r = ext4_errno(b->fs, ext2fs_iblk_add_blocks(b->fs, &in.s, 1));
-    }
     /* dir_nlink: one stands for "more than can be counted". */
     in.s.i_links_count = n->n_dirs + 2 < LINKS_MAX ? (uint16_t)(n->n_dirs + 2) : 1;
     if (r == 0) {

@@ -16,7 +16,10 @@ int ext4_writer_init(struct ext4_writer *w, ext2_filsys fs, ext2_ino_t ino, unio
     *w = (struct ext4_writer){ .fs = fs, .ino = ino, .inode = inode, .goal = goal, .buf = buf };
     memset(inode->s.i_block, 0, sizeof(inode->s.i_block));
     inode->s.i_flags |= EXT4_EXTENTS_FL;
-    inode->s.i_blocks = 0;
+    inode->s.i_blocks = inode->s.osd2.linux2.l_i_blocks_hi = 0;
+    if (ext2fs_file_acl_block(fs, &inode->s)) {                   /* the block of attributes counts too */
+        ext2fs_iblk_add_blocks(fs, &inode->s, 1);
+    }
     err = ext2fs_extent_open2(fs, ino, &inode->s, &w->handle);    /* writes an empty header */
     return err ? ext4_errno(fs, err) : 0;
 }

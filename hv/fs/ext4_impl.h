@@ -27,6 +27,8 @@ void ext4_put_time(uint32_t *lo, uint32_t *extra, struct fs_time t);
 struct fs_time ext4_get_time(const union ext4_inode *in, uint32_t lo, uint32_t extra, unsigned extra_end);
 /* One link less; the last one frees blocks, attributes and the inode. */
 int ext4_inode_unlink(ext2_filsys fs, ext2_ino_t ino);
+/* Data goes; i_blocks is for ext4_writer_init() to put right. */
+int ext4_inode_free_data(ext2_filsys fs, ext2_ino_t ino, union ext4_inode *in);
 /* Data and attributes go, the inode stays. */
 int ext4_inode_truncate(ext2_filsys fs, ext2_ino_t ino, union ext4_inode *in);
 uint8_t ext4_dirent_type(uint32_t mode);

@@ -136,7 +136,7 @@ static int free_block(ext2_filsys fs, blk64_t *block, e2_blkcnt_t index, blk64_t
 }
 
 /* Not ext2fs_punch(): that of 1.47.0 refuses files that have the last block of the file system. */
-int ext4_inode_truncate(ext2_filsys fs, ext2_ino_t ino, union ext4_inode *in)
+int ext4_inode_free_data(ext2_filsys fs, ext2_ino_t ino, union ext4_inode *in)
 {
     struct freed f = { fs, ext2fs_blocks_count(fs->super) };
     errcode_t err = 0;
@@ -144,16 +144,23 @@ int ext4_inode_truncate(ext2_filsys fs, ext2_ino_t ino, union ext4_inode *in)
     if (ext2fs_inode_has_valid_blocks2(fs, &in->s)) {
         err = ext2fs_block_iterate3(fs, ino, BLOCK_FLAG_READ_ONLY, NULL, free_block, &f);
     }
-    if (!err) {
-        err = ext2fs_free_ext_attr(fs, ino, &in->l);
+    memset(in->s.i_block, 0, sizeof(in->s.i_block));
+    in->s.i_size = in->s.i_size_high = 0;
+    return ext4_errno(fs, err);
+}
+
+int ext4_inode_truncate(ext2_filsys fs, ext2_ino_t ino, union ext4_inode *in)
+{
+    int r = ext4_inode_free_data(fs, ino, in);
+
+    if (r == 0) {
+        r = ext4_errno(fs, ext2fs_free_ext_attr(fs, ino, &in->l));
     }
-    if (err) {
-        return ext4_errno(fs, err);
+    if (r < 0) {
+        return r;
     }
     size_t head = EXT2_GOOD_OLD_INODE_SIZE + in->l.i_extra_isize;
     memset(in->raw + MIN(head, sizeof(in->raw)), 0, sizeof(in->raw) - MIN(head, sizeof(in->raw)));
-    memset(in->s.i_block, 0, sizeof(in->s.i_block));
-    in->s.i_size = in->s.i_size_high = 0;
     in->s.i_blocks = in->s.osd2.linux2.l_i_blocks_hi = 0;
     return 0;
 }

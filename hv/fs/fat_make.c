@@ -516,7 +516,8 @@ int fat_make(struct disk *d, uint64_t off, uint64_t len, const struct fat_make *
     int r = geometry(&im, len);
 
     if (r < 0) {
-        hv_fail(e, HV_USAGE, NULL, "no FAT file system can be made of that size");
+        hv_fail(e, HV_USAGE, NULL, "too small for a FAT file system with sectors of %u bytes", im.sector);
+        hv_hint(e, "%s or more", im.sector > 512 ? "20M" : "4M");
         return r;
     }
     for (size_t i = 0; i < m->n && r == 0; i++) {

@@ -29,7 +29,7 @@ CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla \
            -Wundef -Wwrite-strings -Wno-unused-parameter -Wno-missing-field-initializers \
            -Wno-override-init
-ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DHV_VERSION='"$(VERSION)"' -DHV_PREFIX='"$(PREFIX)"' -I. \
+ALL_CFLAGS = $(CPPFLAGS) -std=gnu17 -D_GNU_SOURCE -DHV_VERSION='"$(VERSION)"' -DHV_PREFIX='"$(PREFIX)"' -I. \
              -I$(BUILD)/gen -fno-strict-aliasing -fno-common -fstack-protector-strong -pthread \
              $(WARN) $(if $(WERROR),-Werror) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer) $(CFLAGS)
 ALL_LDFLAGS = -pthread -Wl,--as-needed -Wl,-z,relro,-z,now $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
@@ -106,6 +106,7 @@ DEPS       := gcc make libc6-dev pkg-config git libuv1-dev libjansson-dev libxml
 DEPS_CHECK := bats libcmocka-dev libzydis-dev libzycore-dev tmux mandoc zsh fish acpica-tools jq \
               binutils xz-utils lz4 util-linux qemu-utils \
               e2fsprogs dosfstools fdisk attr acl libcap2-bin fuse3
+DEPS_SLOW  := dpkg-dev debhelper lintian
 DEPS_BENCH := qemu-system-x86 time
 DEPS_FUZZ  := clang libclang-rt-14-dev
 
@@ -122,11 +123,13 @@ define install_packages
 endef
 BUILD_LOG = /tmp/hv-deps-$$(id -u).log
 
-.PHONY: deps deps-check deps-bench deps-fuzz
+.PHONY: deps deps-check deps-slow deps-bench deps-fuzz
 deps:
 	$(call install_packages,$(DEPS))
 deps-check: deps
 	$(call install_packages,$(DEPS_CHECK))
+deps-slow: deps
+	$(call install_packages,$(DEPS_SLOW))
 deps-bench: deps
 	$(call install_packages,$(DEPS_BENCH))
 deps-fuzz: deps
@@ -152,7 +155,7 @@ check: deps deps-check
 	@$(MAKE) -j$$(nproc) all $(BUILD)/tests/tools/vmboot
 	@BUILD=$(BUILD) tests/check.sh $(STAGES)
 
-check-slow: check
+check-slow: check deps-slow
 	@BUILD=$(BUILD) tests/check-slow.sh
 
 bench: deps deps-bench
@@ -165,6 +168,8 @@ bench: deps deps-bench
 # Operator's tools with a command table: they print their own completion files.
 CLI_TOOLS := hvctl vhdtool
 LIBEXEC = $(DESTDIR)$(PREFIX)/libexec/hv
+# systemd's folders; sysusers.d and tmpfiles.d lie beside the prefix's own.
+UNITS   ?= $(PREFIX)/lib/systemd
 .PHONY: install
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(LIBEXEC) $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
@@ -175,6 +180,12 @@ install: all
 	  $(BUILD)/bin/$$t completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$t.fish || exit; done
 	install -m 755 $(BUILD)/bin/hvtop $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 $(BUILD)/bin/hvd $(BUILD)/bin/hv-worker $(LIBEXEC)/
+	install -d $(DESTDIR)$(UNITS)/system $(DESTDIR)$(UNITS)/user $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
+	for u in hvd.service:system/hvd.service hv-guests.service:system/hv-guests.service hvd-user.service:user/hvd.service; do \
+	  sed 's|@LIBEXEC@|$(PREFIX)/libexec/hv|' packaging/$${u%%:*}.in >$(DESTDIR)$(UNITS)/$${u#*:} && \
+	  chmod 644 $(DESTDIR)$(UNITS)/$${u#*:} || exit; done
+	install -m 644 packaging/hv.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/hv.conf
+	install -m 644 packaging/hv.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/hv.conf
 	for s in 1 5 7 8; do set -- man/*.$$s; [ -e "$$1" ] || continue; \
 	  install -d $(DESTDIR)$(PREFIX)/share/man/man$$s; install -m 644 "$$@" $(DESTDIR)$(PREFIX)/share/man/man$$s/; done
 

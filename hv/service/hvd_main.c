@@ -130,6 +130,21 @@ static void complain(const struct hv_error *e)
         fprintf(stderr, "  try: %s\n", e->hint);
 }
 
+/* Tell systemd (sd_notify(3)), if it started us, that clients may come. */
+static void notify_ready(void)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    if (!path || (path[0] != '/' && path[0] != '@') || !hv_strlcpy(sa.sun_path, path, sizeof(sa.sun_path)))
+        return;
+    const size_t len = offsetof(struct sockaddr_un, sun_path) + strlen(path);
+    if (path[0] == '@')
+        sa.sun_path[0] = 0;
+    hv_autoclose int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && sendto(fd, "READY=1", 7, MSG_NOSIGNAL, (struct sockaddr *)&sa, (socklen_t)len) < 0)
+        log_warning("%s: %s", path, strerror(errno));
+}
+
 /* Everything is known: now clients may come. */
 static int serve(struct service *svc, struct hv_error *e)
 {
@@ -137,8 +152,10 @@ static int serve(struct service *svc, struct hv_error *e)
     int r = listen_manager(svc, e);
     if (r == 0)
         log_info("serving at %s", svc->paths.socket);
-    if (r == 0)
+    if (r == 0) {
+        notify_ready();
         power_on_start(svc);
+    }
     return r;
 }
 

@@ -166,7 +166,7 @@ bench: deps deps-bench
 # ---- installation ----
 
 # Operator's tools with a command table: they print their own completion files.
-CLI_TOOLS := hvctl vhdtool
+CLI_TOOLS := hvctl vhdtool hvtop
 LIBEXEC = $(DESTDIR)$(PREFIX)/libexec/hv
 # systemd's folders; sysusers.d and tmpfiles.d lie beside the prefix's own.
 UNITS   ?= $(PREFIX)/lib/systemd
@@ -175,10 +175,11 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(LIBEXEC) $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	for t in $(CLI_TOOLS); do install -m 755 $(BUILD)/bin/$$t $(DESTDIR)$(PREFIX)/bin/ && \
-	  $(BUILD)/bin/$$t completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$t && \
-	  $(BUILD)/bin/$$t completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$$t && \
-	  $(BUILD)/bin/$$t completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$t.fish || exit; done
-	install -m 755 $(BUILD)/bin/hvtop $(DESTDIR)$(PREFIX)/bin/
+	  $(BUILD)/bin/$$t __completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$t && \
+	  $(BUILD)/bin/$$t __completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$$t && \
+	  $(BUILD)/bin/$$t __completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$t.fish || exit; done
+	install -d $(DESTDIR)$(PREFIX)/share/hv
+	install -m 644 $(BUILD)/share/hv/sample.hvrec $(DESTDIR)$(PREFIX)/share/hv/
 	install -m 755 $(BUILD)/bin/hvd $(BUILD)/bin/hv-worker $(LIBEXEC)/
 	install -d $(DESTDIR)$(UNITS)/system $(DESTDIR)$(UNITS)/user $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 	for u in hvd.service:system/hvd.service hv-guests.service:system/hv-guests.service hvd-user.service:user/hvd.service; do \

@@ -272,23 +272,28 @@ static void tabs(const struct ui *ui, struct canvas *c, int y)
         x += canvas_printf(c, y, x, here ? STYLE_CHOSEN : none ? STYLE_DIM : STYLE_NORMAL, here ? "[%u %s]" : "%u %s", i + 1, words[i]);
         x += here ? 1 : 2;
     }
-    strbuf_auto right = {0};
+    /* From the left, what matters most: the first that does not fit ends it. */
+    char part[4][200];
+    unsigned n = 0;
     if (ui->filter_text[0]) {
-        strbuf_addf(&right, "filter: %.40s%s  ", ui->filter_text, ui->filter_bad ? " (?)" : "");
+        snprintf(part[n++], sizeof(part[0]), "filter: %.100s%s", ui->filter_text, ui->filter_bad ? " (?)" : "");
     }
     if ((ui->screen == UI_MEMORY || ui->screen == UI_CPU) && t->sort) {
-        strbuf_adds(&right, "by ");
-        strbuf_adds(&right, top_look(t->sort->key)->head);
-        strbuf_adds(&right, t->descending == (cli_is_number(t->sort->unit) || t->sort->unit == CLI_UNIT_STATUS) ? "" : " reversed");
+        bool usual = t->descending == (cli_is_number(t->sort->unit) || t->sort->unit == CLI_UNIT_STATUS);
+        snprintf(part[n++], sizeof(part[0]), "by %s%s", top_look(t->sort->key)->head, usual ? "" : " reversed");
     }
     if (!ui->replay) {
-        strbuf_addf(&right, "  every %g%s", (double)ui->delay_ns / (double)(ui->delay_ns < NS_PER_SEC ? NS_PER_MS : NS_PER_SEC),
-                    ui->delay_ns < NS_PER_SEC ? "ms" : "s");
+        bool ms = ui->delay_ns < NS_PER_SEC;
+        snprintf(part[n++], sizeof(part[0]), "every %g%s", (double)ui->delay_ns / (double)(ms ? NS_PER_MS : NS_PER_SEC), ms ? "ms" : "s");
     }
     if (ui->recording && c->w >= 120) {
-        strbuf_addf(&right, "    recording to %s", ui->recording);
+        snprintf(part[n++], sizeof(part[0]), "recording to %.150s", ui->recording);
     }
-    if (right.buf && x + (int)right.len + 1 <= c->w) {
+    strbuf_auto right = {0};
+    for (unsigned i = 0; i < n && x + (int)right.len + 3 + (int)strlen(part[i]) <= c->w; i++) {
+        strbuf_addf(&right, "%s%s", i ? "  " : "", part[i]);
+    }
+    if (right.buf) {
         canvas_right(c, y, c->w, STYLE_NORMAL, right.buf);
     }
 }
@@ -514,5 +519,8 @@ void ui_draw(struct ui *ui, struct canvas *c)
     draw_screen(ui, c);
     if (ui->mode != UI_NORMAL) {
         ui_draw_dialog(ui, c);
+    }
+    if (c->cursor_y >= c->h || c->cursor_x >= c->w) {
+        c->cursor_y = c->cursor_x = -1;          /* in a dialog that is larger than the window */
     }
 }

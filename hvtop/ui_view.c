@@ -61,14 +61,15 @@ int ui_set_filter_strict(struct ui *ui, const char *expr, struct hv_error *e)
 void ui_set_filter(struct ui *ui, const char *text)
 {
     if (is_expression(text)) {
-        /* What is half typed filters as before until it is a comparison. */
-        bool bad = ui_set_filter_strict(ui, text, NULL) < 0;
-        ui->filter_bad = bad;
-        return;
+        if (ui_set_filter_strict(ui, text, NULL) == 0) {
+            return;
+        }
+        ui->filter_bad = true;         /* half typed: everything fits until it is a comparison */
+    } else {
+        ui->filter_bad = false;
     }
     cli_filter_free(ui->filter);
     ui->filter = NULL;
-    ui->filter_bad = false;
     hv_strlcpy(ui->filter_text, text, sizeof(ui->filter_text));
     ui->view_stale = true;
 }
@@ -97,7 +98,7 @@ static bool named(const struct ui *ui, const struct model_vm *vm)
 
 static bool fits(const struct ui *ui, const struct model_vm *vm)
 {
-    return named(ui, vm) && (ui->filter ? cli_filter_match(ui->filter, vm->row) : contains(vm->name, ui->filter_text));
+    return named(ui, vm) && (ui->filter_bad ? true : ui->filter ? cli_filter_match(ui->filter, vm->row) : contains(vm->name, ui->filter_text));
 }
 
 bool ui_event_fits(const struct ui *ui, const struct model_event *ev)
@@ -105,7 +106,7 @@ bool ui_event_fits(const struct ui *ui, const struct model_event *ev)
     const char *vm = json_string_value(json_object_get(ev->event, "vm"));
     const char *kind = json_string_value(json_object_get(ev->event, "kind"));
     const char *message = json_string_value(json_object_get(ev->event, "message"));
-    if (ui->filter || !ui->filter_text[0]) {
+    if (ui->filter || ui->filter_bad || !ui->filter_text[0]) {
         return true;              /* expressions are about columns of VMs */
     }
     return contains(vm ? vm : "", ui->filter_text) || contains(kind ? kind : "", ui->filter_text) ||

@@ -41,3 +41,17 @@ $(BUILD)/tests/bench/dm_sim: $(BUILD)/obj/tests/bench/dm_sim.o $(BUILD)/lib/serv
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^)
+
+# Recordings for hvtop: the sample it ships (a simulated day), and those its tests replay.
+HVREC_MAKE := $(BUILD)/tests/tools/hvrec_make
+$(BUILD)/obj/tests/tools/hvrec_make.o: PKGS := jansson
+$(HVREC_MAKE): $(BUILD)/obj/tests/tools/hvrec_make.o $(foreach r,hvtop service cli base,$(BUILD)/lib/$(r).a)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(call pkglibs,jansson libzstd ncursesw) -lm
+
+all: $(BUILD)/share/hv/sample.hvrec
+$(BUILD)/share/hv/sample.hvrec: $(HVREC_MAKE)
+	$(call say,GEN,$@)
+	@mkdir -p $(@D)
+	$(Q)$(HVREC_MAKE) --day $@

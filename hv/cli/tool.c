@@ -49,7 +49,7 @@ static int close_output(const struct cli_call *c, struct hv_error *e, int code)
     return code ? code : (int)e->code;
 }
 
-/* __complete --shell S -- WORDS · __dump · __mdoc NOUN [VERB] · __mdoc universal */
+/* __complete --shell S -- WORDS · __completion SHELL · __dump · __mdoc NOUN [VERB] · __mdoc universal */
 static int hidden(struct cli_call *c, int argc, char **argv, int *ret_code)
 {
     const char *word = argc > 1 ? argv[1] : "";
@@ -65,6 +65,10 @@ static int hidden(struct cli_call *c, int argc, char **argv, int *ret_code)
         json_dumpf(j, c->out, JSON_INDENT(1));
         fputc('\n', c->out);
         json_decref(j);
+        return 1;
+    }
+    if (strcmp(word, "__completion") == 0 && argc == 3) {
+        cli_print_completion(c->tool, argv[2], c->out);
         return 1;
     }
     if (strcmp(word, "__mdoc") == 0 && argc == 3 && strcmp(argv[2], "universal") == 0) {

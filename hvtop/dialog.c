@@ -510,8 +510,9 @@ void ui_output(struct ui *ui, const char *text, bool done, int code)
     }
     /* One line stands in the footer; more, or what is still growing, opens the pane. */
     if (lines > 1 || (lines == 1 && !done)) {
-        if (lines > 1 && ui->mode == UI_NORMAL) {
-            ui->mode = UI_PANE;
+        if (lines > 1) {
+            ui->message[0] = '\0';
+            ui->mode = ui->mode == UI_NORMAL ? UI_PANE : ui->mode;
         }
     } else if (done && lines == 1) {
         ui_say(ui, code != 0, "%.*s", (int)strcspn(shown, "\n"), shown);

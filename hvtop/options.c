@@ -72,7 +72,7 @@ static int open_replay(struct cli_call *c, struct top_source *s, struct hv_error
         }
         return 0;
     }
-    if (cli_has(c, "record") || c->host || sample == (file != NULL)) {
+    if (cli_has(c, "record") || cli_has(c, "host") || sample == (file != NULL)) {
         int r = hv_fail(e, HV_USAGE, "--replay", cli_has(c, "record") ? "cannot be recorded"
                         : sample && file ? "FILE and --sample exclude each other" : !file && !sample ? "a file is missing"
                         : "a recording knows its hosts: no --host");
@@ -135,7 +135,7 @@ static int set_up(struct cli_call *c, struct ui *ui, struct top_source *s, struc
     ui->only = c->args;
     ui->n_only = c->n_args;
     ui->replay = s->replay != NULL;
-    ui->speed = (double)cli_number(c, "speed", 1);
+    ui->speed = (double)cli_number(c, "speed", cli_has(c, "sample") ? 60 : 1);      /* its samples are a minute apart */
     ui->recording = cli_text(c, "record", NULL);
     return r;
 }
@@ -203,7 +203,7 @@ static const struct cli_option options[] = {
      .help = "show a recording instead of what happens now"},
     {.name = "sample", .type = CLI_BOOL, .help = "with --replay: the recording that ships with hvtop"},
     {.name = "from-time", .type = CLI_TIME, .arg = "TIME", .help = "with --replay: begin there; 22:20, 2026-11-20T22:20, 2h before its end"},
-    {.name = "speed", .type = CLI_UINT, .arg = "N", .max = 1000, .def = "1", .help = "with --replay: so many times as fast; 0 stands still"},
+    {.name = "speed", .type = CLI_UINT, .arg = "N", .max = 1000, .help = "with --replay: so many times as fast (1; the sample 60); 0 stands still"},
     {.name = "screen", .type = CLI_ENUM, .arg = "NAME", .def = "memory", .values = "memory|cpu|disk|net|host|events", .later = "disk|net",
      .help = "begin with this screen: memory cpu host events"},
     {.name = "theme", .type = CLI_ENUM, .arg = "NAME", .def = "default", .values = TOP_THEME_WORDS,

@@ -39,6 +39,8 @@ unsigned replay_hosts(const struct replay *r);
 const char *replay_host(const struct replay *r, unsigned i);
 /* The next message, the caller's; NULL at the end. Lines that are no message are skipped. */
 json_t *replay_next(struct replay *r);
+/* The same, but samples of a host before its after_ms[host] are passed over, as quickly as may be. */
+json_t *replay_next_after(struct replay *r, const uint64_t *after_ms);
 /* Go on with the frame that holds time_ms, or the first. */
 void replay_seek(struct replay *r, uint64_t time_ms);
 /* The time of the last sample before time_ms; 0: there is none. Where it reads on is as before. */

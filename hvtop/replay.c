@@ -111,8 +111,20 @@ static void load_frame(struct replay *r, size_t i)
     }
 }
 
-/* The next line that is an object, the caller's. NULL: the end of this frame. */
-static json_t *next_line(struct replay *r)
+/* A sample that is too old, by what its line begins with; recordings of ours begin so. */
+static bool too_old(const char *line, size_t len, const uint64_t *after_ms)
+{
+    char head[80];
+    unsigned host;
+    unsigned long long t;
+    int used = 0;
+    snprintf(head, sizeof(head), "%.*s", (int)MIN(len, sizeof(head) - 1), line);
+    return sscanf(head, "{\"host\":%3u,\"time_ms\":%15llu,%n", &host, &t, &used) == 2 && used && host < MODEL_HOSTS_MAX &&
+           t < after_ms[host] && strncmp(head + used, "\"event\"", 7) != 0;
+}
+
+/* The next line that is an object, the caller's. NULL: the end of this frame. after_ms may be NULL. */
+static json_t *next_line_after(struct replay *r, const uint64_t *after_ms)
 {
     while (r->text && r->at < r->text_len) {
         const char *line = r->text + r->at;
@@ -122,6 +134,9 @@ static json_t *next_line(struct replay *r)
             return NULL;
         }
         r->at += (size_t)(end - line) + 1;
+        if (after_ms && too_old(line, (size_t)(end - line), after_ms)) {
+            continue;
+        }
         json_t *o = json_loadb(line, (size_t)(end - line), 0, NULL);
         if (json_is_object(o)) {
             return o;
@@ -131,10 +146,14 @@ static json_t *next_line(struct replay *r)
     return NULL;
 }
 
-json_t *replay_next(struct replay *r)
+static json_t *next_line(struct replay *r) { return next_line_after(r, NULL); }
+
+json_t *replay_next(struct replay *r) { return replay_next_after(r, NULL); }
+
+json_t *replay_next_after(struct replay *r, const uint64_t *after_ms)
 {
     for (;;) {
-        json_t *o = next_line(r);
+        json_t *o = next_line_after(r, after_ms);
         if (o && !json_object_get(o, "hvrec")) {
             return o;
         }

@@ -240,13 +240,27 @@ static void preview(struct loop *l)
         if (name && strcmp(name, ui->form.vm) == 0) {
             strbuf_addf(&gets, "it has %s and would get %s", a, b);
         } else if (name && strcmp(a, b) != 0 && n++ < 3) {
-            strbuf_addf(&others, "%s%s %s -> %s", others.len ? ", " : "", name, a, b);
+            strbuf_addf(&others, "%s%s %s -> %s", others.len ? ", " : "others: ", name, a, b);
+        }
+    }
+    strbuf_auto later = {0};
+    json_array_foreach(json_object_get(reply, "changes"), i, v) {
+        const char *key = json_string_value(json_object_get(v, "key")), *applied = json_string_value(json_object_get(v, "applied"));
+        if (key && applied && strcmp(applied, "now") != 0) {
+            strbuf_addf(&later, "%s%s", later.len ? ", " : "at the next start only: ", key);
         }
     }
     json_decref(reply);
-    const char *const lines[] = {gets.buf ? gets.buf : "it is not balanced now: nothing moves", others.buf ? "others:" : "",
-                                 others.buf ? others.buf : ""};
-    ui_preview(ui, false, lines, others.buf ? 3 : 1);
+    const char *lines[3];
+    unsigned n_lines = 0;
+    lines[n_lines++] = gets.buf ? gets.buf : "it is not balanced now: nothing moves";
+    if (others.buf) {
+        lines[n_lines++] = others.buf;
+    }
+    if (later.buf) {
+        lines[n_lines++] = later.buf;
+    }
+    ui_preview(ui, false, lines, n_lines);
 }
 
 /* ---- replay ---- */

@@ -5,6 +5,7 @@
 
 #define BEFORE_MS (15 * 60 * 1000)       /* what a jump reads of before, for the fine graphs */
 #define BEFORE_COARSE_MS (24 * 3600 * 1000)
+#define MINUTE_MS 60000u
 
 int top_take(struct top_source *s, json_t *msg, struct hv_error *e)
 {
@@ -24,34 +25,25 @@ static uint64_t time_of(const json_t *msg)
 
 void top_go_to(struct top_source *s, uint64_t time_ms)
 {
-    /* A day of it in single samples for the long spans, a frame apart; then the last minutes whole. */
     uint64_t begin = time_ms > BEFORE_COARSE_MS ? time_ms - BEFORE_COARSE_MS : 0;
-    uint64_t fine = time_ms > BEFORE_MS ? time_ms - BEFORE_MS : 0, first = replay_first_ms(s->replay);
+    uint64_t fine = time_ms > BEFORE_MS ? time_ms - BEFORE_MS : 0, next[MODEL_HOSTS_MAX];
     json_t *msg;
     model_forget(s->m);
-    for (uint64_t at = MAX(begin, first); at < fine; at += 5 * 60 * 1000) {
-        replay_seek(s->replay, at);
-        bool sampled = false;
-        while (!sampled && (msg = replay_next(s->replay))) {
-            uint64_t t = time_of(msg);
-            sampled = t && json_object_get(msg, "rows");
-            at = sampled ? MAX(at, t) : at;
-            if (t <= time_ms) {
-                top_take(s, msg, NULL);
-            } else {
-                json_decref(msg);
-            }
-        }
-        if (!sampled) {
-            break;
-        }
+    for (unsigned i = 0; i < MODEL_HOSTS_MAX; i++) {
+        next[i] = begin;
     }
-    replay_seek(s->replay, fine);
-    /* Up to the moment itself; what comes after it is read again later. */
-    while ((msg = replay_next(s->replay))) {
-        if (time_of(msg) > time_ms) {
+    replay_seek(s->replay, begin);
+    /* A sample a minute for the long spans, then all of the last minutes. What comes after the moment
+     * itself is read, and kept until it is due. */
+    while ((msg = replay_next_after(s->replay, next))) {
+        uint64_t t = time_of(msg);
+        json_int_t host = json_integer_value(json_object_get(msg, "host"));
+        if (t > time_ms) {
             s->pending = msg;
             break;
+        }
+        if (t && json_object_get(msg, "rows") && host >= 0 && host < MODEL_HOSTS_MAX) {
+            next[host] = MIN(t - t % MINUTE_MS + MINUTE_MS, MAX(fine, t));
         }
         top_take(s, msg, NULL);
     }

@@ -209,6 +209,17 @@ static void set_mib(json_t *o, const char *key, uint32_t mib)
     json_object_set_new(o, key, mib == SERIES_UNKNOWN ? json_null() : json_integer((json_int_t)(mib * MIB)));
 }
 
+/* A sample holds until the next one is due: with long intervals most slots have none of their own. */
+static struct series_point held(const struct ui *ui, const struct series *s, enum series_level level, uint64_t slot)
+{
+    uint64_t step = series_step_ms(level), hold = ui->replay ? 60000 : 2 * ui->delay_ns / NS_PER_MS;
+    struct series_point p = series_at(s, level, slot);
+    for (uint64_t back = 1; p.assigned == SERIES_UNKNOWN && back * step <= hold && back <= slot; back++) {
+        p = series_at(s, level, slot - back);
+    }
+    return p;
+}
+
 json_t *ui_row(const struct ui *ui, const struct model_vm *vm)
 {
     static const char *const status[] = {NULL, "ok", "low", "warning"};
@@ -217,7 +228,7 @@ json_t *ui_row(const struct ui *ui, const struct model_vm *vm)
         return json_incref(vm->row);
     }
     uint64_t at = ui_time_ms(ui, vm->host);
-    struct series_point p = series_at(&vm->series, SERIES_FINE, at / series_step_ms(SERIES_FINE));
+    struct series_point p = held(ui, &vm->series, SERIES_FINE, at / series_step_ms(SERIES_FINE));
     if (p.assigned == SERIES_UNKNOWN) {
         p = series_at(&vm->series, SERIES_COARSE, at / series_step_ms(SERIES_COARSE));
     }
@@ -253,7 +264,7 @@ void ui_curve(const struct ui *ui, const struct series *s, unsigned host, enum u
         ago_from = ago_from > ago_to ? ago_from - 1 : ago_to;
         v[i] = NAN;
         for (uint64_t ago = ago_from + 1; ago-- > ago_to;) {
-            struct series_point p = last >= ago ? series_at(s, level, last - ago) : series_unknown;
+            struct series_point p = last >= ago ? held(ui, s, level, last - ago) : series_unknown;
             double x = which == UI_CURVE_CPU ? (p.cpu == SERIES_CPU_UNKNOWN ? NAN : p.cpu / 10.0)
                        : which == UI_CURVE_DEMAND ? (p.demand == SERIES_UNKNOWN ? NAN : (double)p.demand * MIB)
                        : p.assigned == SERIES_UNKNOWN ? NAN : (double)p.assigned * MIB;

@@ -171,40 +171,78 @@ static unsigned running(const struct service *svc)
     return n;
 }
 
-static void plan_and_act(struct service *svc, uint64_t now)
+/* The balancer's input as it is now: vm[n], who[n] of the VMs that are not off. Returns how many. */
+static unsigned gather(struct service *svc, uint64_t now, struct dm_host *ret_host, struct dm_vm *in, struct svc_vm **who)
 {
-    unsigned n = running(svc), i = 0;
     struct host_memory h;
-    hv_autofree struct dm_vm *in = hv_alloc_array(n, sizeof(*in));
-    hv_autofree struct dm_plan *plan = hv_alloc_array(n, sizeof(*plan));
-    hv_autofree struct svc_vm **who = hv_alloc_array(n, sizeof(*who));
-    if (!in || !plan || !who)
-        return;
+    unsigned n = 0;
     for (struct svc_vm *vm = svc->vms; vm; vm = vm->next) {
         if (vm->state == SVC_OFF)
             continue;
-        look_at_answer(vm, now);
-        who[i] = vm;
-        in[i++] = describe(vm, now);
+        who[n] = vm;
+        in[n++] = describe(vm, now);
     }
     host_memory(svc, &h);
-    struct dm_host host = {
+    *ret_host = (struct dm_host){
         .now = now / NS_PER_MS,
         .pool = h.pool / MIB,
         .free = h.free / MIB,
         .pressed = h.available < h.reserve / 2,
         .memo = svc->balance_memo,
     };
+    return n;
+}
+
+static void plan_and_act(struct service *svc, uint64_t now)
+{
+    unsigned n = running(svc);
+    struct dm_host host;
+    hv_autofree struct dm_vm *in = hv_alloc_array(n, sizeof(*in));
+    hv_autofree struct dm_plan *plan = hv_alloc_array(n, sizeof(*plan));
+    hv_autofree struct svc_vm **who = hv_alloc_array(n, sizeof(*who));
+    if (!in || !plan || !who)
+        return;
+    for (struct svc_vm *vm = svc->vms; vm; vm = vm->next)
+        if (vm->state != SVC_OFF)
+            look_at_answer(vm, now);
+    gather(svc, now, &host, in, who);
     if (dm_plan(&host, in, n, plan, &svc->balance_plan) < 0)
         return;
     svc->balance_memo = svc->balance_plan.memo;
-    for (i = 0; i < n; i++) {
+    for (unsigned i = 0; i < n; i++) {
         who[i]->balance.memo = plan[i].memo;
         who[i]->balance.plan = plan[i];
         who[i]->balance.planned = true;
         tell_status(who[i], &plan[i], now);
         carry_out(who[i], &in[i], &plan[i], now);
     }
+}
+
+json_t *balance_preview(struct svc_vm *vm, const struct settings *s)
+{
+    struct service *svc = vm->svc;
+    static const char *const words[DM_STATUS_COUNT] = {NULL, "ok", "low", "warning"};
+    unsigned n = running(svc);
+    struct dm_host host;
+    struct dm_host_plan host_plan;
+    hv_autofree struct dm_vm *in = hv_alloc_array(n + 1, sizeof(*in));
+    hv_autofree struct dm_plan *plan = hv_alloc_array(n + 1, sizeof(*plan));
+    hv_autofree struct svc_vm **who = hv_alloc_array(n + 1, sizeof(*who));
+    json_t *list = json_array();
+    if (!in || !plan || !who)
+        return list;
+    struct settings kept = vm->settings;
+    vm->settings = *s;                  /* only while it is looked at */
+    gather(svc, hv_now_ns(), &host, in, who);
+    vm->settings = kept;
+    if (dm_plan(&host, in, n, plan, &host_plan) < 0)
+        return list;
+    for (unsigned i = 0; i < n; i++)
+        if (in[i].state == DM_ACTIVE)
+            json_array_append_new(list, json_pack("{s:s s:I s:I s:s?}", "name", who[i]->name, "assigned",
+                                                  (json_int_t)(in[i].assigned * MIB), "target",
+                                                  (json_int_t)(plan[i].target * MIB), "status", words[plan[i].status]));
+    return list;
 }
 
 static void tick(void *arg)

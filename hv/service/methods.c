@@ -262,6 +262,37 @@ static void set(void *arg, struct varlink_call *call, const json_t *params)
     apply_live(vm, call, changes, any_now && !next && !flag(params, "dry_run"));
 }
 
+static void preview_memory(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct svc_vm *vm = registry_need(arg, call, params);
+    struct hv_error e = {0};
+    struct settings fresh;
+    if (!vm)
+        return;
+    settings_init(&fresh);
+    int r = settings_copy(&fresh, &vm->settings);
+    if (r < 0)
+        hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory");
+    if (r == 0)
+        r = settings_from_json(&fresh, json_object_get(params, "settings"), &e);
+    if (r == 0)
+        r = settings_check(&fresh, vm->name, &e);
+    json_t *changes = json_array();
+    for (unsigned i = 0; r == 0 && i < SETTING_COUNT; i++) {
+        const struct setting_desc *d = &setting_table[i];
+        bool live = vm->state == SVC_OFF || d->live == SETTING_NOW || by_hand(vm, &fresh, d);
+        if (!setting_equal(&vm->settings, &fresh, d))
+            json_array_append_new(changes, change_json(&vm->settings, &fresh, d, live ? "now" : "next-start"));
+    }
+    if (r == 0) {
+        varlink_reply(call, json_pack("{s:o s:o}", "vms", balance_preview(vm, &fresh), "changes", changes), false);
+    } else {
+        json_decref(changes);
+        fail(call, &e);
+    }
+    settings_fini(&fresh);
+}
+
 static void remove_vm(void *arg, struct varlink_call *call, const json_t *params)
 {
     struct service *svc = arg;
@@ -744,6 +775,7 @@ const struct varlink_method manager_methods[] = {
     {"List", list},
     {"Create", create},
     {"Set", set},
+    {"PreviewMemory", preview_memory},
     {"Remove", remove_vm},
     {"Start", start},
     {"Stop", stop},

@@ -284,6 +284,8 @@ void balance_report(struct svc_vm *vm);
 void balance_state(struct svc_vm *vm, enum svc_state old);
 /* Demand, status, why and pressures into the memory part of a VM's run-time state. */
 void balance_json(const struct svc_vm *vm, json_t *memory);
+/* What the balancer would do if the VM had these settings: [{name, assigned, target, status}] of the balanced VMs. */
+json_t *balance_preview(struct svc_vm *vm, const struct settings *s);
 /* What the balancer is doing: "off" (nothing to balance), "at rest", "adding", "reclaiming", "short". */
 const char *balance_word(const struct service *svc);
 /* What the ledger holds against a VM that runs, without and beside its overhead. Bytes. */

@@ -22,6 +22,7 @@ struct batch {
     bool printing;
     uint64_t left;                          /* samples; 0: no limit */
     int signals, end_signal;
+    bool nobody_reads;
     unsigned sampled;                       /* hosts whose sample of this round was printed */
 };
 
@@ -94,7 +95,9 @@ static int take(struct batch *b, json_t *msg, struct hv_error *e)
     if (r < 0 || !sample || host < 0 || host >= (json_int_t)b->s->n_hosts) {
         return r;
     }
-    return print_sample(b, (unsigned)host) || ferror(b->c->out);
+    bool enough = print_sample(b, (unsigned)host);
+    b->nobody_reads = ferror(b->c->out) && errno == EPIPE;
+    return enough || ferror(b->c->out);
 }
 
 static int replay_all(struct batch *b, struct hv_error *e)
@@ -150,7 +153,8 @@ static int live(struct batch *b, struct hv_error *e)
             return 0;
         }
         if (p[2].revents & (POLLERR | POLLNVAL)) {
-            return 0;                       /* nobody reads any more */
+            b->nobody_reads = true;
+            return 0;
         }
     }
 }
@@ -172,6 +176,10 @@ static int run(struct batch *b, struct hv_error *e)
     }
     if (b->signals >= 0) {
         close(b->signals);
+    }
+    if (b->nobody_reads) {                  /* no news to the one who closed the pipe */
+        clearerr(b->c->out);
+        b->c->exit_code = HV_FAILED;
     }
     if (r >= 0 && b->end_signal) {
         b->c->exit_code = 128 + b->end_signal;

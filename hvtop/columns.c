@@ -287,6 +287,11 @@ void top_layout(struct top_layout *l, const char *keys, int x, int width, int lo
         p += n + (p[n] == ',');
     }
     int room = MAX(width - x, 1), gap = 1;
+    if (l->n == 2 && total(l, gap) > room && room >= 12) {
+        /* Names and status, the least there is: both are cut. */
+        l->at[1].width = MAX(7, room * 2 / 5);
+        l->at[0].width = room - gap - l->at[1].width;
+    }
     while (l->n > 1 && total(l, gap) > room) {
         drop_highest_rank(l);
     }

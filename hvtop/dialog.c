@@ -194,6 +194,7 @@ static void add_char(struct ui *ui, int key)
 
 static void line_key(struct ui *ui, int key)
 {
+    ui->message[0] = '\0';
     if (key == TOP_KEY_ENTER) {
         line_done(ui);
     } else if (key == TOP_KEY_ESC) {
@@ -561,6 +562,10 @@ void ui_draw_dialog(struct ui *ui, struct canvas *c)
     int y = c->h - 1;
     if (prompt && !(ui->mode == UI_ASK_FILTER && ui->message[0])) {
         canvas_fill(c, y, 0, c->w, ' ', STYLE_NORMAL);
+        if (ui->message[0] && y > 0) {           /* what TAB found */
+            canvas_fill(c, y - 1, 0, c->w, ' ', STYLE_NORMAL);
+            canvas_text(c, y - 1, 0, -1, STYLE_DIM, ui->message);
+        }
         int x = canvas_text(c, y, 0, -1, STYLE_KEY, prompt);
         /* The end of a long line is what is being typed. */
         const char *from = ui->line;

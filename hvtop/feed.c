@@ -255,7 +255,8 @@ static void *thread_main(void *arg)
         if (r == 0 || stop) {
             return NULL;
         }
-        hv_autofree char *why = hv_asprintf("%s%s%s", e.object, e.object[0] ? ": " : "", e.message);
+        bool said = strncmp(e.message, e.object, strlen(e.object)) == 0;
+        hv_autofree char *why = hv_asprintf("%s%s%s", said ? "" : e.object, said || !e.object[0] ? "" : ": ", e.message);
         put(h, json_pack("{s:I s:s}", "time_ms", (json_int_t)(hv_wall_ns() / NS_PER_MS), "down", why ? why : "?"));
         if (wait_next(h, hv_now_ns() + RETRY_NS)) {
             return NULL;

@@ -111,16 +111,31 @@ static void load_frame(struct replay *r, size_t i)
     }
 }
 
-/* A sample that is too old, by what its line begins with; recordings of ours begin so. */
-static bool too_old(const char *line, size_t len, const uint64_t *after_ms)
+/*
+ * What a line of ours begins with: {"host":H,"time_ms":T,"NEXT... Then nothing has to be parsed to
+ * know whose it is and of when. False: it begins in another way.
+ */
+struct line_head { unsigned host; uint64_t time_ms; bool sample; };
+static bool peek(const char *line, size_t len, struct line_head *ret)
 {
     char head[80];
     unsigned host;
     unsigned long long t;
     int used = 0;
     snprintf(head, sizeof(head), "%.*s", (int)MIN(len, sizeof(head) - 1), line);
-    return sscanf(head, "{\"host\":%3u,\"time_ms\":%15llu,%n", &host, &t, &used) == 2 && used && host < MODEL_HOSTS_MAX &&
-           t < after_ms[host] && strncmp(head + used, "\"event\"", 7) != 0;
+    if (sscanf(head, "{\"host\":%3u,\"time_ms\":%15llu,%n", &host, &t, &used) != 2 || !used || host >= MODEL_HOSTS_MAX) {
+        return false;
+    }
+    const char *next = head + used;
+    *ret = (struct line_head){host, t, strncmp(next, "\"rows\"", 6) == 0 || strncmp(next, "\"columns\"", 9) == 0};
+    return ret->sample || strncmp(next, "\"event\"", 7) == 0 || strncmp(next, "\"down\"", 6) == 0;
+}
+
+/* A sample before after_ms[its host]. */
+static bool too_old(const char *line, size_t len, const uint64_t *after_ms)
+{
+    struct line_head h;
+    return peek(line, len, &h) && h.sample && h.time_ms < after_ms[h.host];
 }
 
 /* The next line that is an object, the caller's. NULL: the end of this frame. after_ms may be NULL. */
@@ -281,15 +296,38 @@ static uint64_t time_of(const json_t *o, bool sample)
     return t > 0 && (!sample || json_object_get(o, "rows")) ? (uint64_t)t : 0;
 }
 
+/* The time of the next message of this frame that has one (sample: of the next sample); 0 at its end. */
+static uint64_t next_time(struct replay *r, bool sample)
+{
+    while (r->text && r->at < r->text_len) {
+        const char *line = r->text + r->at;
+        const char *end = memchr(line, '\n', r->text_len - r->at);
+        struct line_head h;
+        if (!end) {
+            return 0;
+        }
+        if (peek(line, (size_t)(end - line), &h)) {
+            r->at += (size_t)(end - line) + 1;
+            if (h.time_ms && (h.sample || !sample)) {
+                return h.time_ms;
+            }
+            continue;
+        }
+        json_t *o = next_line(r);
+        uint64_t t = time_of(o, sample);
+        json_decref(o);
+        if (t) {
+            return t;
+        }
+    }
+    return 0;
+}
+
 /* The time of the first message of a frame that has one; UINT64_MAX if none has. */
 static uint64_t frame_ms(struct replay *r, size_t i)
 {
-    uint64_t t = 0;
     load_frame(r, i);
-    for (json_t *o; !t && (o = next_line(r));) {
-        t = time_of(o, false);
-        json_decref(o);
-    }
+    uint64_t t = next_time(r, false);
     return t ? t : UINT64_MAX;
 }
 
@@ -320,12 +358,8 @@ static uint64_t sample_in(struct replay *r, size_t i, uint64_t time_ms, bool fir
 {
     uint64_t found = 0;
     load_frame(r, i);
-    for (json_t *o; (o = next_line(r));) {
-        uint64_t t = time_of(o, true);
-        json_decref(o);
-        if (t && t < time_ms && !(first && found)) {
-            found = t;
-        }
+    for (uint64_t t; !(first && found) && (t = next_time(r, true));) {
+        found = t < time_ms ? t : found;
     }
     return found;
 }

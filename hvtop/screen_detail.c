@@ -62,10 +62,9 @@ static void about(struct ui *ui, struct canvas *c, int y, const json_t *row)
     char right[60];
     snprintf(right, sizeof(right), "span %s", ui_spans[ui->span].word);
     int end = canvas_right(c, y, c->w, STYLE_NORMAL, right) - 2;
-    int x = canvas_printf(c, y, 0, STYLE_DIM, "id %s", word(row, "id", "-"));
+    int x = canvas_printf(c, y, 0, STYLE_DIM, "%s", word(row, "id", "-"));
     char line[300];
-    snprintf(line, sizeof(line), "  %s%s%sheartbeat %s", *reason ? reason : kernel, *reason || *kernel ? "  " : "", "",
-             flag(row, "heartbeat"));
+    snprintf(line, sizeof(line), "  heartbeat %s  %s", flag(row, "heartbeat"), *reason ? reason : kernel);
     canvas_text(c, y, x, MAX(end - x, 0), STYLE_NORMAL, line);
 }
 
@@ -105,11 +104,13 @@ static void settings_line(struct canvas *c, int y, const json_t *row)
 
 static void guest_line(struct canvas *c, int y, const json_t *row)
 {
-    char a[32], b[32], d[32], f[32], g[32];
-    canvas_printf(c, y, 0, STYLE_NORMAL, "balloon %s  hot-added %s  held by the host %s  guest committed %s available %s",
-                  size_of(row, "memory.balloon", a, sizeof(a)), size_of(row, "memory.hot_added", b, sizeof(b)),
-                  size_of(row, "memory.resident", d, sizeof(d)), size_of(row, "memory.committed", f, sizeof(f)),
-                  size_of(row, "memory.available", g, sizeof(g)));
+    char a[32], b[32], d[32], f[32];
+    int x = canvas_printf(c, y, 0, STYLE_NORMAL, "balloon %s  hot-added %s  guest: committed %s, available %s",
+                          size_of(row, "memory.balloon", a, sizeof(a)), size_of(row, "memory.hot_added", b, sizeof(b)),
+                          size_of(row, "memory.committed", d, sizeof(d)), size_of(row, "memory.available", f, sizeof(f)));
+    if (c->w - x > 26) {
+        canvas_printf(c, y, x, STYLE_NORMAL, "  held by the host %s", size_of(row, "memory.resident", a, sizeof(a)));
+    }
 }
 
 static void axis_label(struct canvas *c, int y, double v, bool cpu)

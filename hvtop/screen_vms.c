@@ -117,8 +117,16 @@ static bool draw_down(const struct ui *ui, struct canvas *c, int y, unsigned hos
     if (h->up || !h->error[0]) {
         return false;
     }
-    int x = canvas_printf(c, y, 0, STYLE_ERROR, "%s: %s", h->name, h->error);
-    canvas_text(c, y, x, -1, STYLE_DIM, "; trying again");
+    size_t n = strlen(h->name);
+    bool said = strncmp(h->error, h->name, n) == 0 && n > 0;
+    char line[500];
+    static const char again[] = "; trying again";
+    snprintf(line, sizeof(line), "%s%s%s", said ? "" : h->name, said ? "" : ": ", h->error);
+    int room = c->w - (int)sizeof(again) + 1;
+    strbuf_auto cut = {0};
+    cli_cut(&cut, line, (unsigned)MAX(room, 1), c->ascii);
+    int x = canvas_text(c, y, 0, MAX(room, 1), STYLE_ERROR, cut.buf ? cut.buf : line);
+    canvas_text(c, y, x, -1, STYLE_DIM, again);
     return true;
 }
 
@@ -137,10 +145,13 @@ static int header_narrow(const struct ui *ui, struct canvas *c)
     int clock_x = canvas_right(c, 0, c->w, STYLE_NORMAL, clock);
     canvas_right(c, 0, clock_x - 4, STYLE_NORMAL, vms);
     char about[100];
-    snprintf(about, sizeof(about), "engine %s  up %s", text(h->info, "engine", "-"),
-             draw_age(number(h->info, "uptime_s"), age, sizeof(age)));
-    if (x + 2 + (int)strlen(about) + 2 < clock_x - 4 - (int)strlen(vms)) {
-        canvas_text(c, 0, x + 2, -1, STYLE_NORMAL, about);
+    draw_age(number(h->info, "uptime_s"), age, sizeof(age));
+    for (int full = 1; full >= 0; full--) {
+        snprintf(about, sizeof(about), full ? "engine %2$s  up %1$s" : "up %s", age, text(h->info, "engine", "-"));
+        if (x + 2 + (int)strlen(about) + 2 < clock_x - 4 - (int)strlen(vms)) {
+            canvas_text(c, 0, x + 2, -1, STYLE_NORMAL, about);
+            break;
+        }
     }
     if (draw_down(ui, c, 1, 0)) {
         return 2;

@@ -1,0 +1,487 @@
+#!/usr/bin/env bats
+# hvtop in a real terminal (tmux): golden screens from a recording, every key, the way back.
+# HV_GOLDEN=write writes the golden screens anew.
+load helper
+
+setup_file() {
+    export TZ=UTC XDG_CONFIG_HOME=$BATS_FILE_TMPDIR/config
+    "$BIN/../tests/tools/hvrec_make" --scene "$BATS_FILE_TMPDIR/one.hvrec" 1
+    "$BIN/../tests/tools/hvrec_make" --scene "$BATS_FILE_TMPDIR/two.hvrec" 2
+    start_service
+    local v
+    for v in alpha beta gamma; do hvctl create $v --kernel "$(some_kernel)" --memory 256M -q; done
+    hvctl memory set beta --dynamic on --min 128M --max 1G -q
+}
+teardown_file() { stop_service; }
+
+setup() { TMUX_SOCKET=$BATS_TEST_TMPDIR/tmux; }
+teardown() { tm kill-server 2>/dev/null || true; }
+
+tm() { tmux -S "$TMUX_SOCKET" -u -f /dev/null "$@"; }
+
+# open WxH COMMAND: in a terminal of that size; its exit code is written to rc.
+open() {
+    rm -f "$BATS_TEST_TMPDIR/rc"
+    tm new-session -d -x "${1%x*}" -y "${1#*x}" "$2; echo \$? >$BATS_TEST_TMPDIR/rc; exec sleep 1000"
+}
+shown() { tm capture-pane -p; }
+keys() { tm send-keys "$@"; }
+
+# see TEXT: wait until the screen has it. see -n: until it has not.
+see() {
+    local want=1 deadline=$((SECONDS + 20))
+    [ "$1" != -n ] || { want=0; shift; }
+    until [ "$(shown | grep -cF -- "$1" | sed 's/[1-9][0-9]*/1/')" = $want ]; do
+        if [ "$SECONDS" -ge "$deadline" ]; then
+            printf 'waited for %s: %s\n' "$want" "$1"
+            shown
+            return 1
+        fi
+        sleep 0.05
+    done
+}
+# The exit code of what open started.
+ended() {
+    local deadline=$((SECONDS + 20))
+    until [ -s "$BATS_TEST_TMPDIR/rc" ]; do
+        [ "$SECONDS" -lt "$deadline" ] || { shown; return 1; }
+        sleep 0.05
+    done
+    cat "$BATS_TEST_TMPDIR/rc"
+}
+
+# golden NAME: the screen is as it was written down.
+golden() {
+    local file=$TOP/tests/bats/hvtop/$1.txt
+    shown | sed 's/[[:space:]]*$//' >"$BATS_TEST_TMPDIR/screen"
+    if [ "${HV_GOLDEN:-}" = write ]; then
+        mkdir -p "$(dirname "$file")"
+        cp "$BATS_TEST_TMPDIR/screen" "$file"
+    fi
+    diff -u "$file" "$BATS_TEST_TMPDIR/screen"
+}
+replay() { echo "hvtop --replay $BATS_FILE_TMPDIR/$1.hvrec --from-time 23:20:06 --speed 0"; }
+
+# ---- screens from a recording ----
+
+@test "hvtop: golden screens: one host at 80x24, in every screen" {
+    open 80x24 "$(replay one)"
+    see "replay  23:20:06"; golden memory-80x24
+    keys 2; see "[2 CPU]"; golden cpu-80x24
+    keys 5; see "Balancer"; golden host-80x24
+    keys 6; see "[6 Events]"; golden events-80x24
+    keys 1 Enter; see "> ci-runner"; golden detail-80x24
+    keys Tab; see "of all its processors"; golden detail-cpu-80x24
+    keys Escape; see "[1 Memory]"
+    keys '?'; see "help: Esc"; golden help-80x24
+}
+
+@test "hvtop: golden screens: ASCII" {
+    open 80x24 "$(replay one) --ascii"
+    see "replay  23:20:06"; golden memory-80x24-ascii
+    keys Enter; see "> ci-runner"; golden detail-80x24-ascii
+    [ -z "$(shown | LC_ALL=C tr -d '\n\40-\176')" ]
+}
+
+@test "hvtop: a locale without UTF-8, and TERM=linux, get ASCII" {
+    open 80x24 "LC_ALL=C $(replay one)"
+    see "replay  23:20:06"; golden memory-80x24-ascii
+    tm kill-server; sleep 0.2
+    open 80x24 "TERM=linux $(replay one)"
+    see "replay  23:20:06"; golden memory-80x24-ascii
+}
+
+@test "hvtop: golden screens: two hosts at 160x45" {
+    open 160x45 "$(replay two)"
+    see "2 hosts up"; golden memory-160x45
+    keys Enter; see "> ci-runner"; golden detail-160x45
+    keys Escape; keys 5; see "vmhost2  Linux"; golden host-160x45
+}
+
+@test "hvtop: golden screens: small windows" {
+    local size
+    for size in 40x10 38x8 20x5 20x2 5x1 120x3; do
+        open $size "$(replay one)"
+        see "ci-ru" || see "ci-r"; golden memory-$size
+        tm kill-server; sleep 0.2
+    done
+}
+
+@test "hvtop: resized while it draws, in every screen and dialog" {
+    open 80x24 "$(replay two)"
+    see "ci-runner"
+    local key
+    for key in 1 2 5 6 Enter '?' s f / ; do
+        keys $key
+        tm resize-window -x 40 -y 10; tm resize-window -x 160 -y 45; tm resize-window -x 10 -y 3; tm resize-window -x 100 -y 30
+        keys Escape
+    done
+    keys Escape Escape 1
+    see "[1 Memory]"
+    see "sql-a"
+    keys q
+    [ "$(ended)" = 0 ]
+}
+
+@test "hvtop: colour only repeats what marks say, and NO_COLOR is obeyed" {
+    open 80x24 "TERM=screen $(replay one)"
+    see "!!ci-runner"
+    tm capture-pane -p -e | grep -F '!!' | grep -q $'\033\\[3[1-7]m'
+    tm kill-server; sleep 0.2
+    open 80x24 "TERM=screen NO_COLOR=1 $(replay one)"
+    see "!!ci-runner"
+    run ! grep $'\033\\[[0-9;]*3[1-7]m' <<<"$(tm capture-pane -p -e)"
+    tm capture-pane -p -e | grep -F '!!' | grep -q $'\033\\[7m'
+}
+
+@test "hvtop: themes" {
+    local theme
+    for theme in default mono high-contrast safe light; do
+        open 80x24 "TERM=screen $(replay one) --theme $theme"
+        see "!!ci-runner"
+        keys q
+        [ "$(ended)" = 0 ]
+        tm kill-server; sleep 0.2
+    done
+    run -2 --separate-stderr hvtop --theme pink
+}
+
+# ---- replay ----
+
+@test "hvtop: replay: steps, events, times, speed, end" {
+    open 80x24 "$(replay one)"
+    see "23:20:06"
+    keys Left Left; see "replay  23:20:02"
+    keys Right; see "replay  23:20:04"
+    keys b; see "go to"; keys '23:16' Enter; see "replay  23:16:00"
+    keys n; see "23:17:08"
+    keys b; keys '1m' Enter; see "23:16:08"
+    keys b; keys 'soon' Enter; see "no time"
+    keys Space; see "replay x1"
+    keys ']'; see "replay x2"
+    keys '[' '['; see "replay x1"
+    keys ']' ']' ']' ']' ']'; see "end  23:20:06"
+    keys Home; keys q
+    [ "$(ended)" = 0 ]
+}
+
+@test "hvtop: replay: the sample that ships with it" {
+    open 100x30 "hvtop --replay --sample"
+    see "60 VMs: 60 running"
+    keys q
+    [ "$(ended)" = 0 ]
+}
+
+@test "hvtop: replay: what is no recording" {
+    echo hello >"$BATS_TEST_TMPDIR/x"
+    run -1 --separate-stderr hvtop --replay "$BATS_TEST_TMPDIR/x"
+    expect_error "hvtop: $BATS_TEST_TMPDIR/x: is no recording of hvtop"
+    run -3 --separate-stderr hvtop --replay "$BATS_TEST_TMPDIR/nothing"
+    run -2 --separate-stderr hvtop --replay
+    expect_error "hvtop: --replay: a file is missing" "hvtop --replay FILE, or hvtop --replay --sample"
+    run -2 --separate-stderr hvtop --sample
+    run -2 --separate-stderr hvtop --replay --sample -H user
+    run -2 --separate-stderr hvtop --replay "$BATS_FILE_TMPDIR/one.hvrec" --from-time noon
+}
+
+# ---- live: keys ----
+
+@test "hvtop: live: moving, marking, sorting, filtering, columns" {
+    open 80x24 hvtop
+    see "3 VMs: 0 running, 3 off"
+    see ">  alpha"
+    keys j; see ">  beta"
+    keys k; see ">  alpha"
+    keys Down; see ">  beta"
+    keys G; see ">  gamma"
+    keys g; see ">  alpha"
+    keys End; see ">  gamma"
+    keys Home; see ">  alpha"
+    keys PageDown; see ">  gamma"
+    keys PageUp; see ">  alpha"
+    keys Space; see "*  alpha"; see ">  beta"
+    keys u; see -n "*  alpha"
+    keys '>'; see "sorted by"
+    keys s; see "sort by: Enter"; keys Home; keys j Enter; see "by NAME"
+    keys r; see "by NAME reversed"
+    keys '<'; see "sorted by"
+    keys f; see "columns: Space"; keys Escape; see -n "columns: Space"
+    keys /; keys gam; see "filter: gam"; see -n "alpha  "; keys Escape; see "alpha"
+    keys /; keys 'state=off' Enter; see "filter: state=off"; keys Escape; see -n "filter:"
+    keys 't'; see "grouped by host"
+    keys '#'; see -n "CPU ▕"; keys '#'; see "CPU ▕"
+    keys z; see "span 1h"
+    keys Tab; see "[2 CPU]"; keys BTab; see "[1 Memory]"
+    keys 3; see "not in this version"; keys 4; see "not in this version"
+    keys e; see "not in this version"; keys x; see "not in this version"
+    keys F1; see "help: Esc"; keys Escape; see -n "help: Esc"
+    keys q
+    [ "$(ended)" = 0 ]
+}
+
+@test "hvtop: live: delay, pause, sample, back in time" {
+    open 80x24 "hvtop -d 5s"
+    see "every 5s"
+    keys d; see "sample every: 5s"; keys C-u 300ms Enter; see "every 300ms"
+    keys d; keys C-u 3 Enter; see "a size needs" || see "needs a unit"; keys Escape
+    keys p; see "paused"; keys p; see -n "paused"
+    keys .
+    keys Left; see " -2s"; keys Left; see " -4s"; keys Right; see " -2s"; keys End; see -n " -2s"
+    keys q
+    [ "$(ended)" = 0 ]
+}
+
+@test "hvtop: live: commands, and what they print" {
+    open 80x24 hvtop
+    see ">  alpha"
+    keys ':' ; keys 'memory list -c name,startup' Enter; see "hvctl memory list"; see "STARTUP"; keys Escape; see -n "STARTUP"
+    keys ':' ; keys 'vm set % --notes hello' Enter; see "notes"
+    [ "$(hvctl show alpha -o json | jq -r .notes)" = hello ]
+    keys ':' ; keys 'nonsense' Enter; see "there is no 'nonsense'"; keys Escape
+    keys ':' ; keys 'memo' Tab; see ":hvctl memory"; keys Escape
+    keys ':' ; keys 'st' Tab; see "start  stop  stats"; keys Escape
+    keys ':' ; keys 'remove %' Enter; see "needs --yes"; keys Escape
+    keys q
+    [ "$(ended)" = 0 ]
+}
+
+@test "hvtop: live: the memory form" {
+    open 80x24 hvtop
+    see ">  alpha"
+    keys j m; see "memory of beta"; see "it is not balanced now"
+    keys Tab Tab C-u 2G; see "at the next start only" || see "it is not balanced"
+    keys C-u 5; see "a size needs a unit"
+    keys C-u 2G Enter; see "max 1G -> 2G"
+    [ "$(hvctl memory show beta -o json | jq .memory.max)" = 2147483648 ]
+    keys m Enter; see "nothing changed"
+    keys m Escape q
+    [ "$(ended)" = 0 ]
+}
+
+@test "hvtop: live: what changes things asks, and is off under --read-only" {
+    open 80x24 hvtop
+    see ">  alpha"
+    keys T; see "stop alpha? y/n"; keys n; see "left as it is"
+    keys Space Space T; see "stop alpha, beta? y/n"; keys y; see "stop --no-wait -- alpha beta: done"
+    keys q
+    [ "$(ended)" = 0 ]
+    tm kill-server; sleep 0.2
+    open 80x24 "hvtop --read-only"
+    see ">  alpha"
+    local key
+    for key in S T R m c :; do keys $key; see "read-only"; keys Escape; done
+    keys q
+    [ "$(ended)" = 0 ]
+}
+
+@test "hvtop: the layout is written and read" {
+    open 100x24 "hvtop --theme safe"
+    see ">  alpha"
+    keys s Home; keys j Enter w; see "written to"
+    keys q
+    [ "$(ended)" = 0 ]
+    grep -qx 'theme = safe' "$XDG_CONFIG_HOME/hv/hvtop.conf"
+    grep -qx 'memory.sort = name' "$XDG_CONFIG_HOME/hv/hvtop.conf"
+    tm kill-server; sleep 0.2
+    open 100x24 hvtop
+    see "by NAME"
+    echo 'colour = blue' >>"$XDG_CONFIG_HOME/hv/hvtop.conf"
+    run -2 --separate-stderr hvtop -b -n 1
+    [[ $stderr == *"hvtop.conf:"*"no such key"* ]]
+    rm "$XDG_CONFIG_HOME/hv/hvtop.conf"
+}
+
+@test "hvtop: mouse: wheel, rows, headers" {
+    open 80x24 hvtop
+    see ">  alpha"
+    tm send-keys -H 1b 5b 4d 20 25 2a       # button 1 at column 5, row 10
+    keys g; see ">  alpha"
+    keys q
+    [ "$(ended)" = 0 ]
+}
+
+# ---- the service comes and goes ----
+
+@test "hvtop: says that the service is gone, and goes on when it is back" {
+    open 80x24 "hvtop -d 200ms"
+    see ">  alpha"
+    kill "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    see "trying again"
+    see "? "
+    start_service
+    see -n "trying again"
+    see ">  alpha"
+    keys q
+    [ "$(ended)" = 0 ]
+}
+
+@test "hvtop: a host that is not there: exit 6; beside one that is: a line" {
+    HV_HOST=$BATS_TEST_TMPDIR/nobody run -6 --separate-stderr hvtop -b -n 1
+    [ -z "$output" ]
+    open 80x24 "HV_HOST=$BATS_TEST_TMPDIR/nobody hvtop"
+    [ "$(ended)" = 6 ]
+    see "cannot connect"
+    tm kill-server; sleep 0.2
+    open 100x24 "hvtop -H $BATS_TEST_TMPDIR/nobody -H user"
+    see "alpha"
+    see "trying again"
+    keys q
+    [ "$(ended)" = 0 ]
+}
+
+# ---- the terminal afterwards ----
+
+# terminal_is_back: as the shell left it, with the main screen and a cursor.
+terminal_is_back() {
+    [ "$(tm display-message -p '#{alternate_on} #{cursor_flag}')" = "0 1" ]
+    [ "$(cat "$BATS_TEST_TMPDIR/before")" = "$(cat "$BATS_TEST_TMPDIR/after")" ]
+}
+in_shell() { # in_shell COMMAND: its settings before and after are kept
+    open 80x24 "stty -a >$BATS_TEST_TMPDIR/before; $1; r=\$?; stty -a >$BATS_TEST_TMPDIR/after; (exit \$r)"
+}
+pid_of_hvtop() { pgrep -P "$(tm display-message -p '#{pane_pid}')" -x hvtop; }
+
+@test "hvtop: the terminal is put back: q, Ctrl-C, signals, crashes" {
+    local how code
+    for how in q C-c TERM HUP INT QUIT SEGV ABRT; do
+        in_shell hvtop
+        see ">  alpha"
+        case $how in
+        q | C-c) keys $how ;;
+        *) kill -$how "$(pid_of_hvtop)" ;;
+        esac
+        code=$(ended)
+        case $how in
+        q) [ "$code" = 0 ] ;;
+        C-c | INT) [ "$code" = 130 ] ;;
+        TERM) [ "$code" = 143 ] ;;
+        HUP) [ "$code" = 129 ] ;;
+        QUIT) [ "$code" = 131 ] ;;
+        SEGV) [ "$code" = 139 ] ;;
+        ABRT) [ "$code" = 134 ] ;;
+        esac
+        terminal_is_back
+        tm kill-server; sleep 0.2
+    done
+}
+
+@test "hvtop: stopped and continued" {
+    tm new-session -d -x 80 -y 24 "PS1='ready> ' bash --norc --noprofile -i"
+    see "ready>"
+    keys 'hvtop' Enter; see ">  alpha"
+    keys C-z; see "Stopped"
+    [ "$(tm display-message -p '#{alternate_on}')" = 0 ]
+    keys 'echo typed' Enter; see "typed"
+    keys 'fg' Enter; see ">  alpha"
+    keys j; see ">  beta"
+    kill -TSTP "$(pid_of_hvtop)"; see "Stopped"
+    keys 'fg' Enter; see ">  beta"
+    kill -STOP "$(pid_of_hvtop)"; sleep 0.3
+    keys 'fg' Enter; see ">  beta"
+    keys k; see ">  alpha"
+    keys q; see -n ">  alpha"
+    keys 'echo end' Enter; see "end"
+}
+
+@test "hvtop: an unknown terminal" {
+    open 80x24 "TERM=no-such-thing hvtop"
+    [ "$(ended)" = 9 ]
+    see "no such terminal type"
+}
+
+# ---- batch ----
+
+@test "hvtop: batch: one sample into a pipe, no escape sequences" {
+    run -0 --separate-stderr hvtop
+    [ -z "$stderr" ]
+    [[ ${lines[1]} == NAME*ASSIGNED*STATUS* ]]
+    [ "${#lines[@]}" = 5 ]
+    run ! grep -q $'\033' <<<"$output"
+    run -0 bash -c 'TERM=dumb hvtop | wc -l'
+    [ "$output" = 5 ]
+}
+
+@test "hvtop: batch: CSV has fixed keys, JSON lines are nested" {
+    run -0 --separate-stderr hvtop -b -n 2 -d 100ms -o csv
+    [[ ${lines[0]} == time,host,name,state,assigned,demand,* ]]
+    [ "${#lines[@]}" = 7 ]
+    run -0 --separate-stderr bash -c 'hvtop -b -n 1 -o jsonl | jq -r ".name, .memory.startup"'
+    [ "$output" = $'alpha\n268435456\nbeta\n268435456\ngamma\n268435456' ]
+    run -0 --separate-stderr hvtop -b -n 1 -F name~^b -c name,max --no-header -o csv
+    [ "${lines[0]}" = beta,2147483648 ] || [ "${lines[0]}" = beta,1073741824 ]
+    run -0 --separate-stderr hvtop -b -n 1 -o name 'g*' alpha
+    [ "$output" = $'alpha\ngamma' ]
+}
+
+@test "hvtop: batch: ends when nobody reads, and on a signal" {
+    run -0 timeout 20 bash -c 'hvtop -b -d 100ms -o jsonl | head -n 4 | wc -l'
+    [ "$output" = 4 ]
+    hvtop -b -d 100ms >/dev/null 3>&- &
+    local pid=$!
+    sleep 0.5
+    kill -TERM $pid
+    run -143 wait $pid
+    run -0 timeout 20 hvtop -b -d 100ms --stop-after 500ms
+}
+
+@test "hvtop: batch: bad use" {
+    run -2 --separate-stderr hvtop -s nope
+    run -2 --separate-stderr hvtop -F nope=1
+    run -2 --separate-stderr hvtop -c +nope
+    run -2 --separate-stderr hvtop --nope
+    run -2 --separate-stderr hvtop --speed 2
+    run -0 hvtop --columns help
+    [[ $output == *buffer_now_pct* ]]
+    run -9 --separate-stderr hvtop --screen disk
+    run -0 hvtop --version
+    [[ $output == hvtop\ * ]]
+}
+
+@test "hvtop: recorded, and replayed as it was" {
+    local f=$BATS_TEST_TMPDIR/x.hvrec
+    run -0 --separate-stderr timeout 30 hvtop --record "$f" -b -n 3 -d 100ms -o csv
+    local live=$output
+    run -0 --separate-stderr hvtop --replay "$f" -b -o csv
+    [ "$output" = "$live" ]
+    run -0 --separate-stderr timeout 30 hvtop --record "$f" --stop-after 500ms -d 100ms
+    [ -z "$output" ]
+    run -0 bash -c "hvtop --replay $f -b -o name | sort -u"
+    [ "$output" = $'alpha\nbeta\ngamma' ]
+    echo precious >"$BATS_TEST_TMPDIR/notes.txt"
+    run -4 --separate-stderr hvtop --record "$BATS_TEST_TMPDIR/notes.txt" -b -n 1
+    [ "$(cat "$BATS_TEST_TMPDIR/notes.txt")" = precious ]
+    # Killed while it writes: what it wrote can be read.
+    hvtop --record "$f" -d 100ms >/dev/null 3>&- &
+    local pid=$!
+    until [ -s "$f" ] && [ "$(hvtop --replay "$f" -b -o name 2>/dev/null | wc -l)" -ge 6 ]; do sleep 0.1; done
+    kill -KILL $pid
+    wait $pid 2>/dev/null || true
+    [ "$(hvtop --replay "$f" -b -o name | wc -l)" -ge 6 ]
+}
+
+# ---- completion ----
+
+@test "hvtop: completion" {
+    run -0 hvtop __complete --shell bash -- --the
+    [ "$output" = --theme ]
+    run -0 hvtop __complete --shell bash -- --theme s
+    [ "$output" = safe ]
+    run -0 hvtop __complete --shell bash -- be
+    [ "$output" = beta ]
+    run -0 hvtop __complete --shell bash -- --replay ""
+    [ "$output" = ":file *.hvrec" ]
+    run -0 hvtop __complete --shell bash -- -s -dem
+    [ "$output" = -demand ]
+    run -0 bash -n <(hvtop __completion bash)
+    grep -q '^complete -F _hvtop hvtop' <(hvtop __completion bash)
+}
+
+@test "hvtop: the manual has every option and every key" {
+    run -0 "$TOP/man/update.sh" --check "$BIN/hvtop"
+    # What the key table explains stands in the manual, word for word.
+    local help missing=
+    while IFS= read -r help; do
+        mandoc -T ascii "$TOP/man/hvtop.1" | col -bx | tr -s ' \n' ' ' | grep -qF -- "$help" || missing+="$help;"
+    done < <(sed -nE 's/^    \{[^"]*, "[^"]*", "([^"]*)", .*\},$/\1/p' "$TOP/hvtop/keys.c")
+    [ -z "$missing" ]
+}

@@ -238,9 +238,10 @@ struct cpu {
     struct tlb_entry tlb_table[TLB_MODES][TLB_SIZE];
     struct tlb_phys tlb_phys[TLB_MODES][TLB_SIZE];
     uint8_t watch_hit;                   /* DR6 bits of data breakpoints met; the loop raises #DB for them */
-    uint32_t tlb_used[TLB_MODES];        /* length of tlb_list */
-    uint16_t tlb_list[TLB_MODES][TLB_SIZE];      /* entries filled since the last flush */
-    uint64_t tlb_large;                  /* regions of which the TLB has pieces of large pages: tlb.c */
+    /* Entries filled since the last flush that took them: [0] with local pages, [1] with global ones. */
+    uint32_t tlb_used[TLB_MODES][2];     /* lengths of tlb_list */
+    uint16_t tlb_list[TLB_MODES][2][TLB_SIZE];
+    uint64_t tlb_large[2];               /* regions of which they have pieces of large pages: tlb.c */
     uint64_t gen[2], gen_last;           /* translation generations of supervisor and user code */
     uint64_t exec_filter[2][16];         /* linear pages code may have been fetched from in this gen[]: tlb.c */
     uint64_t exec_large[2];              /* and regions where those pages were large */

@@ -3,15 +3,16 @@
  *
  * Three tables, by who asks: supervisor, user, supervisor with EFLAGS.AC under SMAP. Large
  * pages are held as 4 KiB pieces. tlb_list names the entries filled since the last flush, so
- * that flushing and searching cost what was used and not what could be.
+ * that flushing and searching cost what was used and not what could be; those with global pages
+ * are listed apart, so that a CR3 write does not look at them. An entry may be on both lists.
  */
 #include "hv/engine/soft/paging.h"
 #include "hv/engine/soft/soft.h"
 #include "hv/engine/soft/tlb.h"
 
 /* tlb_phys.flags */
-#define TF_LISTED   0x1u
-#define TF_GLOBAL   0x2u
+#define TF_LISTED(global) (0x1u << (global))      /* bits 0 and 1 */
+#define TF_GLOBAL   0x10u
 #define TF_READONLY 0x4u
 #define TF_MMIO     0x8u
 #define TF_SHIFT(f) ((f) >> 8)
@@ -106,13 +107,13 @@ static int fill(struct cpu *c, unsigned t, uint64_t va, enum cpu_access acc)
     bool readonly = false;
     uint8_t *host = tlb_is_lapic_page(c, w.gpa) ? NULL : soft_ram(c->soft, w.gpa, &readonly);
 
-    if (!(p->flags & TF_LISTED))
-        c->tlb_list[t][c->tlb_used[t]++] = (uint16_t)i;
+    if (!(p->flags & TF_LISTED(w.global)))
+        c->tlb_list[t][w.global][c->tlb_used[t][w.global]++] = (uint16_t)i;
     p->gpa = w.gpa;
-    p->flags = TF_LISTED | (w.global ? TF_GLOBAL : 0) | (readonly ? TF_READONLY : 0) | (host ? 0 : TF_MMIO) |
-               (uint32_t)w.shift << 8;
+    p->flags = (p->flags & (TF_LISTED(0) | TF_LISTED(1))) | TF_LISTED(w.global) | (w.global ? TF_GLOBAL : 0) |
+               (readonly ? TF_READONLY : 0) | (host ? 0 : TF_MMIO) | (uint32_t)w.shift << 8;
     if (w.shift > HV_PAGE_SHIFT)
-        c->tlb_large |= region(va);
+        c->tlb_large[w.global] |= region(va);
     if (w.exec) {
         filter_add(c, t == TLB_USER, page, w.shift > HV_PAGE_SHIFT);
         c->super_exec_local |= t != TLB_USER && !w.global;
@@ -178,6 +179,28 @@ static void invalidate(struct tlb_entry *e)
     e->rtag = e->wtag = e->xtag = TLB_INVALID;
 }
 
+/* Entry i comes off its list of local (0) or global (1) ones, with what it holds if that is of the kind. */
+static void flush_entry(struct cpu *c, unsigned t, unsigned i, unsigned global)
+{
+    struct tlb_phys *p = &c->tlb_phys[t][i];
+    p->flags &= ~TF_LISTED(global);
+    if (!(p->flags & TF_GLOBAL) == !global) {
+        invalidate(&c->tlb_table[t][i]);
+        p->flags &= TF_LISTED(0) | TF_LISTED(1);
+    }
+}
+
+/* What code may be fetched from after a flush that kept the global pages. */
+static void filter_global(struct cpu *c, unsigned t)
+{
+    for (unsigned n = 0; n < c->tlb_used[t][1]; n++) {
+        unsigned i = c->tlb_list[t][1][n];
+        const struct tlb_entry *e = &c->tlb_table[t][i];
+        if (c->tlb_phys[t][i].flags & TF_GLOBAL && e->xtag != TLB_INVALID)
+            filter_add(c, t == TLB_USER, e->xtag & HV_PAGE_MASK, TF_SHIFT(c->tlb_phys[t][i].flags) > HV_PAGE_SHIFT);
+    }
+}
+
 void tlb_flush(struct cpu *c, bool keep_global)
 {
     vcpu_of(c)->tlb_flushes++;
@@ -189,25 +212,20 @@ void tlb_flush(struct cpu *c, bool keep_global)
         filter_clear(c, false);
         c->super_exec_local = false;
     }
-    c->tlb_large = 0;
-    for (unsigned t = 0; t < TLB_MODES; t++) {
-        unsigned kept = 0;
-        for (unsigned n = 0; n < c->tlb_used[t]; n++) {
-            uint16_t i = c->tlb_list[t][n];
-            struct tlb_entry *e = &c->tlb_table[t][i];
-            if (keep_global && c->tlb_phys[t][i].flags & TF_GLOBAL) {
-                const bool large = TF_SHIFT(c->tlb_phys[t][i].flags) > HV_PAGE_SHIFT;
-                c->tlb_list[t][kept++] = i;
-                if (e->xtag != TLB_INVALID)
-                    filter_add(c, t == TLB_USER, e->xtag & HV_PAGE_MASK, large);
-                if (large)
-                    c->tlb_large |= region(entry_page(e));
-                continue;
-            }
-            invalidate(e);
-            c->tlb_phys[t][i].flags = 0;
+    for (unsigned g = 0; g < (keep_global ? 1u : 2u); g++) {
+        c->tlb_large[g] = 0;
+        for (unsigned t = 0; t < TLB_MODES; t++) {
+            for (unsigned n = 0; n < c->tlb_used[t][g]; n++)
+                flush_entry(c, t, c->tlb_list[t][g][n], g);
+            c->tlb_used[t][g] = 0;
         }
-        c->tlb_used[t] = kept;
+    }
+    if (!keep_global)
+        return;
+    filter_global(c, TLB_USER);
+    if (super) {
+        filter_global(c, TLB_SUPER);
+        filter_global(c, TLB_SUPER_AC);
     }
 }
 
@@ -218,9 +236,9 @@ void tlb_init(struct cpu *c)
             invalidate(&c->tlb_table[t][i]);
             c->tlb_phys[t][i].flags = 0;
         }
-        c->tlb_used[t] = 0;
+        c->tlb_used[t][0] = c->tlb_used[t][1] = 0;
     }
-    c->tlb_large = 0;
+    c->tlb_large[0] = c->tlb_large[1] = 0;
     map_gen_new(c, GEN_ALL);
 }
 
@@ -228,7 +246,7 @@ void tlb_flush_page(struct cpu *c, uint64_t va)
 {
     const uint64_t page = va & HV_PAGE_MASK;
     const unsigned i = tlb_index(va);
-    const bool large = c->tlb_large & region(va);
+    const bool large = (c->tlb_large[0] | c->tlb_large[1]) & region(va);
     const unsigned stale = (filter_has(c, false, page) ? GEN_SUPER : 0) | (filter_has(c, true, page) ? GEN_USER : 0);
     if (stale)
         map_gen_new(c, stale);
@@ -239,15 +257,27 @@ void tlb_flush_page(struct cpu *c, uint64_t va)
         if (!large)
             continue;
         /* The page may be a piece of a larger one: all of its pieces go. */
-        for (unsigned n = 0; n < c->tlb_used[t]; n++) {
-            uint16_t k = c->tlb_list[t][n];
-            unsigned shift = TF_SHIFT(c->tlb_phys[t][k].flags);
-            e = &c->tlb_table[t][k];
-            uint64_t at = entry_page(e);
-            if (shift > HV_PAGE_SHIFT && at != TLB_INVALID && (at ^ va) >> shift == 0)
-                invalidate(e);
+        for (unsigned g = 0; g < 2; g++) {
+            for (unsigned n = 0; n < c->tlb_used[t][g]; n++) {
+                uint16_t k = c->tlb_list[t][g][n];
+                unsigned shift = TF_SHIFT(c->tlb_phys[t][k].flags);
+                e = &c->tlb_table[t][k];
+                uint64_t at = entry_page(e);
+                if (shift > HV_PAGE_SHIFT && at != TLB_INVALID && (at ^ va) >> shift == 0)
+                    invalidate(e);
+            }
         }
     }
+}
+
+/* Entry i of table t, if it is for this page: the write tag as the page is now. */
+static void retag(struct cpu *c, unsigned t, unsigned i, gpa_t gpa)
+{
+    const struct tlb_phys *p = &c->tlb_phys[t][i];
+    struct tlb_entry *e = &c->tlb_table[t][i];
+    if (p->gpa != gpa || p->flags & (TF_READONLY | TF_MMIO) || e->wtag == TLB_INVALID)
+        return;
+    e->wtag = (e->wtag & (HV_PAGE_MASK | TLB_SLOW_WATCH)) | soft_write_tag_bits(c, gpa, false);
 }
 
 void tlb_mark_code(struct cpu *c, gpa_t gpa, bool code)
@@ -259,13 +289,9 @@ void tlb_mark_code(struct cpu *c, gpa_t gpa, bool code)
     if (!code)
         atomic_fetch_and(&page->code, ~(1ull << c->vp));
     for (unsigned t = 0; t < TLB_MODES; t++) {
-        for (unsigned n = 0; n < c->tlb_used[t]; n++) {
-            uint16_t i = c->tlb_list[t][n];
-            struct tlb_phys *p = &c->tlb_phys[t][i];
-            struct tlb_entry *e = &c->tlb_table[t][i];
-            if (p->gpa != gpa || p->flags & (TF_READONLY | TF_MMIO) || e->wtag == TLB_INVALID)
-                continue;
-            e->wtag = (e->wtag & (HV_PAGE_MASK | TLB_SLOW_WATCH)) | soft_write_tag_bits(c, gpa, false);
+        for (unsigned g = 0; g < 2; g++) {
+            for (unsigned n = 0; n < c->tlb_used[t][g]; n++)
+                retag(c, t, c->tlb_list[t][g][n], gpa);
         }
     }
 }

@@ -122,7 +122,24 @@ static void to_c(struct emit *e)
     emit_load(e, 8, H_RSP, CPU(jit.host_rsp));
 }
 
-static int callout(struct cpu *c, const struct jit_call *k)
+/*
+ * The block to go on with after one that ended, without going by the loop: what cpu_loop() would look at
+ * is as usual, and the block was validated. NULL: the loop has to see.
+ */
+static const struct block *next_block(struct cpu *c)
+{
+    if (c->budget <= 0 || atomic_load_explicit(&c->attention, memory_order_relaxed) || c->shadow || c->halted ||
+        c->rflags & (FL_TF | FL_RF) || c->dr[7] & 0xff || c->code_dropped)
+        return NULL;
+    const struct block *b = c->jump[block_jump_slot(c->rip)];
+    if (b->vrip != c->rip || b->gen != c->map_gen || b->mode != c->mode || b->code == c->code->interpret)
+        return NULL;
+    c->jit.page = c->rip & HV_PAGE_MASK;
+    return b;
+}
+
+/* 0: go on behind it; an X_* and 1: leave; else a translated block to go on with. */
+static uintptr_t callout(struct cpu *c, const struct jit_call *k)
 {
     const uint64_t rip = c->jit.page + k->off, next = rip + k->in.len;
     c->rip = rip;
@@ -131,9 +148,11 @@ static int callout(struct cpu *c, const struct jit_call *k)
     if (HV_LIKELY(r == X_OK && c->next_rip == next && !c->code_dropped && !k->end))
         return 0;
     c->budget -= k->n;
-    if (r == X_OK)
-        c->rip = c->next_rip;
-    return r + 1;
+    if (r != X_OK)
+        return (uintptr_t)r + 1;
+    c->rip = c->next_rip;
+    const struct block *b = next_block(c);
+    return b ? (uintptr_t)b : X_OK + 1;
 }
 
 void cache_thunks(struct code_cache *k)
@@ -166,12 +185,19 @@ void cache_thunks(struct code_cache *k)
     emit_load(&e, 8, H_RSP, CPU(jit.host_rsp));
     emit_mov_imm(&e, H_RAX, (uint64_t)(uintptr_t)callout);
     emit_rm(&e, 4, 0xff, 2, rm_reg(H_RAX));
-    emit_rm(&e, 4, 0x85, H_RAX, rm_reg(H_RAX));
+    emit_rm(&e, 8, 0x85, H_RAX, rm_reg(H_RAX));
     uint8_t *over = emit_jcc_later(&e, 5);
     emit_mov(&e, 8, H_RSP, H_RBX);
     registers(&e, H_RSP, true);
     emit_rm(&e, 4, 0xff, 4, CPU(jit.resume));
     emit_patch(&e, over);
+    emit_alu_imm(&e, 8, 7, rm_reg(H_RAX), X_LEAVE + 1, 0);
+    uint8_t *out = emit_jcc_later(&e, 6);
+    emit_load(&e, 8, T2, BLOCK(H_RAX, code));
+    emit_mov(&e, 8, H_RSP, H_RBX);
+    registers(&e, H_RSP, true);
+    emit_rm(&e, 4, 0xff, 4, rm_reg(T2));
+    emit_patch(&e, out);
     emit_alu_imm(&e, 4, 5, rm_reg(H_RAX), 1, 0);
     leave(&e, false);
 

@@ -32,6 +32,9 @@
  * gen and mode are compared as in the interpreter. Attention and budget are looked at where a
  * jump leads backwards, into another page or anywhere indirect; forward jumps only count.
  *
+ * A call-out that ends its block goes on with the next one if that is translated and the loop would have
+ * nothing else to do.
+ *
  *   interpreter --b->entry--> enter: load registers --> b->code ... --> exit: X_*, to the loop
  *                                                          \--> interpret: entry of an untranslated block
  *

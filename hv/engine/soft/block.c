@@ -330,7 +330,7 @@ static unsigned decode_run(struct cpu *c, uint64_t va, const uint8_t *host, uint
         }
         pos += in->len;
         n++;
-        if (lower_ends_block(in, mode))
+        if (lower_ends_block(in, mode) || (n > 1 && lower_after_sti(&in[-1])))
             break;
     }
     *ret_len = pos;

@@ -38,7 +38,7 @@ void emit_rm(struct emit *e, unsigned size, unsigned op, unsigned reg, struct rm
         put8(e, 0xf2);
     if (op & OP_F3)
         put8(e, 0xf3);
-    if (rex || bytes)
+    if (!(op & OP_HIGH) && (rex || bytes))
         put8(e, 0x40 | rex);
     if (op & OP_MAPS)
         put8(e, 0x0f);

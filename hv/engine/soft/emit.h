@@ -35,6 +35,7 @@ struct emit { uint8_t *p, *end; };
 /* An opcode: the last byte, | OP_0F or OP_0F38 or OP_0F3A, | prefixes. */
 enum { OP_0F = 0x100, OP_0F38 = 0x200, OP_0F3A = 0x300, OP_MAPS = 0x300,
        OP_F2 = 0x400, OP_F3 = 0x800, OP_LOCK = 0x1000, OP_66 = 0x2000,
+       OP_HIGH = 0x8000, /* 8-bit registers 4 to 7 are AH CH DH BH: no REX */
        OP_BYTE_RM = 0x4000 /* the r/m operand is 8 bits wide though the size is not: MOVZX */ };
 
 static inline void put8(struct emit *e, unsigned v)

@@ -19,9 +19,22 @@ struct lower {
     unsigned calls;
 };
 
+/* STI with an instruction behind it in the block. */
+static int sti_inner(struct cpu *c, const struct x86_insn *in)
+{
+    int r = int_op_find(X86_OP_STI)->fn(c, in);
+    if (r == X_OK)
+        c->shadow = 0;
+    return r;
+}
+
 static int raise_ud(struct cpu *c, const struct x86_insn *in) { return cpu_raise(c, VEC_UD); }
 static int raise_gp0(struct cpu *c, const struct x86_insn *in) { return cpu_raise_err(c, VEC_GP, 0); }
 static const struct op_desc desc_ud = { raise_ud, OPF_END }, desc_gp0 = { raise_gp0, OPF_END };
+
+static const struct op_desc desc_sti_inner = { sti_inner, 0 };
+
+const struct op_desc *lower_sti_inner(void) { return &desc_sti_inner; }
 
 const struct op_desc *lower_find_callout(const struct x86_insn *in, uint32_t mode)
 {
@@ -66,6 +79,10 @@ bool lower_ends_block(const struct x86_insn *in, uint32_t mode)
         return true;               /* MODE_FPEXC may have changed */
     case X86_OP_POP:
         return in->opnd[0].kind == X86_OPND_SEG;
+    case X86_OP_MOV_SEG:
+        return in->opnd[0].kind == X86_OPND_SEG;
+    case X86_OP_STI:               /* lower_after_sti() */
+        return false;
     default:
         return lower_find_callout(in, mode)->flags & OPF_END;
     }
@@ -399,11 +416,11 @@ static op_handler *lower_one(const struct lower *l, const struct x86_insn *in, s
     }
 }
 
-static void lower_callout(struct lower *l, const struct x86_insn *in, struct op *op)
+static void lower_callout(struct lower *l, const struct x86_insn *in, struct op *op, bool last)
 {
     const struct op_desc *d = lower_find_callout(in, l->mode);
     struct op_callout *k = &l->pool[l->calls++];
-    k->fn = d->fn;
+    k->fn = in->op == X86_OP_STI && !last ? sti_inner : d->fn;
     k->in = *in;
     op->u.call = k;
     op->fn = lower_ends_block(in, l->mode) || (in->op == X86_OP_JCC && l->one) ? op_callout_end : op_callout;
@@ -456,7 +473,7 @@ unsigned lower_block(const struct x86_insn *in, unsigned n, uint32_t mode, bool 
         *o = (struct op){ .n = (uint8_t)(i + 1), .len = in[i].len, .off = (uint16_t)off };
         o->fn = lower_one(&l, &in[i], o, dead[i]);
         if (!o->fn)
-            lower_callout(&l, &in[i], o);
+            lower_callout(&l, &in[i], o, i + 1 == n);
         if (k > 1 && in[i].op == X86_OP_JCC && i > 0 && !is_nop(&in[i - 1]))
             fuse(&in[i - 1], &in[i], o - 1);
     }

@@ -145,6 +145,12 @@ struct flag_use { uint32_t read, write; bool barrier; };
 struct flag_use lower_flag_use(const struct x86_insn *in);
 /* The call-out that executes it in this mode. */
 const struct op_desc *lower_find_callout(const struct x86_insn *in, uint32_t mode);
+/*
+ * STI has one instruction behind it in its block, if there is room, and the block's end looks at
+ * attention: so the shadow is over by then, and the call-out is the one that casts none.
+ */
+static inline bool lower_after_sti(const struct x86_insn *before) { return before->op == X86_OP_STI; }
+const struct op_desc *lower_sti_inner(void);
 /* Does nothing after this instruction belong to its block? */
 bool lower_ends_block(const struct x86_insn *in, uint32_t mode);
 

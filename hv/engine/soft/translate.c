@@ -83,7 +83,8 @@ void slow_if(struct tr *t, unsigned cc)
 static void call_out(struct tr *t, unsigned i)
 {
     const struct x86_insn *in = &t->insn[i];
-    const struct op_desc *d = lower_find_callout(in, t->b->mode);
+    const struct op_desc *d = in->op == X86_OP_STI && i + 1 < t->n ? lower_sti_inner()
+                                                                   : lower_find_callout(in, t->b->mode);
     struct jit_call *k = cache_data(t->k, sizeof(*k));
     *k = (struct jit_call){ .fn = d->fn, .off = (uint16_t)t->pos[i], .n = (uint8_t)(i + 1), .in = *in,
                             .end = lower_ends_block(in, t->b->mode) || in->op == X86_OP_JCC };
@@ -151,7 +152,7 @@ static void one(struct tr *t)
     t->slow = NULL;
     if (is_nop(in))
         return;
-    if (!translate_int(t, in) && !translate_flow(t, in) && !translate_sse(t, in)) {
+    if (!translate_int(t, in) && !translate_flow(t, in) && !translate_sse(t, in) && !translate_sys(t, in)) {
         flags_save(t);
         call_out(t, t->i);
         t->host = false;
@@ -181,7 +182,7 @@ static unsigned decode(struct cpu *c, const struct block *b, struct x86_insn *in
         }
         in->op = (uint16_t)int_op_shown(c, in->op);
         pos += in->len;
-        if (lower_ends_block(in, b->mode))
+        if (lower_ends_block(in, b->mode) || (n > 1 && lower_after_sti(&in[-1])))
             break;
     }
     return pos == b->len && insn[0].op == b->first ? n : 0;
@@ -203,6 +204,7 @@ static void translate(struct cpu *c, struct block *b)
     int32_t pos = t.start;
     for (unsigned i = 0; i < t.n; pos += insn[i++].len)
         t.pos[i] = (uint16_t)pos;
+    t.look = t.n > 1 && lower_after_sti(&insn[t.n - 2]);
     find_dead(&t);
     t.entry = t.e.p;
     for (unsigned i = 0; i < t.n; i++) {

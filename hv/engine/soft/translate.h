@@ -45,7 +45,7 @@
  *   emit.c             machine code                 cache.c          memory, slots, links, thunks
  *   translate.c        a block, its stubs and ends  translate_mem.c  addresses, TLB
  *   translate_int.c    integer instructions         translate_flow.c jumps, calls, stack
- *   translate_sse.c    vector instructions
+ *   translate_sse.c    vector instructions          translate_sys.c  kernels' favourites, division
  */
 #ifndef HV_ENGINE_SOFT_TRANSLATE_H
 #define HV_ENGINE_SOFT_TRANSLATE_H
@@ -145,6 +145,7 @@ struct tr {
     bool host, mem;                /* where the guest's flags are */
     bool dead[BLOCK_MAX_INSNS + 1];      /* before instruction i: nobody can see the flags any more */
     unsigned xmm_until;            /* instructions below this may use XMM registers */
+    bool look;                     /* every end looks at attention: STI came before the last instruction */
     bool ended;                    /* nothing gets past this instruction */
     uint16_t pos[BLOCK_MAX_INSNS];       /* offsets in the page of all of them */
     int tlb;                       /* offset in struct cpu of the TLB in force */
@@ -194,6 +195,7 @@ void jump_to(struct tr *t, int32_t off, unsigned n);
 bool translate_int(struct tr *t, const struct x86_insn *in);
 bool translate_flow(struct tr *t, const struct x86_insn *in);
 bool translate_sse(struct tr *t, const struct x86_insn *in);
+bool translate_sys(struct tr *t, const struct x86_insn *in);
 bool translate_sse_known(const struct tr *t, const struct x86_insn *in);
 
 /* ---- code_region.c ---- */

@@ -45,7 +45,7 @@ void jump_to(struct tr *t, int32_t off, unsigned n)
         emit_store(e, 8, CPU(jit.page), T1);
         emit_rm(e, 4, 0xff, 4, BLOCK(T2, code));
     } else {
-        if (off <= t->at) {
+        if (off <= t->at || t->look) {
             attention(t, leave);
             leaves = 2;
         }
@@ -140,9 +140,13 @@ static bool pop(struct tr *t, const struct x86_insn *in)
 {
     const struct x86_opnd *o = &in->opnd[0];
     unsigned spare;
-    if (o->kind != X86_OPND_GPR || o->reg == R_RSP)
+    if (o->kind != X86_OPND_GPR)
         return false;
     struct rm m = addr_check(t, &stack_top, 8, false, &spare);
+    if (o->reg == R_RSP) {
+        emit_load(&t->e, 8, H_R13, m);
+        return true;
+    }
     unsigned r = pinned(o->reg) ? host_of(o->reg) : spare;
     emit_load(&t->e, 8, r, m);
     reg_out(t, o->reg, r);

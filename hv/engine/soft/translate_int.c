@@ -441,8 +441,61 @@ static bool extend(struct tr *t, const struct x86_insn *in, unsigned op)
     return true;
 }
 
+/* ---- AH CH DH BH: without REX, so with registers below 8 and no memory ---- */
+
+static int alu_digit(unsigned op)
+{
+    static const uint16_t digit[] = { X86_OP_ADD, X86_OP_OR, X86_OP_ADC, X86_OP_SBB, X86_OP_AND, X86_OP_SUB, X86_OP_XOR,
+                                      X86_OP_CMP };
+    for (unsigned i = 0; i < ARRAY_SIZE(digit); i++) {
+        if (digit[i] == op)
+            return (int)i;
+    }
+    return -1;
+}
+
+/* The number an 8-bit register has there, or -1. */
+static int high_number(const struct x86_opnd *o)
+{
+    if (o->kind != X86_OPND_GPR || o->size != 1)
+        return -1;
+    return o->reg >= 16 ? o->reg - 12 : o->reg < 4 ? o->reg : -1;
+}
+
+static bool high_byte(struct tr *t, const struct x86_insn *in)
+{
+    struct emit *e = &t->e;
+    const int k = alu_digit(in->op), d = high_number(&in->opnd[0]), s = high_number(&in->opnd[1]);
+    const bool test = in->op == X86_OP_TEST, mov = in->op == X86_OP_MOV;
+    if (in->op == X86_OP_MOVZX || in->op == X86_OP_MOVSX) {
+        const unsigned to = in->opnd[0].reg;
+        if (in->opnd[0].size != 4 || to >= 8 || to == R_RSP || s < 0)
+            return false;
+        emit_rm(e, 4, OP_0F | OP_HIGH | (in->op == X86_OP_MOVZX ? 0xb6 : 0xbe), to, rm_reg((unsigned)s));
+        return true;
+    }
+    if ((k < 0 && !test && !mov) || d < 0 || (s < 0 && !is_imm(in, 1)))
+        return false;
+    if ((k == 2 || k == 3) && !t->host)
+        flags_load_carry(t);
+    const unsigned dst = (unsigned)d;
+    if (s >= 0) {
+        emit_rm(e, 1, OP_HIGH | (mov ? 0x8au : test ? 0x84u : (unsigned)k * 8 + 2), dst, rm_reg((unsigned)s));
+    } else {
+        emit_rm(e, 1, OP_HIGH | (mov ? 0xc6u : test ? 0xf6u : 0x80u), mov || test ? 0 : (unsigned)k, rm_reg(dst));
+        put8(e, (uint8_t)in->imm);
+    }
+    if (!mov)
+        flags_set(t);
+    return true;
+}
+
 bool translate_int(struct tr *t, const struct x86_insn *in)
 {
+    for (unsigned n = 0; in->nopnd == 2 && n < 2; n++) {
+        if (in->opnd[n].kind == X86_OPND_GPR && in->opnd[n].reg >= 16)
+            return high_byte(t, in);
+    }
     for (unsigned n = 0; n < in->nopnd; n++) {
         if (in->opnd[n].kind == X86_OPND_GPR && in->opnd[n].reg >= 16)
             return false;

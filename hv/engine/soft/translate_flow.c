@@ -180,6 +180,15 @@ static bool jcc(struct tr *t, const struct x86_insn *in)
     if (!target(t, in, &off))
         return false;
     flags_load(t, T1);
+    if (off == t->start) {         /* a loop: stay in line */
+        const bool mem = t->mem;
+        uint8_t *over = emit_jcc_later(&t->e, in->cc ^ 1u);
+        flags_save(t);
+        jump_to(t, off, t->i + 1);
+        t->mem = mem;
+        emit_patch(&t->e, over);
+        return true;
+    }
     struct stub *s = &t->stub[t->stubs++];
     *s = (struct stub){ .kind = STUB_JUMP, .host = t->host, .mem = t->mem, .insn = (uint8_t)t->i, .off = off };
     s->from[s->froms++] = emit_jcc_later(&t->e, in->cc);

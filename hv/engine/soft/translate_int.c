@@ -125,6 +125,15 @@ static bool unary(struct tr *t, const struct x86_insn *in, unsigned op, unsigned
     return true;
 }
 
+/*
+ * Flags that the SDM leaves undefined (AF of shifts; SF ZF AF PF of multiplications) Intel's CPUs compute from
+ * the result. Others may keep them, so there they are loaded first, as the interpreter does everywhere.
+ */
+static bool keeps_undefined(void)
+{
+    return !__builtin_cpu_is("intel");
+}
+
 /* ---- shifts and rotates ---- */
 
 static bool shift(struct tr *t, const struct x86_insn *in, unsigned digit)
@@ -134,7 +143,7 @@ static bool shift(struct tr *t, const struct x86_insn *in, unsigned digit)
     const bool by_cl = in->opnd[1].kind == X86_OPND_GPR, by_one = !by_cl && in->opnd[1].implicit;
     const unsigned count = (unsigned)in->imm & (s == 8 ? 63 : 31);
     /* SHL SHR SAR by a known count set all flags; others keep some, or all of them. */
-    const bool keeps = by_cl || !count || digit < 4;
+    const bool keeps = by_cl || !count || digit < 4 || keeps_undefined();
     const bool rotate_carry = digit == 2 || digit == 3;
     unsigned spare, r = 0;
     struct rm m;
@@ -342,10 +351,8 @@ static bool multiply(struct tr *t, const struct x86_insn *in)
     unsigned spare = T1;
     if (!is_mem(in, n) && !is_reg(in, n))
         return false;
-    if (!is_mem(in, n))
-        flags_keep(t, T1);
     struct rm m = is_mem(in, n) ? mem(t, in, in->opnd[n].size, false, &spare) : reg_rm(in->opnd[n].reg);
-    if (is_mem(in, n))
+    if (keeps_undefined())
         flags_keep(t, spare);
     if (wide) {
         emit_rm(e, s, sized(0xf7, s), in->op == X86_OP_MUL ? 4 : 5, m);

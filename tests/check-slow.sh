@@ -58,6 +58,7 @@ part "boots with 1 to 4 vCPUs, save and load" boots
 part "stock kernels under the sanitizers" asan_guest
 part "a thousand kills of service, workers and clients" env CHAOS_PAUSE_MS=600 tests/chaos.sh 1000 "${CHAOS_SEED:-$RANDOM}"
 part "Debian packages" tests/deb.sh
+part "a host with systemd, three boots" tests/guest/systemd-host.sh
 for more in tests/guest/kvm-nested.sh tests/guest/matrix.sh tests/guest/python.sh; do
     [ ! -x "$more" ] || part "$more" "$more"
 done

@@ -254,9 +254,9 @@ static char **clean_environment(void)
 
 static int high_copy(int fd) { return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 10); }
 
-static void note_refusal(struct spawn_result *ret, const struct plan *p, enum stage stage, int err, char *why, size_t size)
+/* The first thing that was refused is what an operator can look for. */
+static void note_refusal(const struct plan *p, enum stage stage, int err, char *why, size_t size)
 {
-    (void)ret;
     if (!why[0])
         snprintf(why, size, "%s: %s", stage == STAGE_IDS ? stage_words[stage] :
                  p->namespaces & CLONE_NEWUSER ? "namespaces with one for users" : "namespaces", strerror(-err));
@@ -303,7 +303,7 @@ int spawn_process(const struct spawn_config *c, struct spawn_result *ret, struct
         }
         if (stage == STAGE_FDS || stage == STAGE_EXEC)
             break;                     /* no weaker way helps */
-        note_refusal(ret, &p, stage, r, why, sizeof(why));
+        note_refusal(&p, stage, r, why, sizeof(why));
     }
     return hv_fail_errno(e, -r, c->program, "cannot be run%s%s", stage < STAGE_COUNT ? ": " : "",
                          stage < STAGE_COUNT ? stage_words[stage] : "");

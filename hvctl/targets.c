@@ -106,13 +106,38 @@ static int add_named(struct cli_call *c, struct targets *ts, const char *arg, co
     return 0;
 }
 
+/*
+ * The VMs that the arguments can mean: those named, so that one of many costs little; all where all
+ * are meant, or where one is not found and names near it are to be suggested.
+ */
+static int fetch_vms(struct cli_call *c, struct conn *k, unsigned first, json_t **ret, struct hv_error *e)
+{
+    json_t *names = json_array();
+    for (unsigned a = first; a < c->n_args; a++) {
+        json_array_append_new(names, json_string(c->args[a]));
+    }
+    struct hv_error why = {0};
+    int r = -ENOENT;
+    if (!c->all && json_array_size(names) == c->n_args - first && c->n_args > first) {
+        r = conn_call(k, "List", json_pack("{s:O}", "names", names), 0, ret, &why);
+    }
+    json_decref(names);
+    if (r == 0 || (hv_error_is_set(&why) && why.code != HV_NOT_FOUND)) {
+        if (r < 0 && e) {
+            *e = why;
+        }
+        return r;
+    }
+    return conn_call(k, "List", NULL, 0, ret, e);
+}
+
 int targets_find(struct cli_call *c, struct conn *k, unsigned first, bool (*filter)(const json_t *vm),
                  struct targets *ret, struct hv_error *e)
 {
     struct targets ts = {.one = !c->all && c->n_args == first + 1 && !strpbrk(c->args[first], "*?[")};
     json_t *reply, *vm;
     size_t i;
-    int r = conn_call(k, "List", NULL, 0, &reply, e);
+    int r = fetch_vms(c, k, first, &reply, e);
     if (r < 0) {
         return r;
     }

@@ -85,11 +85,10 @@ static void export_vm(void *arg, struct varlink_call *call, const json_t *params
 {
     struct svc_vm *vm = registry_need(arg, call, params);
     hv_autofree char *xml = NULL;
+    struct hv_error e = {0};
     if (!vm)
         return;
-    if (settings_xml_write(&vm->settings, &vm->id, vm->name, vm->doc, &xml, NULL) < 0) {
-        struct hv_error e = {0};
-        hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory");
+    if (registry_xml(vm, &xml, NULL, &e) < 0) {
         fail(call, &e);
         return;
     }

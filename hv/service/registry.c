@@ -29,7 +29,6 @@ static void vm_free(struct svc_vm *vm)
     worker_link_free(vm->link);
     json_decref(vm->runtime);
     settings_fini(&vm->settings);
-    settings_doc_free(vm->doc);
     free(vm->series);
     free(vm);
 }
@@ -76,7 +75,7 @@ static int load_one(struct service *svc, const char *dir, const char *file, bool
     if (!vm)
         return -ENOMEM;
     vm->transient = transient;
-    r = settings_xml_read(text, len, &vm->settings, &vm->id, vm->name, sizeof(vm->name), &vm->doc, e);
+    r = settings_xml_read(text, len, &vm->settings, &vm->id, vm->name, sizeof(vm->name), NULL, e);
     if (r == 0 && registry_find(svc, vm->name))
         r = hv_fail(e, HV_CONFLICT, path, "there is already a VM named %s", vm->name);
     struct stat st;
@@ -211,14 +210,51 @@ int registry_create(struct service *svc, const char *name, const struct settings
     return 0;
 }
 
+/*
+ * The document as it is on disk, for what we do not know in it: read when it is needed, as a tree of
+ * each VM would be most of the service's memory. *ret NULL: there is no file yet.
+ */
+static int read_doc(const struct svc_vm *vm, struct settings_doc **ret, struct hv_error *e)
+{
+    char path[HV_PATH_SIZE + 64], name[sizeof(vm->name)];
+    hv_autofree char *text = NULL;
+    size_t len = 0;
+    struct settings s;
+    struct guid id;
+    struct hv_error why = {0};
+    *ret = NULL;
+    vm_path(vm, path, sizeof(path));
+    int r = hv_read_file(path, SETTINGS_XML_MAX, &text, &len);
+    if (r == -ENOENT)
+        return 0;
+    if (r < 0)
+        return hv_fail_errno(e, -r, vm->name, "cannot store its settings in %s", path);
+    settings_init(&s);
+    r = settings_xml_read(text, len, &s, &id, name, sizeof(name), ret, &why);
+    settings_fini(&s);
+    /* What somebody damaged under a running service is replaced by what the service knows. */
+    return r < 0 && why.code == HV_NO_RESOURCES ? hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory") : 0;
+}
+
+int registry_xml(const struct svc_vm *vm, char **ret, size_t *ret_len, struct hv_error *e)
+{
+    struct settings_doc *doc;
+    int r = read_doc(vm, &doc, e);
+    if (r < 0)
+        return r;
+    r = settings_xml_write(&vm->settings, &vm->id, vm->name, doc, ret, ret_len);
+    settings_doc_free(doc);
+    return r < 0 ? hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory") : 0;
+}
+
 int registry_store(struct svc_vm *vm, struct hv_error *e)
 {
     hv_autofree char *xml = NULL;
     size_t len = 0;
     char path[HV_PATH_SIZE + 64];
-    int r = settings_xml_write(&vm->settings, &vm->id, vm->name, vm->doc, &xml, &len);
+    int r = registry_xml(vm, &xml, &len, e);
     if (r < 0)
-        return hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory");
+        return r;
     vm_path(vm, path, sizeof(path));
     r = hv_replace_file(path, xml, len, 0600);
     if (r < 0)

@@ -60,7 +60,6 @@ struct svc_vm {
     char name[4 * VM_NAME_MAX + 1];
     struct guid id;
     struct settings settings;           /* as stored: what the next start takes */
-    struct settings_doc *doc;
     bool transient;                     /* `vm run`: no file, gone when it is off */
     uid_t owner;
     enum svc_state state;
@@ -115,6 +114,8 @@ struct svc_vm *registry_need(struct service *svc, struct varlink_call *call, con
 int registry_create(struct service *svc, const char *name, const struct settings *s, bool transient, uid_t owner,
                     bool dry_run, struct svc_vm **ret, struct hv_error *e);
 int registry_store(struct svc_vm *vm, struct hv_error *e);
+/* Its document, with what else stands in the one on disk. *ret is NUL-terminated, free() it. */
+int registry_xml(const struct svc_vm *vm, char **ret, size_t *ret_len, struct hv_error *e);
 /* Store vm with other settings; fresh gets the old ones. After a failure both are as before, in memory and on disk. */
 int registry_change(struct svc_vm *vm, struct settings *fresh, struct hv_error *e);
 /* Deletes the file and frees vm. */

@@ -120,3 +120,51 @@ worker_of() { hvctl show "$1" -o json | jq .pid; }
     [[ "$stderr" = *'cannot write the output'* ]] || { echo "$stderr"; false; }
     run -0 hvctl list -o name
 }
+
+@test "a thousand VMs: all are listed, one is shown alone, and the service stays under 64 MiB" {
+    hvctl create vm0 -q --memory 128M
+    kill "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    wait "$(cat "$BATS_FILE_TMPDIR/hvd.pid")" 2>/dev/null || true
+    local first id
+    first=$(ls "$XDG_STATE_HOME/hv/vms/"*.xml)
+    id=$(basename "$first" .xml)
+    for i in $(seq 999); do
+        new=${id%????}$(printf %04x "$i")
+        [ "$new" != "$id" ] || continue
+        sed "s/$id/$new/Ig; s/>vm0</>vm$i</" "$first" >"$XDG_STATE_HOME/hv/vms/$new.xml"
+    done
+    start_service
+    [ "$(hvctl list -o name | wc -l)" -ge 999 ]
+    [ "$(hvctl show vm500 -o json | jq -r .name)" = vm500 ]
+    run -3 --separate-stderr hvctl show vm5000
+    [[ "$stderr" = *'no such VM'* ]]
+    rss=$(awk '/VmRSS/ { print $2 }' "/proc/$(cat "$BATS_FILE_TMPDIR/hvd.pid")/status")
+    echo "$rss kB"
+    [ "$rss" -lt 65536 ]
+}
+
+@test "64 clients racing for one VM: each is answered, the VM and its job list are whole" {
+    hvctl create web1 -q --memory 128M --kernel "$KERNEL" --initrd "$INITRD" --cmdline 'console=ttyS0 quiet'
+    pids=()
+    for i in $(seq 64); do
+        case $((i % 6)) in
+        0) hvctl start web1 -q -t 60s & ;;
+        1) hvctl stop web1 --turn-off --yes -q -t 60s & ;;
+        2) hvctl vm set web1 --notes "note $i" -q & ;;
+        3) hvctl pause web1 -q -t 60s & ;;
+        4) hvctl resume web1 -q -t 60s & ;;
+        5) hvctl show web1 -o json & ;;
+        esac >/dev/null 2>&1
+        pids+=($!)
+    done
+    # Done, or a reason: it is off, paused, stopping. Never a lost service or a wait without end.
+    for pid in "${pids[@]}"; do
+        code=0
+        wait "$pid" || code=$?
+        case $code in 0 | 1 | 4) ;; *) echo "exit $code"; return 1 ;; esac
+    done
+    hvctl job list -o json | jq -e 'all(.state != "running")'
+    hvctl stop web1 --turn-off --yes -q
+    hvctl start web1 -q --wait=console:demo -t 60s
+    [ "$(workers web1)" = 1 ]
+}

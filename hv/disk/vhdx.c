@@ -217,10 +217,7 @@ static int vhdx_info(struct disk_layer *l, bool count, struct disk_info *ret)
     ret->blocks = v->blocks;
     ret->log_dirty = v->log_dirty;
     ret->log_entries = v->replayed;
-    if (count) {
-        ret->blocks_present = vhdx_count_present(v, &r);
-    }
-    return r;
+    return count ? vhdx_count_present(v, &ret->blocks_present) : 0;
 }
 
 const struct disk_format disk_format_vhdx = {
@@ -236,5 +233,5 @@ const struct disk_format disk_format_vhdx = {
     .flush = vhdx_flush,
     .info = vhdx_info,
     .create = vhdx_create,
-
+    .check = vhdx_check,
 };

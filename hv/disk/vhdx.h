@@ -6,7 +6,8 @@
  *   vhdx_metadata.c metadata items, parent locator  vhdx_log.c     the log as written, flush
  *   vhdx_bat.c      map, allocate, written, unmap   vhdx_create.c  new images
  *   vhdx_edit.c     resize, parent, identity        vhdx_compact.c blocks moved together
- *   vhdx_check.c    check                           vhdx_repair.c  repair
+ *   vhdx_sweep.c    all of the BAT at once          vhdx_check.c   check
+ *   vhdx_repair.c   repair
  */
 #ifndef HV_DISK_VHDX_H
 #define HV_DISK_VHDX_H
@@ -194,7 +195,9 @@ int vhdx_unmap(struct disk_layer *l, uint64_t off, uint64_t len, uint64_t *ret_l
 /* len bytes of zeros at a multiple of 1 MiB, at the end of the file or where a block was. */
 int vhdx_room_new(struct vhdx *v, uint64_t len, uint64_t *ret);
 int vhdx_rooms_add(struct vhdx_rooms *rooms, uint64_t off);
-uint64_t vhdx_count_present(struct vhdx *v, int *ret_err);
+int vhdx_count_present(struct vhdx *v, uint64_t *ret);
+/* "block 17 (sectors ...)"; what as in vhdx_sweep.h. */
+const char *vhdx_room_name(const struct vhdx *v, uint32_t what, char *buf, size_t size);
 
 /* ---- changes (vhdx_log.c) ---- */
 

@@ -256,6 +256,11 @@ size_t memfile_syncs(const struct memfile *m)
     return n;
 }
 
+bool memfile_wrote(const struct memfile *m, size_t i, uint64_t off, uint64_t len)
+{
+    return m->ops[i].kind == MEM_WRITE && m->ops[i].off >= off && m->ops[i].off - off < len;
+}
+
 void memfile_fail(struct memfile *m, uint64_t nth, bool stay)
 {
     m->fail_in = nth;

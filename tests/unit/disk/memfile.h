@@ -31,6 +31,8 @@ void memfile_record(struct memfile *m);
 /* Writes, zeroings, resizes and syncs recorded so far. */
 size_t memfile_ops(const struct memfile *m);
 size_t memfile_syncs(const struct memfile *m);
+/* Is operation i a write that starts in [off, off+len)? */
+bool memfile_wrote(const struct memfile *m, size_t i, uint64_t off, uint64_t len);
 
 /*
  * The file after a crash when `ops` operations had been issued. What a sync followed is

@@ -244,6 +244,36 @@ static void test_partial_to_full(void **state)
     chain_fini(&c);
 }
 
+/* Bits that an earlier life of a block left say nothing once it comes back as partly present. */
+static void test_stale_bits(void **state)
+{
+    struct image_chain c = { 0 };
+    static uint8_t buf[1 << 20];
+    uint8_t entry[8];
+    struct disk *d;
+
+    (void)state;
+    memset(buf, 0x66, sizeof(buf));
+    chain_add(&c, (struct disk_create){ .type = DISK_DYNAMIC, .size = 4 * MIB, .block_size = 1 << 20 });
+    d = chain_open(&c, 0, DISK_WRITE);
+    assert_int_equal(disk_write(d, 0, buf, MIB), 0);
+    must_close(d);
+    chain_add(&c, (struct disk_create){ .block_size = 1 << 20 });
+    memfile_resize(c.m[1], 5 * MIB);
+    memfile_write(c.m[1], 4 * MIB, buf, 256);            /* the bits of block 0, some set */
+    put_le64(entry, 4 * MIB + VHDX_BITMAP_PRESENT);
+    memfile_write(c.m[1], 3 * MIB + 4096 * 8, entry, 8);
+    d = chain_open(&c, 1, DISK_WRITE);
+    assert_int_equal(disk_write(d, 8192, "x", 1), 0);
+    assert_int_equal(disk_read(d, 0, buf, MIB), 0);
+    for (uint64_t i = 0; i < MIB; i++) {
+        assert_int_equal(buf[i], i == 8192 ? 'x' : 0x66);
+    }
+    must_close(d);
+    must_be_clean(c.m[1], c.path[1]);
+    chain_fini(&c);
+}
+
 /* Sheet 4: one sync for a flush that has data only, two where metadata changed. */
 static void test_syncs(void **state)
 {
@@ -419,10 +449,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes), cmocka_unit_test(test_chunk_edge), cmocka_unit_test(test_states),
-        cmocka_unit_test(test_partial_to_full), cmocka_unit_test(test_syncs), cmocka_unit_test(test_room_again),
+        cmocka_unit_test(test_partial_to_full), cmocka_unit_test(test_stale_bits),
+        cmocka_unit_test(test_syncs), cmocka_unit_test(test_room_again),
         cmocka_unit_test(test_log_wraps), cmocka_unit_test(test_open_writes_nothing),
         cmocka_unit_test(test_data_guid), cmocka_unit_test(test_huge),
     };
 
+    seed_from_environment();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -158,6 +158,27 @@ static int open_parts(struct vhdx *v, struct disk_layer *l, struct hv_error *e)
     return r;
 }
 
+/*
+ * New room starts behind the file, and behind the whole room of a last block that the
+ * disk, and so maybe the file, ends in.
+ */
+static int find_end(struct vhdx *v)
+{
+    uint64_t entry, room;
+    int r = vhdx_bat_get(v, vhdx_payload_index(v, v->blocks - 1), &entry);
+
+    if (r < 0) {
+        return r;
+    }
+    v->file_size = disk_file_size(v->file);
+    v->end = ROUND_UP(v->file_size, VHDX_UNIT);
+    room = VHDX_BAT_OFFSET(entry);
+    if (VHDX_BAT_STATE(entry) >= VHDX_FULL && room < v->end) {
+        v->end = MAX(v->end, room + v->md.block_size);
+    }
+    return 0;
+}
+
 static int vhdx_open(struct disk_layer *l, struct hv_error *e)
 {
     struct vhdx *v = hv_alloc(sizeof(*v));
@@ -169,12 +190,14 @@ static int vhdx_open(struct disk_layer *l, struct hv_error *e)
     v->magic = VHDX_MAGIC;
     v->l = l;
     r = open_parts(v, l, e);
+    if (r == 0) {
+        r = find_end(v);
+        r = r < 0 ? hv_fail_errno(e, -r, disk_file_path(l->file), "cannot read the BAT") : 0;
+    }
     if (r < 0) {
         vhdx_free(v);
         return r;
     }
-    v->file_size = disk_file_size(v->file);
-    v->end = ROUND_UP(v->file_size, VHDX_UNIT);
     v->log.sequence = 1;
     l->state = v;
     l->type = v->differencing ? DISK_DIFFERENCING : v->fixed ? DISK_FIXED : DISK_DYNAMIC;
@@ -233,5 +256,11 @@ const struct disk_format disk_format_vhdx = {
     .flush = vhdx_flush,
     .info = vhdx_info,
     .create = vhdx_create,
+    .resize = vhdx_resize,
+    .set_parent = vhdx_set_parent,
+    .set_id = vhdx_set_id,
+    .set_physical_sector = vhdx_set_physical_sector,
+    .compact = vhdx_compact,
     .check = vhdx_check,
+    .repair = vhdx_repair,
 };

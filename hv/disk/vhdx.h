@@ -196,8 +196,6 @@ int vhdx_unmap(struct disk_layer *l, uint64_t off, uint64_t len, uint64_t *ret_l
 int vhdx_room_new(struct vhdx *v, uint64_t len, uint64_t *ret);
 int vhdx_rooms_add(struct vhdx_rooms *rooms, uint64_t off);
 int vhdx_count_present(struct vhdx *v, uint64_t *ret);
-/* "block 17 (sectors ...)"; what as in vhdx_sweep.h. */
-const char *vhdx_room_name(const struct vhdx *v, uint32_t what, char *buf, size_t size);
 
 /* ---- changes (vhdx_log.c) ---- */
 
@@ -210,6 +208,9 @@ int vhdx_commit(struct vhdx *v);
 int vhdx_settle_log(struct vhdx *v);
 /* v->header with its sequence raised into the other slot, durably. */
 int vhdx_header_write(struct vhdx *v);
+
+/* The BAT to `to`, len bytes of zeros; named by both region tables with the next commit. */
+int vhdx_move_bat(struct vhdx *v, uint64_t to, uint64_t len);
 
 /* ---- verbs ---- */
 

@@ -149,39 +149,44 @@ const char *vhdx_room_name(const struct vhdx *v, uint32_t what, char *buf, size_
     return buf;
 }
 
+bool vhdx_fault_text(const struct vhdx *v, const struct vhdx_fault *x, char *buf, size_t size)
+{
+    char name[96], other[96];
+
+    vhdx_room_name(v, x->what, name, sizeof(name));
+    switch (x->kind) {
+    case VHDX_FAULT_RESERVED:
+        snprintf(buf, size, "bat: %s: reserved bits 0x%llx are set", name, (unsigned long long)VHDX_BAT_RESERVED(x->entry));
+        break;
+    case VHDX_FAULT_STATE: snprintf(buf, size, "bat: %s: there is no state %u", name, VHDX_BAT_STATE(x->entry)); break;
+    case VHDX_FAULT_PLACE:
+        snprintf(buf, size, "bat: %s: at 0x%llx, which reaches into or past %s", name,
+                 (unsigned long long)VHDX_BAT_OFFSET(x->entry), x->where);
+        break;
+    case VHDX_FAULT_PARTIAL: snprintf(buf, size, "bat: %s: partly present, and the disk has no parent", name); break;
+    case VHDX_FAULT_SLOT:
+        snprintf(buf, size, "bat: %s: the entry is 0x%llx", name, (unsigned long long)x->entry);
+        /* Of a child: the bits are lost, and with them which sectors are whose. */
+        return !v->differencing;
+    case VHDX_FAULT_NO_BITMAP:
+        snprintf(buf, size, "bat: %s: partly present, and its chunk has no bitmap", name);
+        return false;
+    default:
+        snprintf(buf, size, "bat: %s and %s both at 0x%llx", name, vhdx_room_name(v, x->other, other, sizeof(other)),
+                 (unsigned long long)x->entry);
+    }
+    return !(x->kind == VHDX_FAULT_PLACE && x->what & VHDX_ROOM_BITMAP);
+}
+
 static int tell_fault(void *arg, const struct vhdx_fault *x)
 {
     struct check *c = arg;
-    char name[96], other[96];
+    char text[sizeof(((struct disk_problem *)0)->text)];
 
-    if (++c->faults[x->kind] > TOLD_MAX) {
-        return 0;
-    }
-    vhdx_room_name(&c->v, x->what, name, sizeof(name));
-    switch (x->kind) {
-    case VHDX_FAULT_RESERVED:
-        disk_problem(c->fn, c->arg, PROBLEM_REPAIRABLE, "bat: %s: reserved bits 0x%llx are set", name,
-                     (unsigned long long)VHDX_BAT_RESERVED(x->entry));
-        break;
-    case VHDX_FAULT_STATE:
-        disk_problem(c->fn, c->arg, PROBLEM_REPAIRABLE, "bat: %s: there is no state %u", name, VHDX_BAT_STATE(x->entry));
-        break;
-    case VHDX_FAULT_PLACE:
-        disk_problem(c->fn, c->arg, PROBLEM_REPAIRABLE, "bat: %s: at 0x%llx, which reaches into or past %s", name,
-                     (unsigned long long)VHDX_BAT_OFFSET(x->entry), x->where);
-        break;
-    case VHDX_FAULT_PARTIAL:
-        disk_problem(c->fn, c->arg, PROBLEM_REPAIRABLE, "bat: %s: partly present, and the disk has no parent", name);
-        break;
-    case VHDX_FAULT_SLOT:
-        disk_problem(c->fn, c->arg, PROBLEM_REPAIRABLE, "bat: %s: the entry is 0x%llx", name, (unsigned long long)x->entry);
-        break;
-    case VHDX_FAULT_NO_BITMAP:
-        disk_problem(c->fn, c->arg, 0, "bat: %s: partly present, and its chunk has no bitmap", name);
-        break;
-    default:
-        disk_problem(c->fn, c->arg, PROBLEM_REPAIRABLE, "bat: %s and %s both at 0x%llx", name,
-                     vhdx_room_name(&c->v, x->other, other, sizeof(other)), (unsigned long long)x->entry);
+    if (++c->faults[x->kind] <= TOLD_MAX) {
+        bool repairable = vhdx_fault_text(&c->v, x, text, sizeof(text));
+
+        disk_problem(c->fn, c->arg, repairable ? PROBLEM_REPAIRABLE : 0, "%s", text);
     }
     return 0;
 }

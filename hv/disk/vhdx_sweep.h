@@ -46,7 +46,13 @@ struct vhdx_usage {
 /* v needs file, file_size, header, regions, md and its geometry; nothing of it may be dirty. */
 int vhdx_sweep(struct vhdx *v, vhdx_fault_fn *fn, void *arg, struct vhdx_usage *ret);
 void vhdx_usage_fini(struct vhdx_usage *u);
-/* Bytes of file a room takes. */
+/* The same before a change: a fault refuses it, with a sentence. */
+int vhdx_survey(struct vhdx *v, struct vhdx_usage *ret, struct hv_error *e);
+/* Bytes of file a room takes; less than a block where the disk ends in it. */
 uint64_t vhdx_room_bytes(const struct vhdx *v, const struct vhdx_room *x);
+/* "block 17 (sectors 71303168 to 71368703)", "bitmap 0". */
+const char *vhdx_room_name(const struct vhdx *v, uint32_t what, char *buf, size_t size);
+/* What is said of a fault, and whether repair can do something about it. */
+bool vhdx_fault_text(const struct vhdx *v, const struct vhdx_fault *x, char *buf, size_t size);
 
 #endif

@@ -226,11 +226,14 @@ int vhdx_repair(struct disk_file *f, bool dry, disk_problem_fn *fn, void *arg, s
         disk_problem(fn, arg, 0, "no header is good");
         return 0;
     }
-    r = r < 0 ? r : repair_headers(&p, &hs);
     if (r < 0) {
         return hv_fail_errno(e, -r, disk_file_path(f), "repair");
     }
     r = vhdx_header_check(f, &hs.slot[hs.current], &why);
+    if (r == 0) {
+        r = repair_headers(&p, &hs);
+        r = r < 0 ? hv_fail_errno(&why, -r, disk_file_path(f), "repair") : 0;
+    }
     if (r == 0) {
         r = repair_log(&p, &hs, &why);
     }

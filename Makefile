@@ -193,8 +193,8 @@ install: all
 # ---- fuzzing: libFuzzer programs in build-fuzz/fuzz/; run one with its corpus folder as argument ----
 
 FUZZERS      := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
-FUZZ_PKGS    := libuv jansson libarchive libzstd ncursesw
-FUZZ_PARTS   := $(foreach r,vsp vmbus boot platform machine memory rpc base,$(BUILD)/lib/$(r).a) \
+FUZZ_PKGS    := libuv jansson libarchive libzstd ncursesw liburing
+FUZZ_PARTS   := $(foreach r,vsp vmbus boot platform disk machine memory rpc base,$(BUILD)/lib/$(r).a) \
                 $(addprefix $(BUILD)/obj/hv/engine/soft/,decode.o decode_tab.o insn_format.o) $(BUILD)/obj/tests/tools/zydis_compare.o $(BUILD)/obj/tests/tools/zydis_except.o
 # A whole VM: the engine's archive has the decoder.
 FUZZ_GUEST_PARTS := $(foreach r,$(TOOL_ROOMS),$(BUILD)/lib/$(r).a)

@@ -206,17 +206,22 @@ static int grow(struct vhdx *v, uint64_t size)
 {
     uint64_t blocks = (size + v->md.block_size - 1) >> v->block_shift, old_blocks = v->blocks, room;
     uint64_t entries = vhdx_bat_entries(blocks, v->ratio_shift, v->differencing), len = ROUND_UP(entries * 8, VHDX_UNIT);
+    uint64_t last = (v->blocks - 1) >> v->ratio_shift, slot = vhdx_bitmap_index(v, last);
+    uint64_t from = vhdx_payload_index(v, v->blocks), had = v->regions.bat->len / 8;
     int r;
 
-    if (len > v->regions.bat->len) {
+    /* What entries without a block held meant nothing so far. The last chunk's bitmap did. */
+    r = clear_entries(v, from, MIN(MIN(slot, entries), had));
+    if (r == 0) {
+        r = clear_entries(v, MAX(slot + 1, from), MIN(entries, had));
+    }
+    if (r == 0) {
+        r = vhdx_commit(v);
+    }
+    if (r == 0 && len > v->regions.bat->len) {
         r = len > VHDX_BAT_MAX ? -EFBIG : vhdx_room_new(v, len, &room);
         if (r == 0) {
             r = vhdx_move_bat(v, room, len);
-        }
-    } else {
-        r = clear_entries(v, v->entries, entries);
-        if (r == 0) {
-            r = vhdx_commit(v);
         }
     }
     if (r == 0) {

@@ -202,7 +202,9 @@ int vhdx_sweep(struct vhdx *v, vhdx_fault_fn *fn, void *arg, struct vhdx_usage *
         }
     }
     if (r == 0) {
-        qsort(ret->rooms, ret->count, sizeof(*ret->rooms), by_place);
+        if (ret->count) {
+            qsort(ret->rooms, ret->count, sizeof(*ret->rooms), by_place);
+        }
         r = find_overlaps(&s);
     }
     if (r < 0) {

@@ -4,7 +4,7 @@
  * and without what no sync had followed. Each must open (reading, and writing: replayed),
  * check clean, and hold in every sector what the last flush acknowledged or something newer.
  *
- * HV_CRASH_CASES bounds the cases looked at a load (default 150, 0: all of them, four ways
+ * HV_CRASH_CASES bounds the cases looked at a load (default 60, 0: all of them, four ways
  * each). The writes into the log are always among them, in one way or another.
  */
 #include "tests/unit/disk/vhdx_fixture.h"
@@ -173,7 +173,7 @@ static unsigned long cases_wanted(void)
 {
     const char *text = getenv("HV_CRASH_CASES");
 
-    return text ? strtoul(text, NULL, 10) : 150;
+    return text ? strtoul(text, NULL, 10) : 60;
 }
 
 /* Every operation of the load, or evenly so many of them and the log's, ways taking turns. */

@@ -457,6 +457,18 @@ int disk_file_sync(struct disk_file *f)
     return fdatasync(f->fd) < 0 ? -errno : 0;
 }
 
+uint64_t disk_file_skip_hole(struct disk_file *f, uint64_t off)
+{
+    off_t at;
+
+    HV_CHECK(f, FILE_MAGIC);
+    if (f->ops || f->device || off > INT64_MAX) {
+        return off;
+    }
+    at = lseek(f->fd, (off_t)off, SEEK_DATA);
+    return at >= 0 ? (uint64_t)at : errno == ENXIO ? MAX(disk_file_size(f), off) : off;
+}
+
 uint64_t disk_file_size(struct disk_file *f)
 {
     uint64_t bytes = 0;

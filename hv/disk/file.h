@@ -64,6 +64,9 @@ int disk_file_reserve(struct disk_file *f, uint64_t off, uint64_t len);
 /* What was written before is durable afterwards (fdatasync). */
 int disk_file_sync(struct disk_file *f);
 
+/* The first byte from off on that the host does not know to be zero, or the file's end; off itself
+ * where it knows nothing of holes. */
+uint64_t disk_file_skip_hole(struct disk_file *f, uint64_t off);
 uint64_t disk_file_size(struct disk_file *f);       /* bytes; a device's capacity */
 uint64_t disk_file_allocated(struct disk_file *f);  /* bytes the host really holds */
 bool disk_file_writable(const struct disk_file *f);

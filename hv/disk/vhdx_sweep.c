@@ -190,6 +190,9 @@ int vhdx_sweep(struct vhdx *v, vhdx_fault_fn *fn, void *arg, struct vhdx_usage *
     for (uint64_t off = 0; off < v->entries * 8 && r == 0; off += PIECE) {
         uint64_t len = MIN(PIECE, v->entries * 8 - off);
 
+        if (s.partial_count == 0 && disk_file_skip_hole(v->file, v->regions.bat->off + off) >= v->regions.bat->off + off + len) {
+            continue;
+        }
         r = disk_file_read(v->file, v->regions.bat->off + off, buf, len);
         for (uint64_t i = 0; i < len && r == 0; i += 8) {
             uint64_t entry = get_le64(buf + i);

@@ -50,10 +50,22 @@ asan_guest() {
         BUILD=$BUILD-asan tests/guest/check.sh
 }
 
+# VHDX stopped at every write, with every way of tearing it, for many loads; then hostile images.
+vhdx_crashes() {
+    local seed
+    for seed in $(seq 1 "${SEEDS:-30}"); do
+        HV_SEED=$seed HV_CRASH_CASES=0 "$BUILD/tests/disk/test_vhdx_crash" &&
+            HV_SEED=$seed HV_CRASH_CASES=0 "$BUILD/tests/disk/test_vhdx_edit" &&
+            HV_SEED=$seed "$BUILD/tests/disk/test_vhdx" &&
+            HV_SEED=$seed HV_FUZZ_RUNS=20000 "$BUILD/tests/disk/test_fuzz_vhdx" || { echo "HV_SEED=$seed"; return 1; }
+    done
+}
+
 mkdir -p "$BUILD/guest"
-make -j"$(nproc)" "$BUILD"/tests/{engine_soft/test_interp,engine_soft/test_sse,engine_soft/test_x87,engine_kvm/test_kvm,tools/vmboot} >/dev/null || exit 1
+make -j"$(nproc)" "$BUILD"/tests/{engine_soft/test_interp,engine_soft/test_sse,engine_soft/test_x87,engine_kvm/test_kvm,disk/test_{vhdx,vhdx_crash,vhdx_edit,fuzz_vhdx},tools/vmboot} >/dev/null || exit 1
 part "decoder, every opcode against Zydis" tests/decode-corpus.sh --sweep
 part "interpreter against the host CPU, more seeds" interp_seeds
+part "VHDX: every crash, many loads" vhdx_crashes
 part "boots with 1 to 4 vCPUs, save and load" boots
 part "stock kernels under the sanitizers" asan_guest
 part "a thousand kills of service, workers and clients" env CHAOS_PAUSE_MS=600 tests/chaos.sh 1000 "${CHAOS_SEED:-$RANDOM}"

@@ -69,30 +69,46 @@ static int open_headers(struct vhdx *v, struct disk_layer *l, struct hv_error *e
 }
 
 /* What an earlier run left in the log goes into the file, or before it when that is read-only. */
-static int open_log(struct vhdx *v, struct disk_layer *l, struct hv_error *e)
+static int open_log(struct vhdx *v, struct disk_layer *l, struct vhdx_replay *rp, struct hv_error *e)
 {
     const char *path = disk_file_path(l->file);
-    struct vhdx_replay rp;
-    int r = vhdx_replay_read(l->file, &v->header, &rp, e);
+    int r = 0;
 
-    if (r < 0) {
-        return r;
+    v->replayed = rp->entries;
+    if (rp->entries && !l->writable) {
+        v->log_dirty = true;
+        r = vhdx_replay_overlay(l->file, rp, &v->file);
+        return r < 0 ? hv_fail_errno(e, -r, path, "cannot show the log replayed") : 0;
     }
-    v->replayed = rp.entries;
-    if (rp.entries == 0) {
-        v->file = disk_file_ref(l->file);
-    } else if (l->writable) {
-        v->file = disk_file_ref(l->file);
-        r = vhdx_replay_apply(l->file, &rp);
+    v->file = disk_file_ref(l->file);
+    if (rp->entries) {
+        r = vhdx_replay_apply(l->file, rp);
         if (r == 0) {
             v->header.log_id = (struct guid){ { 0 } };
             r = vhdx_header_write(v);
         }
-        r = r < 0 ? hv_fail_errno(e, -r, path, "cannot replay the log") : 0;
-    } else {
-        v->log_dirty = true;
-        r = vhdx_replay_overlay(l->file, &rp, &v->file);
-        r = r < 0 ? hv_fail_errno(e, -r, path, "cannot show the log replayed") : 0;
+    }
+    return r < 0 ? hv_fail_errno(e, -r, path, "cannot replay the log") : 0;
+}
+
+/*
+ * Headers and log. A reader without a lock may come between two writes of who has the disk
+ * in use: what looks wrong then is right when looked at again.
+ */
+static int open_state(struct vhdx *v, struct disk_layer *l, struct hv_error *e)
+{
+    struct vhdx_replay rp = { 0 };
+    int r = -EINVAL;
+
+    for (int tries = l->writable ? 1 : 4; tries > 0 && r == -EINVAL; tries--) {
+        l->note[0] = '\0';
+        r = open_headers(v, l, e);
+        if (r == 0) {
+            r = vhdx_replay_read(l->file, &v->header, &rp, e);
+        }
+    }
+    if (r == 0) {
+        r = open_log(v, l, &rp, e);
     }
     vhdx_replay_fini(&rp);
     return r;
@@ -128,10 +144,7 @@ static int open_parts(struct vhdx *v, struct disk_layer *l, struct hv_error *e)
         hv_hint(e, "its data is in the .avhdx files beside it");
         return -EOPNOTSUPP;
     }
-    r = open_headers(v, l, e);
-    if (r == 0) {
-        r = open_log(v, l, e);
-    }
+    r = open_state(v, l, e);
     if (r == 0) {
         r = vhdx_regions_read(v->file, &v->header, &v->regions, e);
     }

@@ -1,13 +1,16 @@
 /*
  * The parts of the VHDX format among themselves: vhdx_*.c. Nobody else includes this.
  *
- *   vhdx.c          the format's table, opening and closing
- *   vhdx_header.c   headers and region tables       vhdx_replay.c  the log as found in a file
- *   vhdx_metadata.c metadata items, parent locator  vhdx_log.c     the log as written, flush
- *   vhdx_bat.c      map, allocate, written, unmap   vhdx_create.c  new images
- *   vhdx_edit.c     resize, parent, identity        vhdx_compact.c blocks moved together
- *   vhdx_sweep.c    all of the BAT at once          vhdx_check.c   check
- *   vhdx_repair.c   repair
+ *   vhdx.c           the format's table, opening and closing
+ *   vhdx_header.c    headers and region tables
+ *   vhdx_metadata.c  metadata items, parent locator
+ *   vhdx_replay.c    the log as found in a file     vhdx_overlay.c  what it holds, shown or written
+ *   vhdx_log.c       the log as written, flush
+ *   vhdx_bat.c       map, allocate, written, unmap  vhdx_bitmap.c   which sectors are here
+ *   vhdx_create.c    new images
+ *   vhdx_edit.c      resize, parent, identity       vhdx_compact.c  blocks moved together
+ *   vhdx_sweep.c     all of the BAT at once
+ *   vhdx_check.c     check                          vhdx_repair.c   repair
  */
 #ifndef HV_DISK_VHDX_H
 #define HV_DISK_VHDX_H
@@ -86,7 +89,7 @@ int vhdx_locator_read(struct disk_file *f, const struct vhdx_region *region, con
 int vhdx_locator_build(const struct disk_parent_ref *ref, uint8_t *buf, size_t size);
 #define VHDX_LOCATOR_BUF 32768u
 
-/* ---- the log of a file that was not closed (vhdx_replay.c) ---- */
+/* ---- the log of a file that was not closed (vhdx_replay.c, vhdx_overlay.c) ---- */
 
 /* What replay writes: disjoint, ascending. sector: where in the file the 4084 bytes are; 0: zeros. */
 struct vhdx_patch {
@@ -196,6 +199,17 @@ int vhdx_unmap(struct disk_layer *l, uint64_t off, uint64_t len, uint64_t *ret_l
 int vhdx_room_new(struct vhdx *v, uint64_t len, uint64_t *ret);
 int vhdx_rooms_add(struct vhdx_rooms *rooms, uint64_t off);
 int vhdx_count_present(struct vhdx *v, uint64_t *ret);
+
+/* ---- sector bitmaps of a differencing disk (vhdx_bitmap.c) ---- */
+
+/* Where in the file the bits of a block start. -ENOENT: its chunk has no bitmap; -EUCLEAN. */
+int vhdx_bits_of(struct vhdx *v, uint64_t block, uint64_t *ret);
+/* The same; a chunk without a bitmap gets one of zeros. */
+int vhdx_bits_make(struct vhdx *v, uint64_t block, uint64_t *ret);
+/* How many sectors from `first` on, at most count, have the same bit; *ret_bit is it. */
+int vhdx_bits_run(struct vhdx *v, uint64_t bits, uint64_t first, uint64_t count, bool *ret_bit, uint64_t *ret);
+/* Set or clear bits [first, first + count); pages that do not change stay clean. */
+int vhdx_bits_fill(struct vhdx *v, uint64_t bits, uint64_t first, uint64_t count, bool bit);
 
 /* ---- changes (vhdx_log.c) ---- */
 

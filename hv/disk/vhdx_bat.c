@@ -1,6 +1,6 @@
 /*
- * The block allocation table of a VHDX: where a range of the disk is, room for writes,
- * sector bitmaps of differencing disks. MS-VHDX 2.4, 2.5.
+ * The block allocation table of a VHDX: where a range of the disk is, room for writes.
+ * MS-VHDX 2.4, 2.5.
  *
  * Life of a block's entry (rooms are multiples of 1 MiB in the file):
  *
@@ -110,7 +110,13 @@ static int block_get(struct vhdx *v, uint64_t block, unsigned *state, uint64_t *
     if (*state <= VHDX_UNMAPPED) {
         return 0;
     }
-    return *state < VHDX_FULL || vhdx_room_bad(v, *room, block_bytes(v, block)) ? -EUCLEAN : 0;
+    if (*state < VHDX_FULL) {
+        return -EUCLEAN;
+    }
+    if (!v->l->writable && *room >= v->end) {
+        v->file_size = v->end = disk_file_size(v->file);     /* in use: its writer may have grown it */
+    }
+    return vhdx_room_bad(v, *room, block_bytes(v, block)) ? -EUCLEAN : 0;
 }
 
 /* Writing over an entry with bits that mean something to others would lose it. */
@@ -221,128 +227,6 @@ static void pending_remove(struct vhdx *v, size_t at)
     memmove(&v->pending[at], &v->pending[at + 1], (v->pending_count - at) * sizeof(*v->pending));
 }
 
-/* ---- sector bitmaps ---- */
-
-/* Where in the file the bits of a block start; its chunk's bitmap must be there. */
-static int bits_of(struct vhdx *v, uint64_t block, uint64_t *ret)
-{
-    uint64_t chunk = block >> v->ratio_shift, in = block & (((uint64_t)1 << v->ratio_shift) - 1);
-    uint64_t entry;
-    int r = vhdx_bat_get(v, vhdx_bitmap_index(v, chunk), &entry);
-
-    if (r < 0) {
-        return r;
-    }
-    if (VHDX_BAT_STATE(entry) == VHDX_BITMAP_NOT_PRESENT) {
-        return -ENOENT;
-    }
-    if (VHDX_BAT_STATE(entry) != VHDX_BITMAP_PRESENT || vhdx_room_bad(v, VHDX_BAT_OFFSET(entry), VHDX_BITMAP_SIZE)) {
-        return -EUCLEAN;
-    }
-    *ret = VHDX_BAT_OFFSET(entry) + (in << (v->block_shift - v->sector_shift - 3));
-    return 0;
-}
-
-/* The same; a chunk without a bitmap gets one of zeros. */
-static int bits_make(struct vhdx *v, uint64_t block, uint64_t *ret)
-{
-    uint64_t index = vhdx_bitmap_index(v, block >> v->ratio_shift), entry, room;
-    int r = bits_of(v, block, ret);
-
-    if (r != -ENOENT) {
-        return r;
-    }
-    r = vhdx_bat_get(v, index, &entry);
-    if (r < 0) {
-        return r;
-    }
-    if (VHDX_BAT_RESERVED(entry)) {
-        return -EUCLEAN;
-    }
-    r = vhdx_room_new(v, VHDX_BITMAP_SIZE, &room);
-    if (r == 0) {
-        disk_meta_drop(v->meta, room, VHDX_BITMAP_SIZE);
-        r = vhdx_bat_put(v, index, room | VHDX_BITMAP_PRESENT);
-    }
-    return r < 0 ? r : bits_of(v, block, ret);
-}
-
-/* How many sectors from `first` on, at most count, have the same bit; *ret_bit is it. */
-static int bits_run(struct vhdx *v, uint64_t bits, uint64_t first, uint64_t count, bool *ret_bit, uint64_t *ret)
-{
-    uint64_t done = 0;
-    bool bit = false;
-
-    while (done < count) {
-        uint64_t s = first + done, n, i = 0;
-        uint32_t avail;
-        int r = 0;
-        const uint8_t *p = disk_meta_peek(v->meta, bits + s / 8, &avail, &r);
-
-        if (!p) {
-            return r;
-        }
-        if (done == 0) {
-            bit = p[0] >> s % 8 & 1;
-        }
-        s %= 8;
-        n = MIN(count - done, (uint64_t)avail * 8 - s);
-        while (i < n) {
-            uint64_t at = s + i;
-
-            if (at % 64 == 0 && n - i >= 64 && get_le64(p + at / 8) == (bit ? UINT64_MAX : 0)) {
-                i += 64;
-            } else if ((p[at / 8] >> at % 8 & 1) == bit) {
-                i++;
-            } else {
-                break;
-            }
-        }
-        done += i;
-        if (i < n) {
-            break;
-        }
-    }
-    *ret_bit = bit;
-    *ret = done;
-    return 0;
-}
-
-/* Set or clear bits [first, first + count); pages that do not change stay clean. */
-static int bits_fill(struct vhdx *v, uint64_t bits, uint64_t first, uint64_t count, bool bit)
-{
-    while (count > 0) {
-        uint8_t part[VHDX_PAGE];
-        uint64_t n, from = first % 8;
-        uint32_t avail;
-        bool changed = false;
-        int r = 0;
-        const uint8_t *p = disk_meta_peek(v->meta, bits + first / 8, &avail, &r);
-
-        if (!p) {
-            return r;
-        }
-        n = MIN(count, (uint64_t)avail * 8 - from);
-        for (uint64_t byte = 0; byte * 8 < from + n; byte++) {
-            unsigned lo = byte == 0 ? (unsigned)from : 0;
-            unsigned hi = (unsigned)MIN((uint64_t)8, from + n - byte * 8);
-            uint8_t mask = (uint8_t)(0xffu << lo & 0xffu >> (8 - hi));
-
-            part[byte] = bit ? p[byte] | mask : p[byte] & (uint8_t)~mask;
-            changed = changed || part[byte] != p[byte];
-        }
-        if (changed) {
-            r = disk_meta_write(v->meta, bits + first / 8, part, (from + n + 7) / 8);
-            if (r < 0) {
-                return r;
-            }
-        }
-        first += n;
-        count -= n;
-    }
-    return 0;
-}
-
 /* ---- reading ---- */
 
 /* The state and room of the blocks behind one, read from the page of its entry as far as that goes. */
@@ -390,9 +274,9 @@ int vhdx_map(struct disk_layer *l, uint64_t off, uint64_t len, struct disk_exten
         ret->len = merge(v, block, state, room, have, len);
         return 0;
     }
-    r = bits_of(v, block, &bits);
+    r = vhdx_bits_of(v, block, &bits);
     if (r == 0) {
-        r = bits_run(v, bits, in >> v->sector_shift,
+        r = vhdx_bits_run(v, bits, in >> v->sector_shift,
                      (in + have + v->md.logical - 1) / v->md.logical - (in >> v->sector_shift), &here, &run);
     }
     if (r < 0) {
@@ -473,16 +357,16 @@ static int add_sectors(struct vhdx *v, uint64_t block, uint64_t room, uint64_t b
 {
     uint64_t sectors = block_bytes(v, block) >> v->sector_shift, run;
     bool bit;
-    int r = bits_fill(v, bits, in >> v->sector_shift, len >> v->sector_shift, true);
+    int r = vhdx_bits_fill(v, bits, in >> v->sector_shift, len >> v->sector_shift, true);
 
     /* The end first: a block filled from its start is not scanned again with every write. */
     if (r == 0) {
-        r = bits_run(v, bits, sectors - 1, 1, &bit, &run);
+        r = vhdx_bits_run(v, bits, sectors - 1, 1, &bit, &run);
     }
     if (r < 0 || !bit) {
         return r;
     }
-    r = bits_run(v, bits, 0, sectors, &bit, &run);
+    r = vhdx_bits_run(v, bits, 0, sectors, &bit, &run);
     return r < 0 || !bit || run < sectors ? r : block_put(v, block, room | VHDX_FULL);
 }
 
@@ -495,9 +379,9 @@ static int take_into_use(struct vhdx *v, uint64_t block, size_t at, unsigned sta
     if (!v->differencing || state != VHDX_NOT_PRESENT || (in == 0 && len == block_bytes(v, block))) {
         r = block_put(v, block, room | VHDX_FULL);
     } else {
-        r = bits_make(v, block, &bits);
+        r = vhdx_bits_make(v, block, &bits);
         if (r == 0) {                    /* whatever an earlier life of the block left there */
-            r = bits_fill(v, bits, 0, v->md.block_size >> v->sector_shift, false);
+            r = vhdx_bits_fill(v, bits, 0, v->md.block_size >> v->sector_shift, false);
         }
         if (r == 0) {
             r = block_put(v, block, room | VHDX_PARTIAL);
@@ -527,7 +411,7 @@ int vhdx_written(struct disk_layer *l, uint64_t off, uint64_t len)
             return r;
         }
         if (state == VHDX_PARTIAL) {
-            r = bits_of(v, block, &bits);
+            r = vhdx_bits_of(v, block, &bits);
             r = r < 0 ? r : add_sectors(v, block, room, bits, in, n);
         } else if (state != VHDX_FULL) {
             at = pending_find(v, block);

@@ -44,9 +44,10 @@ static int choose(struct disk_file *f, const struct disk_create *c, struct disk 
     if (m->block_size < VHDX_BLOCK_MIN || m->block_size > VHDX_BLOCK_MAX || (m->block_size & (m->block_size - 1))) {
         return hv_fail(e, HV_USAGE, path, "a block size of %u bytes: a power of two from 1M to 256M is needed", m->block_size);
     }
-    if ((m->logical != 512 && m->logical != 4096) || (m->physical != 512 && m->physical != 4096)) {
-        return hv_fail(e, HV_USAGE, path, "sectors of %u bytes, %u physical: 512 and 4096 are possible", m->logical,
-                       m->physical);
+    if ((m->logical != 512 && m->logical != 4096) || (m->physical != 512 && m->physical != 4096) ||
+        m->physical < m->logical) {
+        return hv_fail(e, HV_USAGE, path, "sectors of %u bytes, %u physical: 512 and 4096 are possible, the physical not smaller",
+                       m->logical, m->physical);
     }
     if (m->size == 0 || m->size % m->logical || m->size > DISK_MAX_SIZE) {
         return hv_fail(e, HV_USAGE, path, "a size of %llu bytes: a multiple of %u up to 64T is needed",

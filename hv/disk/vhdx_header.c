@@ -89,6 +89,10 @@ int vhdx_header_check(struct disk_file *f, const struct vhdx_header *h, struct h
     const char *path = disk_file_path(f);
     uint64_t size = disk_file_size(f);
 
+    if (h->sequence > UINT64_MAX - UINT32_MAX) {
+        return hv_fail(e, HV_USAGE, path, "header: its sequence number, %llu, leaves none for those to come",
+                       (unsigned long long)h->sequence);
+    }
     if (h->log_len == 0) {
         return guid_is_zero(&h->log_id) ? 0 : hv_fail(e, HV_USAGE, path, "header: a log is in use that has no room");
     }

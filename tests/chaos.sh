@@ -75,7 +75,8 @@ workers() {               # process numbers of all workers of this run
 vms=(chaos-{a..f})
 # What an operator does, for ever, each client on its own; whatever it is told is fine.
 client() {
-    local RANDOM=$1 vm
+    local vm
+    RANDOM=$1              # its own sequence: a local one would be a plain variable
     while :; do
         vm=${vms[RANDOM % ${#vms[@]}]}
         case $((RANDOM % 14)) in
@@ -229,6 +230,13 @@ kill -KILL "$(service_pid)" 2>/dev/null
 wait "$hvd" 2>/dev/null
 start_hvd || { failed=$((failed + 1)); }
 hvctl start "${vms[0]}" -q -t 30s && hvctl stop "${vms[0]}" --turn-off --yes -q -t 30s       # its journals are open then
+# A run in which little happened would show nothing.
+real_load() {
+    jq -Rn '[inputs | fromjson? | select(.state != "running") | .verb + " " + .state] | group_by(.) | map("\(length) \(.[0])") | join(", ")' -r "$state"/jobs.jsonl*
+    jq -Rne --argjson kills "$kills" '[inputs | fromjson? | select(.state == "done")] | length > $kills / 2 and (map(.verb) | unique | length >= 4)' "$state"/jobs.jsonl* >/dev/null
+}
+echo "chaos: jobs: $(real_load || true)"
+check "the load was real" real_load
 check "every VM is there" all_there
 check "no file is torn" files_whole
 check "journals are whole" journals_whole

@@ -8,6 +8,7 @@
 
 #include "hv/base/strbuf.h"
 #include "hv/base/units.h"
+#include "hv/service/cgroup.h"
 #include "hv/service/service.h"
 
 /* ---- memory ---- */
@@ -18,6 +19,18 @@ static uint64_t meminfo(const char *text, const char *key)
     return at ? strtoull(at + strlen(key), NULL, 10) * KIB : 0;
 }
 
+/* A container's memory is its group's, and what is outside of it is not there for us. */
+static void within_groups(struct host_memory *m)
+{
+    hv_autofree char *text = NULL;
+    if (hv_read_file("/proc/self/cgroup", 64 * KIB, &text, NULL) < 0)
+        return;
+    struct cgroup_memory g = cgroup_memory(text, "/sys/fs/cgroup");
+    m->limited = g.limit < m->total;
+    m->total = MIN(m->total, g.limit);
+    m->available = MIN(m->available, g.available);
+}
+
 void host_memory(struct service *svc, struct host_memory *ret)
 {
     hv_autofree char *text = NULL;
@@ -26,6 +39,7 @@ void host_memory(struct service *svc, struct host_memory *ret)
         ret->total = meminfo(text, "MemTotal:");
         ret->available = meminfo(text, "MemAvailable:");
     }
+    within_groups(ret);
     /* Kept for the host itself: 384 MiB and 30 MiB for each GiB, or 4 per cent, or what was configured. */
     uint64_t formula = MAX(384 * MIB + ret->total / GIB * 30 * MIB, ret->total / 25);
     ret->reserve = MAX(formula, svc->root_reserve);
@@ -163,8 +177,8 @@ static void check_memory(struct service *svc, json_t *list)
     struct host_memory m;
     char a[32], b[32], c[32], text[200];
     host_memory(svc, &m);
-    snprintf(text, sizeof(text), "%s in all, %s available, %s kept for the host", format_size(m.total, a, sizeof(a)),
-             format_size(m.available, b, sizeof(b)), format_size(m.reserve, c, sizeof(c)));
+    snprintf(text, sizeof(text), "%s in all%s, %s available, %s kept for the host", format_size(m.total, a, sizeof(a)),
+             m.limited ? " (limit of a control group)" : "", format_size(m.available, b, sizeof(b)), format_size(m.reserve, c, sizeof(c)));
     bool low = m.available < m.reserve + 512 * MIB;
     check(list, "memory", low ? "warning" : "ok", low ? "stop other programs, or give VMs less startup memory" : NULL,
           text);

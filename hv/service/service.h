@@ -265,7 +265,10 @@ int broker_open(const struct varlink_peer *peer, const char *path, const char *w
  * The ledger, bytes. pool: what all VMs together may have, their overheads taken off; charged: what
  * they have or were granted; free: what may still be given, within what the host itself has.
  */
-struct host_memory { uint64_t total, available, reserve, overhead, pool, charged, untouched, free; };
+struct host_memory {
+    bool limited;                       /* by a control group */
+    uint64_t total, available, reserve, overhead, pool, charged, untouched, free;
+};
 void host_memory(struct service *svc, struct host_memory *ret);
 /* Is there room to start this VM? HV_NO_RESOURCES with the numbers if not. */
 int host_admit(struct svc_vm *vm, struct hv_error *e);

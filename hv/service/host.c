@@ -1,4 +1,4 @@
-/* The host: its memory, whether a VM fits, what `host show` and `host doctor` say. */
+/* The host: its memory, whether a VM fits, what `host show` says. */
 #include <errno.h>
 #include <inttypes.h>
 #include <sys/stat.h>
@@ -114,7 +114,7 @@ static unsigned count(struct service *svc, bool running)
     return n;
 }
 
-static bool cpu_flag(const char *flag)
+bool host_cpu_flag(const char *flag)
 {
     hv_autofree char *text = NULL;
     if (hv_read_file("/proc/cpuinfo", 4 * MIB, &text, NULL) < 0)
@@ -146,116 +146,4 @@ json_t *host_json(struct service *svc)
                      (json_int_t)svc->balance_plan.current_pressure);
 }
 
-/* ---- doctor ---- */
-
-static void check(json_t *list, const char *name, const char *status, const char *hint, const char *message)
-{
-    json_array_append_new(list, json_pack("{s:s s:s s:s s:s?}", "name", name, "status", status, "message", message,
-                                          "hint", hint));
-}
-
-bool host_virtualization(void) { return cpu_flag("vmx") || cpu_flag("svm"); }
-
-static void check_engine(json_t *list)
-{
-    bool virt = host_virtualization();
-    const bool usable = access("/dev/kvm", R_OK | W_OK) == 0;
-    const char *dev = usable                         ? "/dev/kvm can be opened"
-                      : access("/dev/kvm", F_OK) == 0 ? "/dev/kvm is there but not for this user"
-                                                      : "there is no /dev/kvm";
-    char text[300];
-    snprintf(text, sizeof(text), "%s; the CPU shows %s; auto takes %s", dev,
-             virt ? "VT-x or AMD-V" : "neither VT-x nor AMD-V", usable && virt ? "kvm" : "soft");
-    check(list, "engine", "ok", NULL, text);
-    check(list, "trust", "ok", NULL,
-          "soft: one guest is one trust domain; for users who do not trust each other inside one guest take "
-          "--mitigations guest");
-}
-
-static void check_memory(struct service *svc, json_t *list)
-{
-    struct host_memory m;
-    char a[32], b[32], c[32], text[200];
-    host_memory(svc, &m);
-    snprintf(text, sizeof(text), "%s in all%s, %s available, %s kept for the host", format_size(m.total, a, sizeof(a)),
-             m.limited ? " (limit of a control group)" : "", format_size(m.available, b, sizeof(b)), format_size(m.reserve, c, sizeof(c)));
-    bool low = m.available < m.reserve + 512 * MIB;
-    check(list, "memory", low ? "warning" : "ok", low ? "stop other programs, or give VMs less startup memory" : NULL,
-          text);
-}
-
-static void check_state(struct service *svc, json_t *list)
-{
-    struct statvfs v;
-    char a[32], text[HV_PATH_SIZE + 100];
-    if (statvfs(svc->paths.state, &v) < 0) {
-        snprintf(text, sizeof(text), "%s: %s", svc->paths.state, strerror(errno));
-        check(list, "state", "problem", "make it a folder of the user the service runs as", text);
-        return;
-    }
-    uint64_t room = (uint64_t)v.f_bavail * v.f_frsize;
-    snprintf(text, sizeof(text), "%s, %s free", svc->paths.state, format_size(room, a, sizeof(a)));
-    check(list, "state", room < 64 * MIB ? "warning" : "ok", room < 64 * MIB ? "free some disk space there" : NULL, text);
-}
-
-static void check_clock(json_t *list)
-{
-    hv_autofree char *text = NULL;
-    char msg[160];
-    if (hv_read_file("/sys/devices/system/clocksource/clocksource0/current_clocksource", 64, &text, NULL) < 0)
-        return;
-    text[strcspn(text, "\n")] = 0;
-    bool tsc = cpu_flag("constant_tsc") && cpu_flag("nonstop_tsc");
-    snprintf(msg, sizeof(msg), "clock source %s; the TSC is %s", text, tsc ? "constant" : "not constant");
-    check(list, "clock", tsc ? "ok" : "warning",
-          tsc ? NULL : "guests keep time by the TSC: expect drift when the CPU changes its frequency", msg);
-}
-
-static void check_worker(struct service *svc, json_t *list)
-{
-    char text[600];
-    bool ok = access(svc->worker_path, X_OK) == 0;
-    snprintf(text, sizeof(text), "%s%s%s", svc->worker_path, ok ? "" : ": ", ok ? "" : strerror(errno));
-    check(list, "worker", ok ? "ok" : "problem", ok ? NULL : "install hv-worker beside hvd", text);
-}
-
-/* One line for what is on, one for each layer that is not. */
-static void check_sandbox(struct service *svc, json_t *list)
-{
-    json_t *layers = worker_sandbox_probe(svc), *l;
-    strbuf_auto on = {0};
-    size_t i;
-    if (!layers) {
-        check(list, "sandbox", "problem", "run hv-worker --probe to see why", "a worker cannot be made");
-        return;
-    }
-    json_array_foreach(layers, i, l) {
-        const char *name = json_string_value(json_object_get(l, "name")), *why = json_string_value(json_object_get(l, "why"));
-        if (json_is_true(json_object_get(l, "on")))
-            strbuf_addf(&on, "%s%s%s%s%s", on.len ? "; " : "", name, why ? " (" : "", why ? why : "", why ? ")" : "");
-    }
-    check(list, "sandbox", "ok", NULL, on.len ? on.buf : "nothing");
-    json_array_foreach(layers, i, l) {
-        char text[300];
-        if (json_is_true(json_object_get(l, "on")))
-            continue;
-        const char *why = json_string_value(json_object_get(l, "why"));
-        const bool own = strcmp(json_string_value(json_object_get(l, "name")), "user") == 0 && geteuid() != 0;
-        snprintf(text, sizeof(text), "no %s: %s", json_string_value(json_object_get(l, "name")), why ? why : "");
-        check(list, "sandbox", own ? "ok" : "warning",
-              own ? NULL : "VMs run with one wall less: look for container or kernel settings that forbid it", text);
-    }
-    json_decref(layers);
-}
-
-json_t *host_doctor(struct service *svc)
-{
-    json_t *list = json_array();
-    check_engine(list);
-    check_memory(svc, list);
-    check_state(svc, list);
-    check_worker(svc, list);
-    check_sandbox(svc, list);
-    check_clock(list);
-    return list;
-}
+bool host_virtualization(void) { return host_cpu_flag("vmx") || host_cpu_flag("svm"); }

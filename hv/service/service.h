@@ -5,7 +5,7 @@
  *   registry.c   VMs on disk and in memory      methods_*.c   org.hv.Manager
  *   worker.c     one link per running VM        jobs.c        long operations
  *   events.c     what happened, streams         wait.c        conditions
- *   broker.c     opens paths for callers        host.c        memory, doctor
+ *   broker.c     opens paths for callers        host.c        memory and its limits
  *   handover.c   descriptors for a worker       record.c      what a worker leaves on disk
  *   power.c      starts and stops of the host   vmlog.c       log files of VMs
  *   journal.c    files of JSON lines
@@ -177,6 +177,8 @@ void worker_adopt_all(struct service *svc);
 void service_ready(struct service *svc);
 /* What the worker's sandbox consists of, [{name, on, why}]; borrowed, NULL: not known. */
 json_t *worker_sandbox(const struct svc_vm *vm);
+/* The version it was built as; NULL: not known, or not running. */
+const char *worker_build(const struct svc_vm *vm);
 /* The same for a worker that would be started now: makes one that only says so. NULL: it cannot be run. */
 json_t *worker_sandbox_probe(struct service *svc);
 pid_t worker_pid(const struct svc_vm *vm);
@@ -275,9 +277,12 @@ int host_admit(struct svc_vm *vm, struct hv_error *e);
 json_t *host_json(struct service *svc);
 /* Has the CPU VT-x or AMD-V? */
 bool host_virtualization(void);
+bool host_cpu_flag(const char *flag);     /* of /proc/cpuinfo */
 /* Configured limits: read at the start; changed and stored. 0: automatic. */
 void host_settings_load(struct service *svc);
 int host_settings_store(struct service *svc, struct hv_error *e);
+
+/* ---- doctor.c ---- */
 json_t *host_doctor(struct service *svc);
 
 /* ---- balance.c ---- */

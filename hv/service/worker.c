@@ -38,6 +38,7 @@ struct worker_link {
     uid_t uid;                         /* its lease */
     bool adopting;                     /* counted in svc->adopting */
     json_t *sandbox;
+    char build[32];                    /* version of its program */
     bool paused;
     int64_t start_job;                 /* 0: none */
     char exit_word[32], exit_text[200];
@@ -69,6 +70,14 @@ static void end_start_job(struct worker_link *l, const struct hv_error *e)
     l->start_job = 0;
     if (job)
         job_done(job, e);
+}
+
+const char *worker_build(const struct svc_vm *vm) { return vm->link && vm->link->build[0] ? vm->link->build : NULL; }
+
+static void note_build(struct worker_link *l, const json_t *hello)
+{
+    const char *build = json_string_value(json_object_get(hello, "build"));
+    hv_strlcpy(l->build, build ? build : "", sizeof(l->build));
 }
 
 /* ---- the end of a worker ---- */
@@ -257,6 +266,7 @@ static void on_hello(void *arg, json_t *p, bool continues, const struct hv_error
             start_failed(l, e);
         return;
     }
+    note_build(l, p);
     json_t *params = json_pack("{s:s s:s s:o s:o}", "name", l->vm->name, "id", guid_format(&l->vm->id, id), "settings",
                                settings_to_json(&l->vm->settings), "fds", handover_json(&l->fds, fds));
     if (varlink_conn_call(l->commands, "org.hv.Worker.Setup", params, false, fds, l->fds.count, on_setup, l) < 0) {
@@ -427,6 +437,7 @@ static void on_adopt_hello(void *arg, json_t *p, bool continues, const struct hv
         return;
     }
     log_info("vm=%s worker %d taken over", vm->name, (int)l->pid);
+    note_build(l, p);
     l->sandbox = json_incref(json_object_get(p, "sandbox"));
     varlink_conn_call(l->reports, "org.hv.Worker.Watch", json_pack("{s:i}", "interval_ms", REPORT_INTERVAL_MS), true,
                       NULL, 0, on_report, l);

@@ -45,6 +45,8 @@ layers_as_promised() {
         [ "$(readlink "/proc/$worker/ns/$ns")" != "$(readlink "/proc/self/ns/$ns")" ]
     done
     layers_as_promised
+    hvctl host doctor -o json | jq -e 'map(.name) | contains(["kernel", "sandbox", "versions", "worker"])'
+    hvctl host doctor -o json | jq -e '.[] | select(.name == "versions") | .message | test("^0 of 1 ")'
     [ -z "$(ls -A "/proc/$worker/root")" ]
 }
 

@@ -152,7 +152,7 @@ all_there() { [ "$(hvctl list -o name | grep '^chaos-' | sort | tr '\n' ' ')" = 
 
 files_whole() {
     # Every service that was started read all of them.
-    ! grep 'not loaded' "$work/hvd.log" && ! compgen -G "$state/vms/.*.xml.*"
+    ! grep 'not loaded' "$work/hvd.log"
 }
 
 # Every line of both journals but those a kill cut: they are passed over, and there is at most one a kill.
@@ -181,8 +181,9 @@ no_process() {
     [ -z "$(workers)" ]
 }
 
-nothing_in_workers() { [ -z "$(ls -A "$run/workers")" ] || { ls -l "$run/workers"; return 1; }; }
-nothing_running_noted() { [ -z "$(ls -A "$state/running")" ] || { ls -l "$state/running"; return 1; }; }
+nothing_in_workers() { [ -z "$(ls -A "$run/workers")" ] || { ls -lA "$run/workers"; return 1; }; }
+nothing_running_noted() { [ -z "$(ls -A "$state/running")" ] || { ls -lA "$state/running"; return 1; }; }
+no_temps() { ! find "$state" "$run" -name '.?*.??????' | grep .; }
 no_lease() {
     [ -d /run/hv-uids ] || return 0
     local l
@@ -250,6 +251,7 @@ check "every job ended in a stated way" jobs_ended
 check "no process is left" no_process
 check "no socket or record is left" nothing_in_workers
 check "nothing is noted as running" nothing_running_noted
+check "no half-written file is left" no_temps
 check "no user is leased" no_lease
 check "nothing is charged" nothing_charged
 check "no descriptor of the service is left" no_descriptor_left

@@ -89,5 +89,7 @@ int hv_read_all(int fd, void *buf, size_t len);
 int hv_read_file(const char *path, size_t max, char **ret, size_t *ret_len);
 /* Replaces a file: temp beside it, fsync, rename, fsync of the folder (DESIGN 12). */
 int hv_replace_file(const char *path, const void *buf, size_t len, unsigned mode);
+/* Removes what processes that were killed in hv_replace_file() left in this folder. Nobody may be in it there now. */
+void hv_remove_temps(const char *folder);
 
 #endif

@@ -6,6 +6,8 @@
  *
  *   write temp -> fsync temp -> rename over the name -> fsync the folder
  */
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -195,4 +197,35 @@ int hv_replace_file(const char *path, const void *buf, size_t len, unsigned mode
         return r;
     }
     return sync_fd(dir);
+}
+
+/* ".NAME.XXXXXX", as open_temp() makes them */
+static bool is_temp(const char *name)
+{
+    size_t n = strlen(name);
+
+    if (n < 9 || name[0] != '.' || name[n - 7] != '.') {
+        return false;
+    }
+    for (const char *p = name + n - 6; *p; p++) {
+        if (!isalnum((unsigned char)*p)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void hv_remove_temps(const char *folder)
+{
+    DIR *d = opendir(folder);
+
+    if (!d) {
+        return;
+    }
+    for (struct dirent *de; (de = readdir(d));) {
+        if (is_temp(de->d_name)) {
+            unlinkat(dirfd(d), de->d_name, 0);
+        }
+    }
+    closedir(d);
 }

@@ -65,6 +65,8 @@ int power_new(struct service *svc, struct hv_error *e)
     int r = hv_make_dir(dir, 0700, e);
     if (r < 0)
         return r;
+    hv_remove_temps(dir);
+    hv_remove_temps(svc->paths.state);
     if (hv_read_file("/proc/sys/kernel/random/boot_id", 128, &now, NULL) == 0) {
         first_word(now);
         hv_strlcpy(svc->power->boot, now, sizeof(svc->power->boot));

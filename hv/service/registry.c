@@ -101,18 +101,13 @@ static int load_folder(struct service *svc, const char *dir, bool transient, str
     int r = hv_make_dir(dir, 0700, e);
     if (r < 0)
         return r;
+    hv_remove_temps(dir);              /* the files they were to replace are whole */
     DIR *d = opendir(dir);
     if (!d)
         return hv_fail_errno(e, errno, dir, "cannot read");
     for (struct dirent *de; (de = readdir(d));) {
         struct hv_error why = {0};
-        if (de->d_name[0] == '.') {
-            /* Left by a service that ended while it replaced a file; the file itself is whole. */
-            if (strstr(de->d_name, ".xml."))
-                unlinkat(dirfd(d), de->d_name, 0);
-            continue;
-        }
-        if (!ends_with(de->d_name, ".xml") || load_one(svc, dir, de->d_name, transient, &why) == 0)
+        if (de->d_name[0] == '.' || !ends_with(de->d_name, ".xml") || load_one(svc, dir, de->d_name, transient, &why) == 0)
             continue;
         log_error("%s/%s: not loaded: %s%s%s", dir, de->d_name, why.object, why.object[0] ? ": " : "", why.message);
         event_add(svc, "config", NULL, "error", -1, NULL, NULL, "%s: not loaded: %s", de->d_name, why.message);

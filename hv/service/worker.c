@@ -39,6 +39,7 @@ struct worker_link {
     bool adopting;                     /* counted in svc->adopting */
     json_t *sandbox;
     char build[32];                    /* version of its program */
+    struct log_ratelimit event_rate;   /* what a guest can cause, and a worker gone bad can invent */
     bool paused;
     int64_t start_job;                 /* 0: none */
     char exit_word[32], exit_text[200];
@@ -197,7 +198,7 @@ static void on_report(void *arg, json_t *p, bool continues, const struct hv_erro
         note_runtime(vm, runtime);
     adopted(l);
     json_t *event = json_object_get(p, "event");
-    if (json_is_object(event)) {
+    if (json_is_object(event) && log_ratelimit_ok(&l->event_rate)) {
         const char *kind = json_string_value(json_object_get(event, "kind"));
         const char *severity = json_string_value(json_object_get(event, "severity"));
         const char *message = json_string_value(json_object_get(event, "message"));
@@ -241,6 +242,19 @@ static void on_started(void *arg, json_t *p, bool continues, const struct hv_err
     end_start_job(l, NULL);
 }
 
+static void note_sandbox(struct worker_link *l, json_t *layers)
+{
+    size_t i;
+    json_t *layer;
+    l->sandbox = json_incref(layers);
+    json_array_foreach(layers, i, layer) {
+        const char *name = json_string_value(json_object_get(layer, "name"));
+        const char *why = json_string_value(json_object_get(layer, "why"));
+        if (l->vm && name && !json_is_true(json_object_get(layer, "on")))
+            log_warning("vm=%s its worker is confined without %s: %s", l->vm->name, name, why ? why : "");
+    }
+}
+
 static void on_setup(void *arg, json_t *p, bool continues, const struct hv_error *e)
 {
     struct worker_link *l = arg;
@@ -249,7 +263,7 @@ static void on_setup(void *arg, json_t *p, bool continues, const struct hv_error
         start_failed(l, e);
         return;
     }
-    l->sandbox = json_incref(json_object_get(p, "sandbox"));
+    note_sandbox(l, json_object_get(p, "sandbox"));
     varlink_conn_call(l->reports, "org.hv.Worker.Watch", json_pack("{s:i}", "interval_ms", REPORT_INTERVAL_MS),
                       true, NULL, 0, on_report, l);
     varlink_conn_call(l->commands, "org.hv.Worker.Start", json_pack("{s:b}", "paused", l->paused), false, NULL, 0,
@@ -327,6 +341,7 @@ static struct worker_link *link_new(struct svc_vm *vm)
         l->vm = vm;
         l->pidfd = -1;
         l->uid = SPAWN_NO_UID;
+        l->event_rate = (struct log_ratelimit)LOG_RATELIMIT(30);
         snprintf(l->socket, sizeof(l->socket), "%s/workers/%s", vm->svc->paths.run, guid_format(&vm->id, id));
     }
     return l;
@@ -495,6 +510,8 @@ static void adopt(struct service *svc, const char *file)
 void worker_adopt_all(struct service *svc)
 {
     hv_autofree char *dir = hv_asprintf("%s/workers", svc->paths.run);
+    if (dir)
+        hv_remove_temps(dir);
     DIR *d = dir ? opendir(dir) : NULL;
     if (!d)
         return;

@@ -170,6 +170,29 @@ static void short_counts_are_made_whole(void **state)
     assert_int_equal(hv_write_all(-1, data, 1), -EBADF);
 }
 
+static void what_killed_writers_left_is_removed_and_nothing_else(void **state)
+{
+    static const char *const names[] = { ".settings.xml.aB3dEf", ".x.000000", "settings.xml", ".settings.xml",
+                                         "a.b.aB3dEf", ".short.abc", ".a.xml.ab-def", ".hidden" };
+    char full[160];
+    unsigned left = 0;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+        snprintf(full, sizeof(full), "%s/%s", folder, names[i]);
+        int fd = open(full, O_WRONLY | O_CREAT, 0600);
+        assert_true(fd >= 0);
+        close(fd);
+    }
+    hv_remove_temps(folder);
+    for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+        snprintf(full, sizeof(full), "%s/%s", folder, names[i]);
+        assert_int_equal(access(full, F_OK) == 0, i >= 2);
+        left += i >= 2;
+    }
+    assert_int_equal(clear_folder(), left);
+    hv_remove_temps("/nowhere");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -178,6 +201,7 @@ int main(void)
         cmocka_unit_test(a_failure_at_any_step_leaves_old_or_new),
         cmocka_unit_test(reading_has_a_limit),
         cmocka_unit_test(short_counts_are_made_whole),
+        cmocka_unit_test(what_killed_writers_left_is_removed_and_nothing_else),
     };
     return cmocka_run_group_tests_name("base/file", tests, make_folder, remove_folder);
 }

@@ -162,6 +162,7 @@ bench: deps deps-bench
 	@$(MAKE) -j$$(nproc) all $(BUILD)/tests/tools/vmboot $(BUILD)/tests/bench/dm_sim
 	@BUILD=$(BUILD) tests/bench/run.sh
 	@$(BUILD)/tests/bench/dm_sim && $(BUILD)/tests/bench/dm_sim --time
+	@BUILD=$(BUILD) tests/bench/hvtop.sh
 
 # ---- installation ----
 

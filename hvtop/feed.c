@@ -202,7 +202,7 @@ static int converse(struct host_feed *h, struct hv_client *c, struct hv_error *e
     put(h, json_pack("{s:O}", "name", json_object_get(info, "host")));
     json_decref(info);
     h->last_event = 0;
-    h->last_event_ms = MAX(h->last_event_ms, (int64_t)(hv_wall_ns() / NS_PER_MS) - EVENTS_BACK_MS);
+    h->last_event_ms = h->last_event_ms ? h->last_event_ms + 1 : (int64_t)(hv_wall_ns() / NS_PER_MS) - EVENTS_BACK_MS;
     uint64_t next = hv_now_ns();
     for (bool first = true; r == 0; first = false) {
         r = ask_sample(h, c, e);

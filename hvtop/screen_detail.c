@@ -43,8 +43,8 @@ static void title(struct ui *ui, struct canvas *c, const struct model_vm *vm, co
         x += canvas_printf(c, 0, x, STYLE_NORMAL, "  up %s", draw_age(number(row, "uptime_s"), age, sizeof(age)));
     }
     ui_clock(ui, clock, sizeof(clock), c->w >= 120);
-    if (ui->back_ms) {
-        draw_ago(ui->back_ms, clock, sizeof(clock));
+    if (ui->look_ms) {
+        draw_ago(ui_ago_ms(ui), clock, sizeof(clock));
     }
     int end = canvas_right(c, 0, c->w, STYLE_NORMAL, clock) - 2;
     if (*status) {
@@ -156,7 +156,7 @@ static void graph(struct ui *ui, struct canvas *c, int y, int h, const struct mo
     canvas_put(c, floor_y, 9, c->ascii ? '+' : 0x2514, STYLE_DIM);
     canvas_fill(c, floor_y, 10, w, c->ascii ? '-' : 0x2500, STYLE_DIM);
     canvas_text(c, floor_y + 1, 10, -1, STYLE_DIM, draw_ago(ui_spans[ui->span].ms, ago, sizeof(ago)));
-    canvas_right(c, floor_y + 1, 10 + w, STYLE_DIM, ui->back_ms ? draw_ago(ui->back_ms, ago, sizeof(ago)) : "now");
+    canvas_right(c, floor_y + 1, 10 + w, STYLE_DIM, ui->look_ms ? draw_ago(ui_ago_ms(ui), ago, sizeof(ago)) : "now");
     if (w > 50) {
         const char *fill = c->ascii ? "#" : "\xe2\x96\x88", *line = c->ascii ? "o" : "\xe2\x96\x94";
         int x = 10 + w / 3;

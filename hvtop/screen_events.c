@@ -45,7 +45,7 @@ void ui_draw_event(struct ui *ui, struct canvas *c, int y, const struct model_ev
 
 void ui_draw_last_events(struct ui *ui, struct canvas *c, int y, int h, const char *vm)
 {
-    uint64_t until = ui->back_ms ? ui_time_ms(ui, 0) : UINT64_MAX;
+    uint64_t until = ui->look_ms ? ui->look_ms : UINT64_MAX;
     /* Newest first, as the eye finds it below a table that stands still. */
     int n = 0;
     for (unsigned i = ui->m->n_events; i-- > 0 && n < h;) {

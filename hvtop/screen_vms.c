@@ -28,8 +28,8 @@ static void moment(const struct ui *ui, char *buf, size_t size, bool date)
         snprintf(buf, size, "replay x%g  %s", ui->speed, clock);
     } else if (ui->replay) {
         snprintf(buf, size, "replay  %s", clock);
-    } else if (ui->back_ms) {
-        snprintf(buf, size, "%s", draw_ago(ui->back_ms, ago, sizeof(ago)));
+    } else if (ui->look_ms) {
+        snprintf(buf, size, "%s", draw_ago(ui_ago_ms(ui), ago, sizeof(ago)));
     } else {
         snprintf(buf, size, "%s%s", ui->paused ? "paused  " : "", clock);
     }
@@ -53,7 +53,7 @@ static struct load load_of(const struct ui *ui, unsigned host)
     };
     bool capped = number(mem, "vm_memory") > 0;
     l.total = capped ? l.root + number(mem, "pool") : number(mem, "total");
-    if (ui->back_ms) {
+    if (ui->look_ms) {
         struct series_point p = series_at(&h->series, SERIES_FINE, ui_time_ms(ui, host) / series_step_ms(SERIES_FINE));
         l.assigned = p.assigned == SERIES_UNKNOWN ? NAN : (double)p.assigned * MIB;
         l.demand = p.demand == SERIES_UNKNOWN ? NAN : (double)p.demand * MIB;

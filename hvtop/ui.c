@@ -133,8 +133,13 @@ static void travel(struct ui *ui, bool back)
         ui->effect = back ? UI_STEP_BACK : UI_STEP;
         return;
     }
-    uint64_t most = series_step_ms(SERIES_COARSE) * SERIES_COARSE_SLOTS;
-    ui->back_ms = back ? MIN(ui->back_ms + STEP_MS, most) : ui->back_ms > STEP_MS ? ui->back_ms - STEP_MS : 0;
+    uint64_t most = series_step_ms(SERIES_COARSE) * SERIES_COARSE_SLOTS, now = ui->m->now_ms;
+    uint64_t at = ui->look_ms ? ui->look_ms : now;
+    if (back) {
+        ui->look_ms = at + most > now + STEP_MS && at > STEP_MS ? at - STEP_MS : at;
+    } else {
+        ui->look_ms = at + STEP_MS < now ? at + STEP_MS : 0;      /* as far as now: live again */
+    }
 }
 
 static void show_screen(struct ui *ui, enum ui_screen s)
@@ -329,8 +334,8 @@ static void back(struct ui *ui)
         ui->view_stale = true;
     } else if (ui->filter_text[0]) {
         ui_set_filter(ui, "");
-    } else if (ui->back_ms) {
-        ui->back_ms = 0;
+    } else if (ui->look_ms) {
+        ui->look_ms = 0;
     }
 }
 
@@ -357,8 +362,8 @@ static void do_action(struct ui *ui, enum top_action action)
     case TOP_FIRST: move_to_end(ui, false); break;
     case TOP_LAST: move_to_end(ui, true); break;
     case TOP_LIVE:
-        if (ui->back_ms) {
-            ui->back_ms = 0;
+        if (ui->look_ms) {
+            ui->look_ms = 0;
         } else {
             move_to_end(ui, true);
         }

@@ -60,7 +60,7 @@ struct ui {
     enum ui_mode mode;
     struct ui_table_state table[2];     /* memory, cpu */
     unsigned span;                      /* index of ui_spans */
-    uint64_t back_ms;                   /* live: how far back we look; 0: now */
+    uint64_t look_ms;                   /* live: the moment that is looked at, wall clock; 0: now */
     double speed;                       /* replay; 0: stands still */
     bool at_end;                        /* replay: nothing more comes */
 
@@ -134,6 +134,7 @@ struct ui_table_state *ui_table(struct ui *ui);                 /* of the screen
 /* The row as it was at the moment that is looked at; a new reference. */
 json_t *ui_row(const struct ui *ui, const struct model_vm *vm);
 uint64_t ui_time_ms(const struct ui *ui, unsigned host);        /* that moment */
+uint64_t ui_ago_ms(const struct ui *ui);                        /* how long ago that was; 0: now */
 /* v[n]: demand, assigned (bytes) or cpu (per cent) over the span that ends then, oldest first; NAN unknown. */
 enum ui_curve { UI_CURVE_DEMAND, UI_CURVE_ASSIGNED, UI_CURVE_CPU };
 void ui_curve(const struct ui *ui, const struct series *s, unsigned host, enum ui_curve which, double *v, unsigned n);

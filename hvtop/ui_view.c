@@ -201,7 +201,12 @@ struct model_vm *ui_current(struct ui *ui)
 uint64_t ui_time_ms(const struct ui *ui, unsigned host)
 {
     uint64_t now = ui->m->host[host].sample_ms;
-    return now > ui->back_ms ? now - ui->back_ms : 0;
+    return ui->look_ms ? MIN(ui->look_ms, now) : now;
+}
+
+uint64_t ui_ago_ms(const struct ui *ui)
+{
+    return ui->look_ms && ui->m->now_ms > ui->look_ms ? ui->m->now_ms - ui->look_ms : 0;
 }
 
 static void set_mib(json_t *o, const char *key, uint32_t mib)
@@ -224,7 +229,7 @@ json_t *ui_row(const struct ui *ui, const struct model_vm *vm)
 {
     static const char *const status[] = {NULL, "ok", "low", "warning"};
     static const char *const unknown[] = {"why", "balloon", "hot_added", "resident", "target", "committed", "available", "change"};
-    if (!ui->back_ms) {
+    if (!ui->look_ms) {
         return json_incref(vm->row);
     }
     uint64_t at = ui_time_ms(ui, vm->host);

@@ -226,7 +226,8 @@ replay() { echo "hvtop --replay $BATS_FILE_TMPDIR/$1.hvrec --from-time 23:20:06 
     keys d; keys C-u 3 Enter; see "a size needs" || see "needs a unit"; keys Escape
     keys p; see "paused"; keys p; see -n "paused"
     keys .
-    keys Left; see " -2s"; keys Left; see " -4s"; keys Right; see " -2s"; keys End; see -n " -2s"
+    # Looking back, the moment stands still while time goes on.
+    keys Left Left Left; see "off    -6s"; see "off    -9s"; keys Right; see "off    -7s"; keys End; see -n "off    -"
     keys q
     [ "$(ended)" = 0 ]
 }
@@ -291,13 +292,24 @@ replay() { echo "hvtop --replay $BATS_FILE_TMPDIR/$1.hvrec --from-time 23:20:06 
     rm "$XDG_CONFIG_HOME/hv/hvtop.conf"
 }
 
-@test "hvtop: mouse: wheel, rows, headers" {
-    open 80x24 hvtop
+# mouse BUTTON COLUMN ROW: as a terminal reports it (X10), from 0.
+mouse() { tm send-keys -H 1b 5b 4d "$(printf %x $((32 + $1)))" "$(printf %x $((33 + $2)))" "$(printf %x $((33 + $3)))"; }
+
+@test "hvtop: mouse: rows, headers, wheel" {
+    open 80x24 "TERM=screen hvtop"
     see ">  alpha"
-    tm send-keys -H 1b 5b 4d 20 25 2a       # button 1 at column 5, row 10
-    keys g; see ">  alpha"
+    mouse 0 5 8; mouse 3 5 8; see ">  gamma"
+    mouse 64 5 8; see ">  alpha"
+    mouse 65 5 8; see ">  gamma"
+    mouse 0 4 5; mouse 3 4 5; see "by NAME"
+    mouse 0 5 7; mouse 3 5 7; see ">  beta"
+    mouse 0 5 7; mouse 3 5 7; see "> beta"
     keys q
     [ "$(ended)" = 0 ]
+    tm kill-server; sleep 0.2
+    open 80x24 "TERM=screen hvtop --no-mouse"
+    see ">  alpha"
+    [ "$(tm display-message -p '#{mouse_any_flag}')" = 0 ]
 }
 
 # ---- the service comes and goes ----
@@ -327,6 +339,29 @@ replay() { echo "hvtop --replay $BATS_FILE_TMPDIR/$1.hvrec --from-time 23:20:06 
     see "trying again"
     keys q
     [ "$(ended)" = 0 ]
+}
+
+# ---- a guest ----
+
+@test "hvtop: a guest: its memory, its console, a past that was kept" {
+    need_guest
+    hvctl create guest --kernel "$KERNEL" --initrd "$INITRD" --cmdline "console=ttyS0 quiet" --memory 256M -q
+    hvctl start guest --wait=console:demo -q -t 90s
+    # The service samples every two seconds; three are enough to be seen.
+    until [ "$(hvctl show guest -o json | jq .uptime_s)" -ge 7 ]; do sleep 0.2; done
+    open 80x24 "hvtop guest --screen memory"
+    see ">  guest"; see "256M"
+    keys c; see "console; ^]"; keys 'echo in the $((40 + 2))' Enter; see "in the 42"
+    keys C-]; keys q; see ">  guest"
+    keys Enter; see "> guest  running"; see "heartbeat"
+    # hvd remembers: what was assigned before hvtop came stands in the graph, not only the last column.
+    keys z z z; see "span 1m"
+    shown | grep -qE '▔{8}' || { shown; false; }
+    keys Escape T y; see "- off"
+    keys q
+    [ "$(ended)" = 0 ]
+    hvctl stop guest --turn-off --yes -q -t 20s
+    hvctl remove guest --yes -q
 }
 
 # ---- the terminal afterwards ----

@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.."
 build=${BUILD:-build}
 case $build in /*) ;; *) build=$PWD/$build ;; esac
 seconds=${1:-20}
+command -v tmux >/dev/null || { echo "hvtop: tmux is not here (make deps-check)"; exit 0; }
 work=$(mktemp -d)
 tm() { tmux -S "$work/tmux" -u -f /dev/null "$@"; }
 trap 'tm kill-server 2>/dev/null || true; rm -rf "$work"' EXIT

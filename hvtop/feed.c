@@ -56,11 +56,13 @@ static void lower_fd(int fd)
     (void)n;
 }
 
-/* msg is stolen. */
-static void put(struct host_feed *h, json_t *msg)
+/* msg is stolen. What is queued is a copy of its own: the connection keeps its reply a while yet. */
+static void put(struct host_feed *h, json_t *own)
 {
     struct feed *f = h->feed;
     struct item *it = hv_alloc(sizeof(*it));
+    json_t *msg = json_deep_copy(own);
+    json_decref(own);
     if (!it || !msg) {
         free(it);
         json_decref(msg);

@@ -451,11 +451,13 @@ pid_of_hvtop() { pgrep -P "$(tm display-message -p '#{pane_pid}')" -x hvtop; }
 @test "hvtop: batch: ends when nobody reads, and on a signal" {
     run -0 timeout 20 bash -c 'hvtop -b -d 100ms -o jsonl | head -n 4 | wc -l'
     [ "$output" = 4 ]
-    hvtop -b -d 100ms >/dev/null 3>&- &
+    hvtop -b -d 100ms >"$BATS_TEST_TMPDIR/out" 3>&- &
     local pid=$!
-    sleep 0.5
+    until [ -s "$BATS_TEST_TMPDIR/out" ]; do sleep 0.05; done
     kill -TERM $pid
-    run -143 wait $pid
+    local rc=0
+    wait $pid || rc=$?
+    [ $rc = 143 ]
     run -0 timeout 20 hvtop -b -d 100ms --stop-after 500ms
 }
 

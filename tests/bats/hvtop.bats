@@ -488,6 +488,7 @@ pid_of_hvtop() { pgrep -P "$(tm display-message -p '#{pane_pid}')" -x hvtop; }
     run -4 --separate-stderr hvtop --record "$BATS_TEST_TMPDIR/notes.txt" -b -n 1
     [ "$(cat "$BATS_TEST_TMPDIR/notes.txt")" = precious ]
     # Killed while it writes: what it wrote can be read.
+    rm "$f"
     hvtop --record "$f" -d 100ms >/dev/null 3>&- &
     local pid=$!
     until [ -s "$f" ] && [ "$(hvtop --replay "$f" -b -o name 2>/dev/null | wc -l)" -ge 6 ]; do sleep 0.1; done

@@ -167,6 +167,12 @@ int child_end(struct child *c, bool kill_it)
     return code;
 }
 
+void child_leave(struct child *c)
+{
+    close(c->fd);
+    free(c);
+}
+
 int child_run(const char *host, const char *line, struct hv_error *e)
 {
     const char *argv[WORDS_MAX];

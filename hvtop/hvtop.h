@@ -47,13 +47,15 @@ int conf_save(const struct ui *ui, const struct theme *theme, char **ret_path, s
 
 /* ---- child.c: hvctl as a child ---- */
 struct child;
-/* Run `hvctl -H host LINE` with its output in a pipe, and nobody to ask. */
+/* Run `hvctl -H host LINE` with its output in a pipe, and nobody to ask. LINE: words as in a shell. */
 int child_start(const char *host, const char *line, struct child **ret, struct hv_error *e);
 int child_fd(const struct child *c);
 /* What it said so far into buf (terminated): bytes, 0 at the end of its output, -EAGAIN. */
 int child_read(struct child *c, char *buf, size_t size);
 /* Waits for its end; its exit code, 128+N after a signal. Frees it. kill: end it first. */
 int child_end(struct child *c, bool kill);
+/* Do not wait: hvtop ends, what hvctl began goes on in the service. Frees it. */
+void child_leave(struct child *c);
 /* The same with the terminal, until it ends. */
 int child_run(const char *host, const char *line, struct hv_error *e);
 /* What `hvctl __complete` makes of a line: the line with what all candidates have in common; what fits in

@@ -528,7 +528,7 @@ int top_run(struct cli_call *c, struct top_source *s, struct hv_error *e)
     }
     term_end();
     for (unsigned i = 0; i < l.n_children; i++) {
-        child_end(l.child[i], false);            /* what was begun is done: hvctl goes on */
+        child_leave(l.child[i]);
     }
     canvas_fini(&l.canvas);
     close(l.signals);

@@ -262,6 +262,26 @@ static void verbs_ask(void **state)
     assert_true(row_has(23, "read-only"));
 }
 
+/* Whatever a VM is called, the shell's rules give it back as one word. */
+static void names_are_quoted(void **state)
+{
+    static const struct { const char *name, *quoted; } t[] = {
+        {"web1", "web1"}, {"a b", "'a b'"}, {"", "''"}, {"it's", "'it'\\''s'"}, {"$(x)", "'$(x)'"}, {"--all", "--all"},
+    };
+    for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
+        strbuf_auto sb = {0};
+        ui_quote(&sb, t[i].name);
+        assert_string_equal(sb.buf, t[i].quoted);
+    }
+    feed("{\"host\":0,\"time_ms\":%llu,\"rows\":[[\"it's a;b\",\"running\",1,1,\"ok\",null,true,20,3,80,31]]}",
+         (unsigned long long)(T0 + 40000));
+    draw();
+    keys("Ty");
+    assert_string_equal(ui.command[0], "stop --no-wait -- 'it'\\''s a;b'");
+    keys(":show %\n");
+    assert_string_equal(ui.command[0], "show 'it'\\''s a;b'");
+}
+
 static void command_line(void **state)
 {
     keys(":vm show %\n");
@@ -429,7 +449,7 @@ int main(void)
 #define T(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         T(header_says_what_the_host_has), T(the_worst_come_first), T(sorts), T(the_cursor_follows_its_vm), T(filters_as_you_type),
-        T(columns_come_and_go), T(detail_and_back), T(a_vm_that_goes), T(back_in_time), T(verbs_ask), T(command_line), T(memory_form),
+        T(columns_come_and_go), T(detail_and_back), T(a_vm_that_goes), T(back_in_time), T(verbs_ask), T(names_are_quoted), T(command_line), T(memory_form),
         T(hosts_that_go), T(events), T(every_size), T(every_key_is_explained), T(random_keys), T(hostile_messages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -115,6 +115,7 @@ static const struct cli_column vm_columns[] = {
     {"assigned", "memory.assigned", .unit = SIZE, .help = "memory it has"},
     {"demand", "memory.demand", .unit = SIZE, .help = "memory the guest needs, without the buffer"},
     {"status", "memory.status", .unit = CLI_UNIT_STATUS, .role = status_role, .help = "ok, low or warning"},
+    {"change", "memory.change", .unit = SIZE, .help = "assigned now less what it was an hour ago"},
     {"cpu_pct", "processor.cpu_pct", "CPU", CLI_UNIT_PCT, .help = "share of its processors in use"},
     {"uptime_s", NULL, "UPTIME", CLI_UNIT_AGE_S, .help = "since it started"},
     {"cpus", "processor.cpus", .unit = CLI_UNIT_NUMBER, .help = "virtual processors"},

@@ -20,9 +20,11 @@ static int parse_from(struct replay *r, const char *text, int64_t *ret_ms, struc
         return hv_fail(e, HV_FAILED, object, "the recording has no time");
     }
     tm.tm_sec = 0;
+    struct tm first_day = tm;
     const char *end = strptime(text, "%Y-%m-%dT%H:%M", &tm);
     bool day = end != NULL;
     if (!end) {
+        tm = first_day;               /* what did not fit was written to it as far as it went */
         end = strptime(text, "%H:%M", &tm);
     }
     if (end && *end == ':') {

@@ -165,6 +165,22 @@ replay() { echo "hvtop --replay $BATS_FILE_TMPDIR/$1.hvrec --from-time 23:20:06 
     [ "$(ended)" = 0 ]
 }
 
+@test "hvtop: replay: where it begins" {
+    local t want
+    while read -r t want; do
+        run -0 bash -c "hvtop --replay '$BATS_FILE_TMPDIR/one.hvrec' --from-time $t -b -o csv -c time --no-header | head -n 1"
+        [ "$output" = "2026-11-20T${want}Z" ]
+    done <<'END'
+23:18 23:18:00
+23:18:30 23:18:30
+2026-11-20T23:19 23:19:00
+10s 23:19:56
+1h 23:15:08
+END
+    open 80x24 "hvtop --replay $BATS_FILE_TMPDIR/one.hvrec --from-time 23:18:30 --speed 0"
+    see "23:18:30"
+}
+
 @test "hvtop: replay: the sample that ships with it" {
     open 100x30 "hvtop --replay --sample"
     see "60 VMs: 60 running"

@@ -42,7 +42,7 @@ _Static_assert(sizeof(struct block) == 96, "ops start on half a cache line");
 #define BLOCK_NO_PAGE (~(gpa_t)0)
 
 #define BLOCK_MAX_INSNS 32         /* fits op.n, and bounds what a jump into the middle decodes again */
-#define BLOCK_HASH_BITS 15
+#define BLOCK_HASH_BITS 16
 #define BLOCK_PAGE_BITS 12
 /*
  * Memory for blocks, of all vCPUs together and least and most of one. Booting a kernel fills 25 MiB;

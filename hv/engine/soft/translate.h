@@ -12,7 +12,8 @@
  * Flags. Between guest instructions the guest's arithmetic flags are in EFLAGS, in c->cc (in the
  * form of flags.h) or in both; the translator knows which (tr.host, tr.mem). They are saved before
  * host code that clobbers EFLAGS, and loaded before an instruction that reads them or keeps
- * some. At the start and at the ends of a block, and wherever a fault can come from, they are in c->cc.
+ * some. Those of a comparison need not be saved while its registers keep their values: it is made
+ * again by whoever wants them, stubs included (tr.again). At the start and at the ends of a block, and wherever a fault can come from, they are in c->cc.
  *
  * XMM registers and MXCSR are the host's while c->jit.live is set: see translate_sse.c.
  *
@@ -122,12 +123,16 @@ void cache_thunks(struct code_cache *k);
 #define T1 H_R14
 #define T2 H_R15
 
+/* A comparison that can be made again: CMP or TEST of pinned registers, or with an immediate. */
+struct again { bool valid, test, imm; uint8_t size, a, b; int32_t value; };
+
 struct stub {
     uint8_t *from[8];
     unsigned froms;
     uint8_t kind;                  /* STUB_* */
     bool host, mem;                /* STUB_JUMP: flags when the jump was made */
     bool load;                     /* STUB_SLOW: EFLAGS are wanted at `back` */
+    struct again lazy;             /* STUB_SLOW, valid: the flags are those of this */
     uint8_t insn;
     uint8_t *back;
     int32_t off;                   /* STUB_JUMP */
@@ -142,7 +147,8 @@ struct tr {
     const struct x86_insn *insn;
     unsigned n, i;                 /* instructions; the present one */
     int32_t start, at, next;       /* offsets in the page: of the block, this instruction, the next one */
-    bool host, mem;                /* where the guest's flags are */
+    bool host, mem;                /* where the guest's flags are; neither: they are those of `again` */
+    struct again again;            /* valid: the flags are its, and its registers unchanged */
     bool dead[BLOCK_MAX_INSNS + 1];      /* before instruction i: nobody can see the flags any more */
     unsigned xmm_until;            /* instructions below this may use XMM registers */
     bool look;                     /* every end looks at attention: STI came before the last instruction */
@@ -174,7 +180,9 @@ void flags_load(struct tr *t, unsigned scratch);       /* into EFLAGS */
 void flags_load_carry(struct tr *t);
 /* Before an instruction that keeps some flags: unless what it leaves is dead. */
 void flags_keep(struct tr *t, unsigned scratch);
-static inline void flags_set(struct tr *t) { t->host = true; t->mem = false; }
+static inline void flags_set(struct tr *t) { t->host = true; t->mem = t->again.valid = false; }
+/* EFLAGS are about to be clobbered: the flags are in c->cc, or can be made again. */
+void flags_clobber(struct tr *t);
 
 /* A stub for this instruction's slow path; jcc leads to it. */
 void slow_if(struct tr *t, unsigned cc);

@@ -209,6 +209,7 @@ static bool call(struct tr *t, const struct x86_insn *in)
     unsigned spare;
     if (!target(t, in, &off))
         return false;
+    flags_save(t);
     struct rm m = addr_check(t, &stack_next, 8, true, &spare);
     return_address(t, m);
     jump_to(t, off, t->i + 1);
@@ -218,6 +219,7 @@ static bool call(struct tr *t, const struct x86_insn *in)
 static bool ret(struct tr *t, const struct x86_insn *in)
 {
     unsigned spare;
+    flags_save(t);
     struct rm m = addr_check(t, &stack_top, 8, false, &spare);
     emit_load(&t->e, 8, T1, m);
     find_block(t);
@@ -235,6 +237,7 @@ static bool indirect(struct tr *t, const struct x86_insn *in, bool calls)
         struct addr a = addr_of(in);
         if (!addr_ok(t, &a))
             return false;
+        flags_save(t);
         struct rm m = addr_check(t, &a, 8, false, &spare);
         emit_load(e, 8, T1, m);
     } else if (o->kind == X86_OPND_GPR) {

@@ -65,6 +65,11 @@ static bool alu(struct tr *t, const struct x86_insn *in, unsigned k)
     if (!is_reg(in, 0))
         return false;
     const unsigned d = in->opnd[0].reg;
+    struct again again = { 0 };
+    if (!write && pinned(d) && (is_imm(in, 1) || (is_reg(in, 1) && pinned(in->opnd[1].reg))))
+        again = (struct again){ .valid = true, .test = test, .imm = is_imm(in, 1), .size = (uint8_t)s,
+                                .a = (uint8_t)host_of(d), .b = (uint8_t)host_of(in->opnd[1].reg & 15),
+                                .value = (int32_t)in->imm };
     if (is_mem(in, 1)) {
         struct rm m = mem(t, in, s, false, &spare);
         unsigned r = reg_in(t, d, spare);
@@ -96,6 +101,7 @@ static bool alu(struct tr *t, const struct x86_insn *in, unsigned k)
         return false;
     }
     flags_set(t);
+    t->again = again;
     return true;
 }
 

@@ -88,8 +88,7 @@ struct rm addr_check(struct tr *t, const struct addr *a, unsigned size, bool wri
     const int32_t tag = t->tlb + (int32_t)(write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
     const int32_t addend = t->tlb + (int32_t)offsetof(struct tlb_entry, addend);
     const int32_t more = a->aligned ? 0 : (int32_t)size - 1, disp = (int32_t)a->disp;
-    flags_save(t);
-    t->host = false;
+    flags_clobber(t);
     if (simple) {
         const unsigned b = host_of(a->base);
         if (disp)

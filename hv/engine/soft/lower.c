@@ -119,7 +119,8 @@ static int address(const struct lower *l, const struct x86_insn *in, struct op *
     if (in->adsize == 2)
         return -1;
     if (!lea && in->seg >= X86_SEG_FS) {
-        if (!(l->mode & MODE_CODE64))
+        /* Handlers charge an address by RSP or RBP to SS (op_seg()); with FS or GS it is #GP. */
+        if (!(l->mode & MODE_CODE64) || in->base == R_RSP || in->base == R_RBP)
             return -1;
         op->u.g.seg = (uint32_t)(offsetof(struct cpu, seg) + in->seg * sizeof(struct seg) + offsetof(struct seg, base));
         seg_base = true;
@@ -423,7 +424,8 @@ static void lower_callout(struct lower *l, const struct x86_insn *in, struct op 
     k->fn = in->op == X86_OP_STI && !last ? sti_inner : d->fn;
     k->in = *in;
     op->u.call = k;
-    op->fn = lower_ends_block(in, l->mode) || (in->op == X86_OP_JCC && l->one) ? op_callout_end : op_callout;
+    const bool ends = lower_ends_block(in, l->mode) || (in->op == X86_OP_JCC && l->one) || (in->op == X86_OP_STI && last);
+    op->fn = ends ? op_callout_end : op_callout;
 }
 
 /* The comparison at op and the jump at op[1] as one. */

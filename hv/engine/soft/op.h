@@ -147,7 +147,8 @@ struct flag_use lower_flag_use(const struct x86_insn *in);
 const struct op_desc *lower_find_callout(const struct x86_insn *in, uint32_t mode);
 /*
  * STI has one instruction behind it in its block, if there is room, and the block's end looks at
- * attention: so the shadow is over by then, and the call-out is the one that casts none.
+ * attention: so the shadow is over by then, and the call-out is the one that casts none. Without
+ * room it goes back to the loop with the shadow.
  */
 static inline bool lower_after_sti(const struct x86_insn *before) { return before->op == X86_OP_STI; }
 const struct op_desc *lower_sti_inner(void);

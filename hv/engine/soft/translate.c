@@ -163,7 +163,8 @@ static void call_out(struct tr *t, unsigned i)
                                                                    : lower_find_callout(in, t->b->mode);
     struct jit_call *k = cache_data(t->k, sizeof(*k));
     *k = (struct jit_call){ .fn = d->fn, .off = (uint16_t)t->pos[i], .n = (uint8_t)(i + 1), .in = *in,
-                            .end = lower_ends_block(in, t->b->mode) || in->op == X86_OP_JCC };
+                            .end = lower_ends_block(in, t->b->mode) || in->op == X86_OP_JCC ||
+                                   (in->op == X86_OP_STI && i + 1 == t->n) };
     emit_lea_rip(&t->e, T1, k);
     if (k->end) {
         emit_jmp(&t->e, t->k->call);

@@ -24,6 +24,7 @@
 
 static struct test_vm vm[2];           /* interpreter, translator */
 static uint64_t seed;
+static bool kernel;                    /* at CPL 0, with what only runs there */
 
 static uint64_t rnd(void)              /* splitmix64 */
 {
@@ -41,7 +42,10 @@ static void open_one(struct test_vm *v, const char *translate)
     vm_tables64(v);
     for (unsigned n = 0; n < 4 * 512; n++)
         vm_put64(v, PML4_GPA + 0x2000 + 8 * n, 0);
-    vm_put64(v, PML4_GPA + 0x2000, 0x83);                        /* the machine's own, supervisor only */
+    /* The machine's own, supervisor only, and read-only but for the stack of exceptions. */
+    vm_put64(v, PML4_GPA + 0x2000, 0x21000 | 3);
+    for (unsigned i = 0; i < 512; i++)
+        vm_put64(v, 0x21000 + 8 * i, (uint64_t)i << 12 | (i == (IST_TOP >> 12) - 1 ? 3 : 1));
     vm_put64(v, PML4_GPA + 0x2000 + 8 * (WINDOW >> 21), 0x20000 | 7);
     for (unsigned i = 0; i < 512; i++)
         vm_put64(v, 0x20000 + 8 * i, i < PAGES && i != 4 && i != 8 ? (WINDOW_GPA + i * 4096) | 7 : 0);
@@ -118,7 +122,13 @@ static bool run(struct test_vm *v, const struct start *s, uint64_t *ret_insns)
     struct vcpu *p = v->g->ops->vcpu(v->g, 0);
     c->seg[X86_SEG_CS] = (struct seg){ 0, UINT32_MAX, 0xa0fb, SEL_UCODE64 | 3 };
     c->seg[X86_SEG_SS] = (struct seg){ 0, UINT32_MAX, 0xc0f3, SEL_UDATA | 3 };
-    c->cpl = 3;
+    if (kernel) {
+        c->seg[X86_SEG_CS] = (struct seg){ 0, UINT32_MAX, 0xa09b, SEL_CODE64 };
+        c->seg[X86_SEG_SS] = (struct seg){ 0, UINT32_MAX, 0xc093, SEL_DATA };
+    }
+    c->seg[X86_SEG_GS].base = WINDOW + 3 * 4096;
+    c->kernel_gs_base = WINDOW + 2 * 4096;
+    c->cpl = kernel ? 0 : 3;
     c->halted = false;
     c->shadow = 0;
     c->cr2 = 0;
@@ -206,7 +216,8 @@ static void compare(const uint8_t *code, unsigned len, uint64_t va, const struct
     struct cpu *a = vm_cpu(&vm[0], 0), *b = vm_cpu(&vm[1], 0);
     bool same = memcmp(a->gpr, b->gpr, sizeof(a->gpr)) == 0 && a->rip == b->rip && cpu_rflags(a) == cpu_rflags(b) &&
                 a->cr2 == b->cr2 && a->mxcsr == b->mxcsr && insns[0] == insns[1] && a->cpl == b->cpl &&
-                memcmp(&a->x87, &b->x87, sizeof(a->x87)) == 0;
+                a->seg[X86_SEG_GS].base == b->seg[X86_SEG_GS].base && a->kernel_gs_base == b->kernel_gs_base &&
+                a->shadow == b->shadow && memcmp(&a->x87, &b->x87, sizeof(a->x87)) == 0;
     for (unsigned i = 0; i < 16; i++)
         same = same && memcmp(&a->xmm[i], &b->xmm[i], 16) == 0;
     cases++;
@@ -329,7 +340,18 @@ static unsigned random_code(uint8_t *code, unsigned count, bool vector)
     for (unsigned i = 0; i < count; i++) {
         uint8_t insn[16];
         unsigned len = random_insn(insn, vector && !one_in(4));
+        static const struct { uint8_t len, byte[4]; } special[] = {
+            { 1, { 0xfa } }, { 1, { 0xfb } }, { 3, { 0x0f, 0x01, 0xf8 } }, { 2, { 0x9c, 0x58 } }, { 1, { 0x9c } },
+            { 2, { 0x8c, 0xd1 } }, { 3, { 0x48, 0x8c, 0xc8 } }, { 1, { 0xfc } },   /* CLI STI SWAPGS PUSHF MOV r, sreg CLD */
+        };
+        unsigned k = (unsigned)(rnd() % ARRAY_SIZE(special));
         switch (rnd() % 12) {
+        case 4: case 5: case 6:
+            if (!kernel)
+                break;
+            memcpy(code + n, special[k].byte, special[k].len);
+            n += special[k].len;
+            break;
         case 0:                        /* jcc over it */
             code[n++] = (uint8_t)(0x70 | (rnd() & 15));
             code[n++] = (uint8_t)len;
@@ -350,7 +372,7 @@ static unsigned random_code(uint8_t *code, unsigned count, bool vector)
         memcpy(code + n, insn, len);
         n += len;
     }
-    /* dec ebp; jnz start; hlt, which is #GP for users */
+    /* dec ebp; jnz start; hlt, which is #GP for users and the end for kernels */
     code[n++] = 0xff;
     code[n++] = 0xcd;
     code[n++] = 0x0f;
@@ -365,7 +387,7 @@ static unsigned random_code(uint8_t *code, unsigned count, bool vector)
 static void many(unsigned rounds, unsigned max, bool vector)
 {
     const char *more = getenv("HV_SEED");
-    seed = max * 2u + vector + (more ? strtoull(more, NULL, 0) * 0x100000000000000ull : 0);
+    seed = max * 2u + vector + (kernel ? 1000 : 0) + (more ? strtoull(more, NULL, 0) * 0x100000000000000ull : 0);
     cases = faults = endless = 0;
     ticks(true);
     for (unsigned i = 0; i < rounds; i++) {
@@ -387,6 +409,13 @@ static void single_instructions(void **state) { many(20000, 1, false); }
 static void vector_instructions(void **state) { many(30000, 2, true); }
 static void sequences(void **state) { many(12000, 24, false); }
 static void vector_sequences(void **state) { many(12000, 16, true); }
+
+static void kernel_sequences(void **state)
+{
+    kernel = true;
+    many(12000, 16, false);
+    kernel = false;
+}
 
 /* ---- code memory ---- */
 
@@ -431,7 +460,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(single_instructions), cmocka_unit_test(vector_instructions),
-        cmocka_unit_test(sequences), cmocka_unit_test(vector_sequences),
+        cmocka_unit_test(sequences), cmocka_unit_test(vector_sequences), cmocka_unit_test(kernel_sequences),
         cmocka_unit_test(never_writable_and_executable), cmocka_unit_test(bounded),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

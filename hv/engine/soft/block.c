@@ -442,6 +442,11 @@ struct block *block_lookup(struct cpu *c, uint32_t extra)
         } else if (fetch(c, va, &host, &gpa) != X_OK) {
             return NULL;
         }
+        /* Mostly the slot's block still is the one, only its translation had to be looked at again. */
+        b = *slot;
+        if (b->gen && b->vrip == c->rip && b->gpa == gpa && b->mode == mode && b->gpa2 == BLOCK_NO_PAGE &&
+            b->len <= bytes_left)
+            continue;
         uint32_t key = mode & BLOCK_KEY;
         for (b = bc->hash[hash_of(gpa, key)]; b; b = b->hash_next) {
             if (b->gpa != gpa || (b->mode & BLOCK_KEY) != key || b->len > bytes_left)

@@ -45,12 +45,13 @@ _Static_assert(sizeof(struct block) == 96, "ops start on half a cache line");
 #define BLOCK_HASH_BITS 16
 #define BLOCK_PAGE_BITS 12
 /*
- * Memory for blocks, of all vCPUs together and least and most of one. Booting a kernel fills 25 MiB;
- * what is never filled costs nothing. It is the host's, not part of the guest's memory.
+ * Memory for blocks, of all vCPUs together and least and most of one; what is never filled costs nothing. It
+ * is the host's, not part of the guest's memory. Booting a kernel fills it twice and takes no longer than with
+ * room for everything (25 MiB): what comes first is not needed again.
  */
 #define BLOCK_ARENA_TOTAL (256 * MIB)
-#define BLOCK_ARENA_MIN   (16 * MIB)
-#define BLOCK_ARENA_MAX   (48 * MIB)
+#define BLOCK_ARENA_MIN   (8 * MIB)
+#define BLOCK_ARENA_MAX   (12 * MIB)
 
 /* Code of one physical page: a bit for each 64 bytes with code in them. */
 struct code_page {

@@ -374,7 +374,7 @@ GUEST_CODE(code_smp,
     "mov rbx, 0xfee00000; mov dword ptr [rbx+0xf0], 0x1ff\n"
     "mov dword ptr [rbx+0x310], 0x01000000; mov dword ptr [rbx+0x300], 0x4500\n"      /* INIT to APIC 1 */
     "mov dword ptr [rbx+0x300], 0x4608; mov dword ptr [rbx+0x300], 0x4608\n"          /* SIPI at 0x8000, twice */
-    "1: pause; cmp dword ptr [0x7f08], 1; jne 1b\n"
+    "1: pause; cmp dword ptr [0x7f08], 1; jb 1b\n"
     "mov ecx, 200000\n"
     "1: lock inc dword ptr [0x7f0c]; mov eax, -1; lock xadd [0x7f10], eax; dec ecx; jnz 1b\n"
     "1: pause; cmp dword ptr [0x7f08], 2; jne 1b\n"

@@ -67,6 +67,8 @@ json_t *info_json(struct disk *d, const char *path, const char *in_use, bool cou
 
 extern const struct cli_command create_commands[], info_commands[], map_commands[], check_commands[],
     repair_commands[], convert_commands[], resize_commands[], compact_commands[], chain_commands[],
-    set_commands[], merge_commands[], diff_commands[], completion_commands[], build_commands[];
+    set_commands[], merge_commands[], diff_commands[], completion_commands[], build_commands[],
+    ls_commands[], cat_commands[], cp_commands[], mount_commands[], unmount_commands[], mounts_commands[],
+    seed_commands[];
 
 #endif

@@ -148,7 +148,8 @@ static void check_option(struct check *k, const struct cli_tool *t, const struct
     if (!one_line(o->help)) {
         bad(k, t, cmd, "--%s has no one-line help", o->name);
     }
-    if (o->letter && !universal) {
+    bool recursive = o->letter == 'r' && strcmp(o->name, "recursive") == 0;      /* vhdtool cp -r: section 7 */
+    if (o->letter && !universal && !recursive) {
         bad(k, t, cmd, "--%s: only universal options have a letter", o->name);
     }
     if ((o->type == CLI_BOOL) != !o->arg) {

@@ -102,6 +102,8 @@ int ext4_put(struct fs *fs, uint64_t dir, const char *name, const struct ext4_pu
 int ext4_put_data(struct fs *fs, uint64_t off, const void *buf, size_t len);
 int ext4_put_end(struct fs *fs, uint64_t size);
 int ext4_put_xattr(struct fs *fs, uint64_t ino, const char *name, const void *value, size_t len);
+/* One more name for the file at path. -EISDIR, -EEXIST, -EMLINK. */
+int ext4_link(struct fs *fs, const char *path, uint64_t dir, const char *name);
 /* Remove a name that is no folder, and the file with its last one. */
 int ext4_remove(struct fs *fs, uint64_t dir, const char *name);
 

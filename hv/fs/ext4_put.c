@@ -282,6 +282,32 @@ int ext4_put_xattr(struct fs *fs, uint64_t ino, const char *name, const void *va
     return r < 0 ? r : ext4_xattr_set(x->fs, (ext2_ino_t)ino, name, value, len);
 }
 
+int ext4_link(struct fs *fs, const char *path, uint64_t dir, const char *name)
+{
+    struct ext4 *x = (struct ext4 *)fs;
+    union ext4_inode in;
+    uint64_t ino, old;
+    int r = fs_walk(fs, path, false, &ino);
+
+    if (r == 0 && fs->ops->lookup(fs, dir, name, &old) == 0) {
+        r = old == ino ? 1 : -EEXIST;                    /* 1: it is there */
+    }
+    if (r == 0) {
+        r = ext4_inode_read(x->fs, (ext2_ino_t)ino, &in);
+    }
+    if (r == 0) {
+        r = S_ISDIR(in.s.i_mode) ? -EISDIR : in.s.i_links_count >= 65000 ? -EMLINK : begin_changes(x);
+    }
+    if (r == 0) {
+        r = link_name(x, (ext2_ino_t)dir, name, (ext2_ino_t)ino, in.s.i_mode);
+    }
+    if (r == 0) {
+        in.s.i_links_count++;
+        r = ext4_inode_write(x->fs, (ext2_ino_t)ino, &in);
+    }
+    return MIN(r, 0);
+}
+
 int ext4_remove(struct fs *fs, uint64_t dir, const char *name)
 {
     struct ext4 *x = (struct ext4 *)fs;

@@ -1,0 +1,139 @@
+#!/usr/bin/env bats
+# vhdtool mount: a disk as files through FUSE, loop devices on them, and the end of it all.
+
+load helper
+
+setup_file() {
+    cd "$BATS_FILE_TMPDIR"
+    mkdir -p tree/{etc,sub}
+    echo hello >tree/etc/motd
+    ln -s ../etc/motd tree/sub/link
+    head -c 3000000 /dev/urandom >tree/random
+    vhdtool build d.vhdx --from tree --size 200M -q
+}
+
+setup() {
+    [ -r /dev/fuse ] && [ -w /dev/fuse ] || skip "no /dev/fuse"
+    cd "$BATS_TEST_TMPDIR"
+    IN=$BATS_FILE_TMPDIR
+    export XDG_RUNTIME_DIR=$BATS_TEST_TMPDIR/run
+    mkdir -m 700 run
+    mkdir mnt m2
+    cp "$IN/d.vhdx" d.vhdx
+    vhdtool mount d.vhdx mnt >/dev/null || skip "FUSE cannot be mounted here"
+    vhdtool unmount mnt
+}
+
+teardown() {
+    ! mountpoint -q m2 || umount m2
+    vhdtool mounts -o name 2>/dev/null | while read -r dir; do vhdtool unmount "$dir" || true; done
+}
+
+loop() { [ "$(id -u)" = 0 ] && mount -o loop "$1" m2 || skip "no loop devices"; }
+
+@test "mount: the disk and its partitions as files, read-only" {
+    run -0 vhdtool mount d.vhdx mnt
+    [ "$output" = "$PWD/mnt" ]
+    [ "$(ls mnt)" = $'disk.raw\np1' ]
+    vhdtool convert d.vhdx - | cmp - mnt/disk.raw
+    [ "$(stat -c %s mnt/disk.raw)" = $((200 * 1024 * 1024)) ]
+    e2fsck -fn mnt/p1
+    run dd if=/dev/zero of=mnt/p1 bs=512 count=1 conv=notrunc
+    [ "$status" != 0 ]
+    run -0 vhdtool mounts -o json
+    [ "$(jq -r '.[0] | .dir + " " + .image + " " + .access + " " + .shows' <<<"$output")" = "$PWD/mnt $PWD/d.vhdx read disk" ]
+    run -0 vhdtool unmount d.vhdx
+    [ -z "$(ls mnt)" ]
+    run -0 vhdtool mounts -o name
+    [ -z "$output" ]
+}
+
+@test "mount --write: a loop mount writes, trims, and the disk is whole afterwards" {
+    run -0 vhdtool mount d.vhdx mnt --write
+    loop mnt/p1
+    cmp m2/random "$IN/tree/random"
+    echo new >m2/etc/new
+    dd if=/dev/urandom of=m2/big bs=1M count=60 conv=fsync status=none
+    rm m2/big
+    sync -f m2
+    before=$(stat -c %b d.vhdx)
+    fstrim m2 || true
+    umount m2
+    run -0 vhdtool unmount mnt
+    run -0 vhdtool info d.vhdx
+    [ "$(vhdtool cat d.vhdx /etc/new)" = new ]
+    vhdtool convert d.vhdx c.raw -q
+    e2fsck -fn "c.raw?offset=1048576"
+    [ "$(stat -c %b d.vhdx)" -le "$before" ]
+}
+
+@test "mount: what is in use is not unmounted, exit 4, with who" {
+    run -0 vhdtool mount d.vhdx mnt --write
+    exec 7<mnt/p1
+    run -4 --separate-stderr vhdtool unmount mnt
+    [[ $stderr == "vhdtool: $PWD/mnt: in use by "*"(pid "* ]]
+    exec 7<&-
+    run -4 --separate-stderr vhdtool cp "$IN/tree/etc/motd" d.vhdx:/x
+    [[ $stderr == *"in use by vhdtool (pid "* ]]
+    run -0 vhdtool unmount mnt
+    run -3 --separate-stderr vhdtool unmount mnt
+    expect_error "vhdtool: mnt: is not mounted by vhdtool" "vhdtool mounts"
+}
+
+@test "mount: a folder of its own where none is given" {
+    run -0 vhdtool mount d.vhdx
+    dir=$output
+    [ "$dir" = "$XDG_RUNTIME_DIR/hv/mnt/d.vhdx" ]
+    [ -e "$dir/disk.raw" ]
+    run -0 vhdtool unmount d.vhdx
+    [ ! -e "$dir" ]
+}
+
+@test "mount --fs: the files themselves, read-only" {
+    run -0 vhdtool mount d.vhdx mnt --fs
+    diff -r "$IN/tree/sub" mnt/sub
+    cmp mnt/random "$IN/tree/random"
+    [ "$(readlink mnt/sub/link)" = ../etc/motd ]
+    [ "$(cat mnt/sub/link)" = hello ]
+    [ "$(stat -c %Y mnt/random)" = "$(stat -c %Y "$IN/tree/random")" ]
+    run touch mnt/x
+    [ "$status" != 0 ]
+    df mnt >/dev/null
+    run -0 vhdtool unmount mnt
+    run -0 vhdtool mount d.vhdx mnt --fs=1
+    run -0 vhdtool unmount mnt
+    run -3 vhdtool mount d.vhdx mnt --fs=5
+    run -9 vhdtool mount d.vhdx mnt --fs --write
+    run -3 vhdtool mount d.vhdx nowhere
+}
+
+@test "mount: a server that is killed leaves no trace; one that is asked closes the disk" {
+    run -0 vhdtool mount d.vhdx mnt --write
+    pid=$(vhdtool mounts -o json | jq '.[0].pid')
+    printf 'abcd' | dd of=mnt/disk.raw bs=1 seek=100 conv=notrunc,fsync status=none
+    kill "$pid"
+    deadline=$((SECONDS + 20))
+    while kill -0 "$pid" 2>/dev/null && [ $SECONDS -lt $deadline ]; do sleep 0.05; done
+    run -0 vhdtool info d.vhdx
+    [ "$(vhdtool convert d.vhdx - | head -c 104 | tail -c 4)" = abcd ]
+    run -0 vhdtool mount d.vhdx mnt --write
+    pid=$(vhdtool mounts -o json | jq '.[0].pid')
+    kill -9 "$pid"
+    while kill -0 "$pid" 2>/dev/null && [ $SECONDS -lt $deadline ]; do sleep 0.05; done
+    run -0 vhdtool mounts -o name
+    [ -z "$output" ]
+    umount -l mnt 2>/dev/null || fusermount3 -u -z mnt
+    run -0 vhdtool mount d.vhdx mnt                  # and it can be mounted again
+    run -0 vhdtool unmount mnt
+}
+
+@test "mount: an ordinary user" {
+    [ "$(id -u)" = 0 ] || skip "only root can become another user"
+    d=$BATS_TEST_TMPDIR
+    while [ "$d" != "${BATS_TMPDIR:-/tmp}" ] && [ "$d" != / ]; do chmod a+rx "$d"; d=$(dirname "$d"); done
+    chown -R nobody . && chmod 700 run
+    as() { runuser -u nobody -- env PATH="$PATH" XDG_RUNTIME_DIR="$XDG_RUNTIME_DIR" HOME="$PWD" "$@"; }
+    as vhdtool mount "$PWD/d.vhdx" "$PWD/mnt" --fs || skip "nobody may not use FUSE here"
+    [ "$(as cat "$PWD/mnt/etc/motd")" = hello ]
+    as vhdtool unmount "$PWD/mnt"
+}

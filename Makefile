@@ -194,7 +194,7 @@ install: all
 # ---- fuzzing: libFuzzer programs in build-fuzz/fuzz/; run one with its corpus folder as argument ----
 
 FUZZERS      := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
-FUZZ_PKGS    := libuv jansson libarchive libzstd ncursesw liburing
+FUZZ_PKGS    := libuv jansson libarchive libzstd ncursesw liburing ext2fs com_err
 FUZZ_PARTS   := $(foreach r,vsp vmbus boot platform disk machine memory rpc base,$(BUILD)/lib/$(r).a) \
                 $(addprefix $(BUILD)/obj/hv/engine/soft/,decode.o decode_tab.o insn_format.o) $(BUILD)/obj/tests/tools/zydis_compare.o $(BUILD)/obj/tests/tools/zydis_except.o
 # A whole VM: the engine's archive has the decoder.
@@ -206,6 +206,7 @@ fuzzers: $(FUZZERS)
 $(filter-out %/fuzz_guest,$(FUZZERS)): $(FUZZ_PARTS)
 $(BUILD)/fuzz/fuzz_guest: $(FUZZ_GUEST_PARTS)
 $(BUILD)/fuzz/fuzz_hyperv: $(BUILD)/lib/hyperv.a
+$(BUILD)/fuzz/fuzz_partition $(BUILD)/fuzz/fuzz_fat $(BUILD)/fuzz/fuzz_ext4: $(BUILD)/lib/fs.a
 $(BUILD)/fuzz/fuzz_hvrec: $(BUILD)/lib/hvtop.a $(BUILD)/lib/cli.a $(BUILD)/lib/client.a
 $(FUZZERS): $(BUILD)/fuzz/%: tests/fuzz/%.c
 	$(call say,FUZZ,$@)

@@ -1,4 +1,7 @@
-/* Files of an image as a source: parents before children, names sorted, hard links by inode. */
+/*
+ * Files of an image as a source: parents before children, names sorted, hard links by inode. An
+ * image that lies ends: a folder is entered once, and there is a bound on names.
+ */
 #include <errno.h>
 #include <sys/stat.h>
 
@@ -6,19 +9,21 @@
 #include "vhdtool/files.h"
 
 #define READ_SIZE (1 * MIB)
+#define NAMES_MAX 20000000u
 
 struct name { char *name; uint64_t ino; };
-struct level { struct name *names; size_t n, at, path_len; uint64_t ino; };
+struct level { struct name *names; size_t n, at, path_len; };
 
-struct linked { uint64_t ino; char *path; };
+/* Inodes that were met: folders, and files with several names. */
+struct met { uint64_t ino; char *path; };
 
 struct walk {
     struct fs *fs;
     const struct build_sink *sink;
     const char *object;
     struct level level[FS_DEPTH_MAX];
-    struct linked *linked;
-    size_t n_linked;
+    struct met *met;                     /* open addressing; path NULL: free */
+    size_t n_met, met_size, names;
     uint8_t *buf;
 };
 
@@ -62,21 +67,42 @@ static int content(struct walk *w, uint64_t ino, uint64_t size, struct hv_error 
     return 0;
 }
 
-/* The first name of this inode, or NULL; then it is remembered. */
-static const char *first_name(struct walk *w, uint64_t ino, const char *path)
+static struct met *met_slot(struct met *met, size_t size, uint64_t ino)
 {
-    for (size_t i = 0; i < w->n_linked; i++) {
-        if (w->linked[i].ino == ino) {
-            return w->linked[i].path;
+    size_t i = (size_t)(ino * 0x9e3779b97f4a7c15u) & (size - 1);
+
+    while (met[i].path && met[i].ino != ino) {
+        i = (i + 1) & (size - 1);
+    }
+    return &met[i];
+}
+
+/* The path under which this inode came first, NULL in *ret_first if that is now. */
+static int meet(struct walk *w, uint64_t ino, const char *path, const char **ret_first)
+{
+    if (w->n_met * 2 >= w->met_size) {
+        size_t size = w->met_size ? w->met_size * 2 : 1024;
+        struct met *grown = hv_alloc_array(size, sizeof(*grown));
+        if (!grown) {
+            return -ENOMEM;
         }
+        for (size_t i = 0; i < w->met_size; i++) {
+            if (w->met[i].path) {
+                *met_slot(grown, size, w->met[i].ino) = w->met[i];
+            }
+        }
+        free(w->met);
+        w->met = grown;
+        w->met_size = size;
     }
-    struct linked *grown = hv_realloc_array(w->linked, w->n_linked + 1, sizeof(*grown));
-    if (grown) {
-        w->linked = grown;
-        grown[w->n_linked] = (struct linked){ ino, hv_strdup(path) };
-        w->n_linked += grown[w->n_linked].path != NULL;
+    struct met *m = met_slot(w->met, w->met_size, ino);
+    *ret_first = m->path;
+    if (!m->path) {
+        *m = (struct met){ ino, hv_strdup(path) };
+        w->n_met += m->path != NULL;
+        return m->path ? 0 : -ENOMEM;
     }
-    return NULL;
+    return 0;
 }
 
 static int one(struct walk *w, uint64_t ino, const char *path, bool *ret_dir, struct hv_error *e)
@@ -98,8 +124,19 @@ static int one(struct walk *w, uint64_t ino, const char *path, bool *ret_dir, st
         }
         f.target = target;
     }
-    if (!*ret_dir && st.links > 1) {
-        const char *first = first_name(w, ino, path);
+    if (++w->names > NAMES_MAX) {
+        return hv_fail_errno(e, E2BIG, w->object, "too many files");
+    }
+    const char *first = NULL;
+    if (*ret_dir || st.links > 1) {
+        r = meet(w, ino, path, &first);
+        if (r < 0) {
+            return hv_fail_errno(e, -r, path, "cannot read");
+        }
+        if (first && *ret_dir) {
+            hv_fail(e, HV_FAILED, w->object, "%s and %s are the same folder", first, path);
+            return -EUCLEAN;
+        }
         if (first) {
             f.target = first;
             f.hardlink = true;
@@ -111,18 +148,22 @@ static int one(struct walk *w, uint64_t ino, const char *path, bool *ret_dir, st
     return r == 0 && S_ISREG(st.mode) && w->sink->want_data ? content(w, ino, size, e) : r;
 }
 
+static void leave(struct level *l)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        free(l->names[i].name);
+    }
+    free(l->names);
+    *l = (struct level){ .n = 0 };
+}
+
 static int enter(struct walk *w, unsigned depth, uint64_t ino, size_t path_len, const char *path, struct hv_error *e)
 {
     if (depth >= FS_DEPTH_MAX) {
         return hv_fail_errno(e, ELOOP, path, "too many folders in each other");
     }
     struct level *l = &w->level[depth];
-    *l = (struct level){ .ino = ino, .path_len = path_len };
-    for (unsigned i = 0; i < depth; i++) {
-        if (w->level[i].ino == ino) {
-            return hv_fail_errno(e, ELOOP, path, "a folder that contains itself");
-        }
-    }
+    *l = (struct level){ .path_len = path_len };
     int r = w->fs->ops->list(w->fs, ino, gather_name, l);
     if (r < 0) {
         return hv_fail_errno(e, -r, path, "cannot read the folder");
@@ -148,6 +189,7 @@ static int tree(struct walk *w, uint64_t ino, bool recursive, struct hv_error *e
     while (r == 0) {
         struct level *l = &w->level[depth];
         if (l->at == l->n) {
+            leave(l);
             if (depth-- == 0) {
                 break;
             }
@@ -183,15 +225,12 @@ int files_walk(struct fs *fs, uint64_t ino, bool recursive, const struct build_s
     w->object = name;
     r = tree(w, ino, recursive, e);
     for (unsigned d = 0; d < FS_DEPTH_MAX; d++) {
-        for (size_t i = 0; i < w->level[d].n; i++) {
-            free(w->level[d].names[i].name);
-        }
-        free(w->level[d].names);
+        leave(&w->level[d]);
     }
-    for (size_t i = 0; i < w->n_linked; i++) {
-        free(w->linked[i].path);
+    for (size_t i = 0; i < w->met_size; i++) {
+        free(w->met[i].path);
     }
-    free(w->linked);
+    free(w->met);
     free(w->buf);
     return r;
 }

@@ -186,6 +186,9 @@ static int put_new(struct ext4 *x, ext2_ino_t dir, const char *name, const struc
     if (r == 0) {
         ext2fs_inode_alloc_stats2(x->fs, ino, +1, 0);
         r = link_name(x, dir, name, ino, p->mode);
+        if (r < 0) {
+            ext4_inode_unlink(x->fs, ino);           /* no name, no file */
+        }
     }
     *ret = ino;
     return r;
@@ -250,6 +253,10 @@ int ext4_put(struct fs *fs, uint64_t dir, const char *name, const struct ext4_pu
     r = S_ISDIR(p->mode) ? put_dir(x, (ext2_ino_t)dir, name, p, &ino) : put_new(x, (ext2_ino_t)dir, name, p, &ino);
     if (r == 0) {
         r = touch_dir(x, (ext2_ino_t)dir);
+    }
+    if (r < 0 && x->writing) {
+        ext4_writer_abort(&x->w);
+        x->writing = false;
     }
     *ret_ino = ino;
     return r;

@@ -11,6 +11,7 @@
 
 #define DIR_BYTES_MAX   (1 * GIB)
 #define RUN_BLOCKS      256u
+#define GROUPS_MAX      (1u << 21)      /* four times what 64 TiB have */
 
 ext2_filsys ext4_filsys(struct fs *fs)
 {
@@ -181,7 +182,7 @@ static int op_list(struct fs *fs, uint64_t ino, fs_entry_fn *fn, void *arg)
         if (err) {
             return ext4_errno(x->fs, err);
         }
-        r = at ? parse_entries(x, block, bs, fn, arg) : 0;
+        r = at ? parse_entries(x, block, bs, fn, arg) : -EUCLEAN;     /* folders have no holes */
     }
     return r;
 }
@@ -375,6 +376,9 @@ static int one_xattr(char *name, char *value, size_t len, void *arg)
     struct xattr_walk *w = arg;
     uint8_t acl[2 * 4096 + 8];
 
+    if (!name[0] || len > FS_XATTR_MAX) {
+        return 0;
+    }
     if (strncmp(name, "system.posix_acl_", 17) == 0) {
         if (len > 4096 || acl_to_xattr((uint8_t *)value, len, acl, sizeof(acl), &len) < 0) {
             return 0;                                      /* damaged: not shown, as Linux */
@@ -531,7 +535,7 @@ static int check_super(struct disk *d, uint64_t off, uint64_t len, struct hv_err
         return hv_fail(e, HV_FAILED, NULL, "the file system says that it is larger than its partition"), -EUCLEAN;
     }
     if (per_group < 256 || per_group % 8 || per_group > 65528u * 16 || !inodes_per_group ||
-        (uint64_t)get_le32(s) > (blocks / per_group + 1) * inodes_per_group) {
+        blocks / per_group > GROUPS_MAX || (uint64_t)get_le32(s) > (blocks / per_group + 1) * inodes_per_group) {
         return hv_fail(e, HV_FAILED, NULL, "the superblock contradicts itself"), -EUCLEAN;
     }
     return 0;

@@ -394,9 +394,11 @@ static int read_bpb(struct fat *f, const uint8_t *b)
     uint32_t sector = get_le16(b + 11), per = b[13], reserved = get_le16(b + 14), fats = b[16];
     uint32_t root = get_le16(b + 17), fat_len = get_le16(b + 22) ? get_le16(b + 22) : get_le32(b + 36);
     uint32_t total = get_le16(b + 19) ? get_le16(b + 19) : get_le32(b + 32);
+    if (!probe_is_fat(b)) {
+        return -EUCLEAN;
+    }
     uint64_t head = (uint64_t)reserved + (uint64_t)fats * fat_len + ((uint64_t)root * 32 + sector - 1) / sector;
-
-    if (!probe_is_fat(b) || total <= head || (uint64_t)total * sector > f->len) {
+    if (total <= head || (uint64_t)total * sector > f->len) {
         return -EUCLEAN;
     }
     f->cluster_bytes = per * sector;

@@ -23,6 +23,7 @@ struct build_source {
     const char *name;            /* as typed, for messages */
     int fd;                      /* archives: open, seekable where `seekable` */
     bool folder, seekable;
+    bool layer;                  /* of an OCI image: has whiteouts */
     uint64_t size;               /* archives: bytes to read, 0 unknown */
     uint64_t *progress;          /* bytes read are added here */
     struct progress *bar;
@@ -42,6 +43,15 @@ int build_source_digest(struct build_source *s, struct digest *d, struct hv_erro
 
 int build_archive_walk(struct build_source *s, const struct build_sink *sink, struct hv_error *e);
 int build_folder_walk(struct build_source *s, const struct build_sink *sink, struct hv_error *e);
+
+/* ---- build_oci.c ---- */
+bool build_is_oci(const char *dir);
+/* Paths of the layers' blobs, lowest first; the array and each are malloc'ed. */
+int build_oci_layers(const char *dir, char ***ret, size_t *ret_n, struct hv_error *e);
+/* The last part of a path that is a whiteout, or NULL. */
+const char *build_whiteout(const char *path);
+/* Remove what the layer removes, before its files are added. */
+int build_apply_whiteouts(struct build_source *layer, struct ext4_build *b, struct hv_error *e);
 
 /* What the options want changed in the tree. Strings NULL: not asked for. */
 struct build_adjust {

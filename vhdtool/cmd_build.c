@@ -21,7 +21,7 @@
 #include "vhdtool/build.h"
 #include "vhdtool/cmd_create.h"
 
-#define SOURCES_MAX 64u
+#define SOURCES_MAX 160u                 /* an OCI image has up to 127 layers */
 #define SLACK_PCT   25u
 #define ESP_MIN     (4 * MIB)
 #define SWAP_MIN    (64 * KIB)
@@ -49,7 +49,10 @@ struct build {
     struct fat_file *esp_files;
     size_t n_esp_files;
     uint64_t esp_bytes;
-    bool in_esp;                         /* the file added last */
+    bool in_esp, left_out;               /* the file added last */
+    bool in_layer;                       /* the source that is read is a layer */
+    char **layer_paths[SOURCES_MAX];     /* names of sources that are not the command line's */
+    size_t n_layer_paths[SOURCES_MAX];
     uint64_t file_size;
     struct ext4_built built;
 };
@@ -65,22 +68,38 @@ static void seeded_guid(void *arg, struct guid *ret)
 
 /* ---- what comes in ---- */
 
+static int open_source(struct build *b, const char *name, bool spool, bool layer, struct hv_error *e)
+{
+    if (b->n_sources == SOURCES_MAX) {
+        return hv_fail(e, HV_USAGE, "--from", "more than %u sources", SOURCES_MAX);
+    }
+    int r = build_source_open(name, spool, b->dst, &b->source[b->n_sources], e);
+    if (r == 0) {
+        b->source[b->n_sources++].layer = layer;
+    }
+    return r;
+}
+
 static int open_sources(struct build *b, bool spool, struct hv_error *e)
 {
     const struct cli_value *v;
+    int r = 0;
 
-    for (unsigned i = 0; (v = cli_opt_nth(b->call, "from", i)); i++) {
-        if (b->n_sources == SOURCES_MAX) {
-            return hv_fail(e, HV_USAGE, "--from", "more than %u sources", SOURCES_MAX);
+    for (unsigned i = 0; r == 0 && (v = cli_opt_nth(b->call, "from", i)); i++) {
+        if (i >= SOURCES_MAX || !build_is_oci(v->text)) {
+            r = open_source(b, v->text, spool, false, e);
+            continue;
         }
-        int r = build_source_open(v->text, spool, b->dst, &b->source[b->n_sources], e);
-        if (r < 0) {
-            return r;
+        r = build_oci_layers(v->text, &b->layer_paths[i], &b->n_layer_paths[i], e);
+        for (size_t k = 0; r == 0 && k < b->n_layer_paths[i]; k++) {
+            r = open_source(b, b->layer_paths[i][k], spool, true, e);
         }
-        b->n_sources++;
+    }
+    if (r < 0) {
+        return r;
     }
     if (!b->n_sources) {
-        int r = hv_fail(e, HV_USAGE, "--from", "nothing to build from");
+        r = hv_fail(e, HV_USAGE, "--from", "nothing to build from");
         hv_hint(e, "vhdtool build %s --from rootfs.tar.zst", b->dst);
         return r;
     }
@@ -317,8 +336,12 @@ static int fill_add(void *arg, const struct ext4_file *f, uint64_t size, bool da
     struct build *b = arg;
     const char *esp = b->esp.len ? esp_path(f->path) : NULL;
 
+    b->left_out = b->in_layer && build_whiteout(f->path);
     b->in_esp = esp != NULL;
     b->file_size = size;
+    if (b->left_out) {
+        return 0;
+    }
     if (esp) {
         return add_esp_file(b, f, esp, size, e);
     }
@@ -336,6 +359,9 @@ static int fill_data(void *arg, uint64_t off, const void *p, size_t len, struct 
 {
     struct build *b = arg;
 
+    if (b->left_out) {
+        return 0;
+    }
     if (!b->in_esp) {
         return ext4_build_data(b->fs, off, p, len, e);
     }
@@ -351,7 +377,7 @@ static int fill_xattr(void *arg, const char *name, const void *value, size_t len
 {
     struct build *b = arg;
 
-    return b->in_esp ? 0 : ext4_build_xattr(b->fs, name, value, len, e);
+    return b->in_esp || b->left_out ? 0 : ext4_build_xattr(b->fs, name, value, len, e);
 }
 
 static int write_esp(struct build *b, struct disk *d, struct hv_error *e)
@@ -434,7 +460,11 @@ static int fill(struct build *b, struct disk *d, struct hv_error *e)
     }
     begin_pass(b);
     for (unsigned i = 0; i < b->n_sources && r == 0; i++) {
-        r = build_source_walk(&b->source[i], &sink, e);
+        b->in_layer = b->source[i].layer;
+        r = b->in_layer ? build_apply_whiteouts(&b->source[i], b->fs, e) : 0;
+        if (r == 0) {
+            r = build_source_walk(&b->source[i], &sink, e);
+        }
     }
     if (r == 0) {
         r = adjust(b, e);
@@ -598,6 +628,12 @@ static int build(struct cli_call *c, struct hv_error *e)
     for (unsigned i = 0; i < b->n_sources; i++) {
         build_source_close(&b->source[i]);
     }
+    for (unsigned i = 0; i < SOURCES_MAX; i++) {
+        for (size_t k = 0; k < b->n_layer_paths[i]; k++) {
+            free(b->layer_paths[i][k]);
+        }
+        free(b->layer_paths[i]);
+    }
     return r;
 }
 
@@ -605,7 +641,7 @@ static const struct cli_arg dst[] = {{"DST", CLI_FILE, .values = DISK_GLOB, .hel
 
 static const struct cli_option options[] = {
     {.name = "from", .type = CLI_FILE, .flags = CLI_REPEAT, .arg = "SOURCE", .values = "*",
-     .help = "a tar in any compression, a folder, an ISO, or -; later ones lie over earlier ones"},
+     .help = "a tar in any compression, a folder, an OCI layout, an ISO, or -"},
     {.name = "size", .type = CLI_SIZE, .arg = "SIZE", .min = 512, .max = DISK_MAX_SIZE, .def = "content + 25%",
      .help = "how large the disk is"},
     {.name = "layout", .type = CLI_ENUM, .arg = "LAYOUT", .def = "gpt", .values = "gpt|mbr|none",

@@ -5,14 +5,16 @@
 #include <unistd.h>
 
 #include "hv/base/units.h"
-#include "vhdtool/vhdtool.h"
+#include "vhdtool/content.h"
 
 /* ---- resize ---- */
 
 static int resize(struct cli_call *c, struct hv_error *e)
 {
     const char *path = c->args[0];
-    char old[24], new[24];
+    char old[24], new[24], grown[96] = "";
+    bool grow = cli_has(c, "grow-partition");
+    unsigned number = grow ? (unsigned)cli_number(c, "grow-partition", 0) : 0;
     uint64_t size;
     struct disk *d;
     int sign, r;
@@ -31,12 +33,20 @@ static int resize(struct cli_call *c, struct hv_error *e)
         return r;
     }
     format_size_exact(disk_size(d), old, sizeof(old));
-    if (sign && __builtin_add_overflow(disk_size(d), sign > 0 ? size : -size, &size) && sign > 0) {
+    if (grow && (r = content_can_grow(d, number, e)) < 0) {
+        hv_strlcpy(e->object, path, sizeof(e->object));
+    } else if (sign && __builtin_add_overflow(disk_size(d), sign > 0 ? size : -size, &size) && sign > 0) {
         r = hv_fail(e, HV_USAGE, path, "the size would be too large");
     } else if (size < disk_size(d)) {
         r = hv_fail(e, HV_UNSUPPORTED, path, "making a disk smaller is not in this version");
     } else {
         r = disk_resize(d, size, e);
+    }
+    if (r == 0 && grow) {
+        r = content_grow(d, number, grown, sizeof(grown), e);
+        if (r < 0 && !e->object[0]) {
+            hv_strlcpy(e->object, path, sizeof(e->object));
+        }
     }
     if (r < 0) {
         disk_abandon(d);
@@ -45,7 +55,7 @@ static int resize(struct cli_call *c, struct hv_error *e)
     format_size_exact(disk_size(d), new, sizeof(new));
     r = disk_close(d, e);
     if (r == 0) {
-        cli_note(c, "%s: size %s -> %s", path, old, new);
+        cli_note(c, "%s: size %s -> %s%s%s", path, old, new, grown[0] ? "; " : "", grown);
     }
     return r;
 }
@@ -59,12 +69,20 @@ static int compact(struct cli_call *c, struct hv_error *e)
     struct disk_info a, b;
     struct progress p;
     struct disk *d;
+    uint64_t unused;
     int r = open_disk(c, path, DISK_WRITE, &d, e);
 
     if (r < 0) {
         return r;
     }
     disk_layer_info(disk_layer(d, 0), false, &a);
+    if (strcmp(mode, "quick") == 0) {
+        r = content_discard_free(d, &unused, e);
+        if (r < 0) {
+            disk_abandon(d);
+            return r;
+        }
+    }
     progress_begin(&p, c, path);
     r = disk_compact(d, strcmp(mode, "pretrimmed") != 0, progress_update, &p, e);
     progress_end(&p);
@@ -238,7 +256,7 @@ static const struct cli_arg resize_args[] = {
 };
 static const struct cli_option resize_options[] = {
     {.name = "to-min", .type = CLI_BOOL, .flags = CLI_LATER, .help = "as small as its partitions let it be"},
-    {.name = "grow-partition", .type = CLI_UINT, .arg = "N", .flags = CLI_LATER | CLI_VALUE_OPTIONAL, .max = 128,
+    {.name = "grow-partition", .type = CLI_UINT, .arg = "N", .flags = CLI_VALUE_OPTIONAL, .max = 1024,
      .help = "the last partition, or N, and its ext4 too"},
     OPT_FORMAT,
     {0},

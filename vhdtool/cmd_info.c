@@ -5,7 +5,7 @@
 
 #include "hv/base/strbuf.h"
 #include "hv/base/units.h"
-#include "vhdtool/vhdtool.h"
+#include "vhdtool/content.h"
 
 static json_int_t number(const json_t *row, const char *key)
 {
@@ -65,6 +65,12 @@ static const char *show_log(const json_t *row, const json_t *v, char *buf, size_
     return json_is_true(v) ? "to be replayed (unclean end)" : "clean";
 }
 
+static const char *show_partitions(const json_t *row, const json_t *v, char *buf, size_t size)
+{
+    (void)row;
+    return content_text(v, buf, size);
+}
+
 static const struct cli_column info_cols[] = {
     {"path", .cut = true, .help = "the file"},
     {"format", .show = show_format, .help = "raw, vhd or vhdx, and its type"},
@@ -82,13 +88,14 @@ static const struct cli_column info_cols[] = {
     {"log", "log_dirty", .show = show_log, .help = "VHDX: is there something to be replayed"},
     {"creator", .help = "what made it"},
     {"created", .unit = CLI_UNIT_TIME, .help = "when it was made"},
+    {"partitions", .show = show_partitions, .help = "what lies in it: size, file system, label, UUID"},
     {"in_use", .header = "IN USE", .label = "in use", .help = "who has it open"},
     {"note", .help = "what is odd about it"},
     {0},
 };
 static const struct cli_columns info_table = {
     .col = info_cols, .defaults = "path,format,size,allocated,parent,in_use", .name = "path",
-    .list = "path,format,size,allocated,sectors,id,parent,log,in_use,note",
+    .list = "path,format,size,allocated,sectors,id,parent,log,partitions,in_use,note",
 };
 
 static void warn_of_size(const struct cli_call *c, const json_t *o)
@@ -101,6 +108,24 @@ static void warn_of_size(const struct cli_call *c, const json_t *o)
         cli_warn(c, word(o, "path"), "some programs read %lld bytes of it (by its geometry), others %lld",
                  (long long)chs, (long long)number(o, "size"));
     }
+}
+
+/* A child shows its parent's content where it has none of its own. */
+static json_t *partitions(struct cli_call *c, const char *path, struct disk *d)
+{
+    struct disk_info i;
+    struct disk *whole;
+    char in_use[96];
+
+    if (disk_layer(d, 1) || disk_layer_info(disk_layer(d, 0), false, &i) < 0 || !i.has_parent) {
+        return content_json(d);
+    }
+    if (open_to_look(c, path, DISK_SHARED, &whole, in_use, NULL) < 0) {
+        return json_null();
+    }
+    json_t *list = content_json(whole);
+    disk_close(whole, NULL);
+    return list;
 }
 
 static int info(struct cli_call *c, struct hv_error *e)
@@ -131,6 +156,7 @@ static int info(struct cli_call *c, struct hv_error *e)
         json_t *parent;
 
         warn_of_size(c, o);
+        json_object_set_new(o, "partitions", partitions(c, c->args[i], d));
         json_array_append_new(rows, o);
         if (cli_has(c, "chain") && p.format != CLI_FMT_JSON && p.format != CLI_FMT_JSONL) {
             json_array_foreach(json_object_get(o, "chain"), n, parent) {

@@ -16,11 +16,13 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vhdtool/mount.h"
 
-extern char **environ;
+#define LOOP_TRIES   40u
+#define LOOP_WAIT_MS 50u
 
 /* ---- mount ---- */
 
@@ -345,9 +347,15 @@ static int unmount(struct cli_call *c, struct hv_error *e)
         return r;
     }
     const char *dir = json_string_value(json_object_get(l->found.info, "dir"));
-    r = detach(dir);
-    if (r == -EBUSY) {
+    for (unsigned tries = 0; (r = detach(dir)) == -EBUSY; tries++) {
         mount_users(dir, users, sizeof(users));
+        /* A loop device lets go a moment after what was mounted on it. */
+        if (strncmp(users, "/dev/loop", 9) != 0 || strstr(users, "(pid ") || tries == LOOP_TRIES) {
+            break;
+        }
+        nanosleep(&(struct timespec){ .tv_nsec = LOOP_WAIT_MS * NS_PER_MS }, NULL);
+    }
+    if (r == -EBUSY) {
         r = hv_fail(e, HV_CONFLICT, dir, "in use%s%s", users[0] ? " by " : "", users);
         hv_hint(e, "unmount and detach what is on it first");
     } else if (r < 0 && r != -EINVAL) {                      /* EINVAL: it is on its way already */

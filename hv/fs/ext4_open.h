@@ -19,6 +19,8 @@ struct ext4 {
 };
 
 int ext4_need_bitmaps(struct ext4 *x);
+/* The superblock on disk says "not clean" from here on; once. */
+int ext4_begin_changes(struct ext4 *x);
 /* The superblock says "clean" again, in memory; fs_close() writes it. */
 int ext4_end_changes(struct ext4 *x);
 ext2_filsys ext4_filsys(struct fs *fs);

@@ -9,7 +9,7 @@
 
 #include "hv/fs/ext4_open.h"
 
-static int begin_changes(struct ext4 *x)
+int ext4_begin_changes(struct ext4 *x)
 {
     int r = ext4_need_bitmaps(x);
 
@@ -222,7 +222,7 @@ int ext4_put(struct fs *fs, uint64_t dir, const char *name, const struct ext4_pu
         strcmp(name, "..") == 0) {
         return -EINVAL;
     }
-    r = begin_changes(x);
+    r = ext4_begin_changes(x);
     if (r == 0) {
         r = ext4_inode_read(x->fs, (ext2_ino_t)dir, &parent);
     }
@@ -284,7 +284,7 @@ int ext4_put_end(struct fs *fs, uint64_t size)
 int ext4_put_xattr(struct fs *fs, uint64_t ino, const char *name, const void *value, size_t len)
 {
     struct ext4 *x = (struct ext4 *)fs;
-    int r = begin_changes(x);
+    int r = ext4_begin_changes(x);
 
     return r < 0 ? r : ext4_xattr_set(x->fs, (ext2_ino_t)ino, name, value, len);
 }
@@ -303,7 +303,7 @@ int ext4_link(struct fs *fs, const char *path, uint64_t dir, const char *name)
         r = ext4_inode_read(x->fs, (ext2_ino_t)ino, &in);
     }
     if (r == 0) {
-        r = S_ISDIR(in.s.i_mode) ? -EISDIR : in.s.i_links_count >= 65000 ? -EMLINK : begin_changes(x);
+        r = S_ISDIR(in.s.i_mode) ? -EISDIR : in.s.i_links_count >= 65000 ? -EMLINK : ext4_begin_changes(x);
     }
     if (r == 0) {
         r = link_name(x, (ext2_ino_t)dir, name, (ext2_ino_t)ino, in.s.i_mode);
@@ -329,7 +329,7 @@ int ext4_remove(struct fs *fs, uint64_t dir, const char *name)
         r = -EISDIR;
     }
     if (r == 0) {
-        r = begin_changes(x);
+        r = ext4_begin_changes(x);
     }
     if (r == 0) {
         r = ext4_errno(x->fs, ext2fs_unlink(x->fs, (ext2_ino_t)dir, name, (ext2_ino_t)ino, 0));

@@ -457,8 +457,10 @@ static int op_each_free(struct fs *fs, int (*fn)(void *arg, uint64_t off, uint64
     if (r < 0) {
         return r;
     }
-    if (ext2fs_has_feature_journal_needs_recovery(x->fs->super)) {
-        return -EBUSY;                       /* the journal may hold blocks the bitmap calls free */
+    /* The journal may hold blocks that the bitmap calls free; after errors it may be wrong. */
+    if (ext2fs_has_feature_journal_needs_recovery(x->fs->super) || !(x->fs->super->s_state & EXT2_VALID_FS) ||
+        (x->fs->super->s_state & EXT2_ERROR_FS)) {
+        return -EBUSY;
     }
     for (uint64_t at = x->fs->super->s_first_data_block; at < end;) {
         blk64_t first, last;

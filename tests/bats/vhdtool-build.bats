@@ -229,6 +229,27 @@ field() { dbg "$1" "stat $2" | grep -oP "$3:?\s+\K\S+" | head -n 1; }
     dbg i.raw "cat random" | cmp - "$IN/tree/random"
 }
 
+@test "build: an OCI layout, with what its layers remove" {
+    mkdir -p l1/etc l1/gone/x l1/old l2/etc l2/old oci/blobs/sha256
+    echo one >l1/etc/a && echo one >l1/etc/b && echo x >l1/gone/x/y && echo old >l1/old/file
+    echo two >l2/etc/b && touch l2/etc/.wh.a l2/.wh.gone l2/old/.wh..wh..opq && echo new >l2/old/new
+    blob() { local h; h=$(sha256sum <"$1" | cut -d' ' -f1); cp "$1" "oci/blobs/sha256/$h"; echo "sha256:$h"; }
+    tar -C l1 -czf 1.tgz . && tar -C l2 -cf 2.tar old/new old/.wh..wh..opq etc .wh.gone
+    jq -n --arg a "$(blob 1.tgz)" --arg b "$(blob 2.tar)" '{schemaVersion: 2, layers: [{digest: $a}, {digest: $b}]}' >m
+    jq -n --arg m "$(blob m)" '{manifests: [{digest: "sha256:00", platform: {os: "linux", architecture: "arm64"}},
+        {digest: $m, platform: {os: "linux", architecture: "amd64"}}]}' >i
+    jq -n --arg i "$(blob i)" '{schemaVersion: 2, manifests: [{digest: $i}]}' >oci/index.json
+    echo '{"imageLayoutVersion": "1.0.0"}' >oci/oci-layout
+    run -0 vhdtool build d.raw --layout none --fstab keep --from oci
+    clean d.raw
+    run -0 vhdtool ls -r d.raw -o name
+    [ "$output" = $'etc\netc/b\nlost+found\nold\nold/new' ]
+    [ "$(vhdtool cat d.raw /etc/b)" = two ]
+    jq '.manifests[0].digest = "sha256:../../../etc"' oci/index.json >x && mv x oci/index.json
+    run -1 --separate-stderr vhdtool build e.raw --from oci
+    [[ $stderr == *"OCI layout without layers"* ]]
+}
+
 @test "build: what goes wrong is said, and nothing is left behind" {
     run -2 --separate-stderr vhdtool build d.raw
     expect_error "vhdtool: --from: nothing to build from" "vhdtool build d.raw --from rootfs.tar.zst"

@@ -139,6 +139,32 @@ clean() {
     diff -r "$IN/tree" out
 }
 
+@test "info shows partitions; resize --grow-partition takes the ext4 along; compact knows what is free" {
+    run -0 vhdtool build g.vhd --from "$IN/tree" --esp 8M --size 300M
+    run -0 vhdtool info g.vhd
+    [[ $output =~ partitions:\ +p1\ 8M\ vfat\ \'ESP\'\ [0-9A-F-]{9},\ p2\ 290M\ ext4\ \'root\'\ [0-9a-f-]{36} ]]
+    run -0 --separate-stderr vhdtool resize g.vhd 3G --grow-partition
+    [ "$stderr" = "g.vhd: size 300M -> 3G; p2 3062M, ext4 too" ]
+    clean g.vhd
+    vhdtool cat g.vhd /random | cmp - "$IN/tree/random"
+    run -9 --separate-stderr vhdtool resize g.vhd 4G --grow-partition=1
+    expect_error "vhdtool: g.vhd: partition 1 cannot grow: partition 2 comes after it"
+    [ "$(vhdtool info g.vhd -o json | jq '(.size // .[0].size)')" = $((3 << 30)) ]
+    head -c 100M /dev/urandom >big
+    run -0 vhdtool cp big g.vhd:/big
+    start=$(vhdtool info g.vhd -o json | jq '(.partitions // .[0].partitions)[1].offset')
+    vhdtool convert g.vhd r.raw -q
+    debugfs -w -R "rm big" "r.raw?offset=$start" 2>/dev/null
+    e2fsck -fn "r.raw?offset=$start"
+    vhdtool convert r.raw c.vhd -q
+    before=$(stat -c %s c.vhd)
+    run -0 vhdtool compact c.vhd
+    [ "$(stat -c %s c.vhd)" -lt $((before - 90000000)) ]
+    run -0 vhdtool check c.vhd
+    vhdtool cat c.vhd /random | cmp - "$IN/tree/random"
+    clean c.vhd
+}
+
 @test "what is wrong is said, with its exit code" {
     run -3 --separate-stderr vhdtool ls "$IN/d.vhdx:7"
     expect_error "vhdtool: $IN/d.vhdx: has no partition 7" "vhdtool info $IN/d.vhdx"

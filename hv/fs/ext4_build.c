@@ -497,7 +497,9 @@ static int explain(struct ext4_build *b, int r, const char *path, struct hv_erro
 {
     if (r < 0) {
         hv_fail_errno(e, -r, path, "cannot be put into the image");
-        if (r == -ENOSPC) {
+        if (r == -ENOSPC && ext4_io_error(b->fs->io)) {
+            hv_fail(e, HV_NO_RESOURCES, path, "no room left on this host for the image");
+        } else if (r == -ENOSPC) {
             hv_fail(e, HV_NO_RESOURCES, path, "the file system is full");
             hv_hint(e, "give a larger --size");
         }

@@ -96,7 +96,7 @@ clean() {
     e2fsck -fn m.raw
     run -0 vhdtool cp d.vhdx:1:/loader/loader.conf .
     [ "$(cat loader.conf)" = "timeout 3" ]
-    run -0 vhdtool info d.vhdx
+    run -0 vhdtool check d.vhdx
 }
 
 @test "cp: a full file system gets nothing half-written" {

@@ -60,7 +60,7 @@ loop() { [ "$(id -u)" = 0 ] && mount -o loop "$1" m2 || skip "no loop devices"; 
     fstrim m2 || true
     umount m2
     run -0 vhdtool unmount mnt
-    run -0 vhdtool info d.vhdx
+    run -0 vhdtool check d.vhdx
     [ "$(vhdtool cat d.vhdx /etc/new)" = new ]
     vhdtool convert d.vhdx c.raw -q
     e2fsck -fn "c.raw?offset=1048576"
@@ -114,7 +114,7 @@ loop() { [ "$(id -u)" = 0 ] && mount -o loop "$1" m2 || skip "no loop devices"; 
     kill "$pid"
     deadline=$((SECONDS + 20))
     while kill -0 "$pid" 2>/dev/null && [ $SECONDS -lt $deadline ]; do sleep 0.05; done
-    run -0 vhdtool info d.vhdx
+    run -0 vhdtool check d.vhdx
     [ "$(vhdtool convert d.vhdx - | head -c 104 | tail -c 4)" = abcd ]
     run -0 vhdtool mount d.vhdx mnt --write
     pid=$(vhdtool mounts -o json | jq '.[0].pid')

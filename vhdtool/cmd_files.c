@@ -7,6 +7,7 @@
 #include "vhdtool/files.h"
 
 #define READ_SIZE (1 * MIB)
+#define ROWS_MAX  1000000u               /* a listing is sorted, so it is in memory */
 
 /* ---- ls ---- */
 
@@ -47,6 +48,10 @@ struct listing { struct fs *fs; json_t *rows; struct hv_error *e; const char *im
 static int add_row(struct listing *l, const char *name, const struct fs_stat *st, const char *target)
 {
     char mode[11], time[40];
+
+    if (json_array_size(l->rows) >= ROWS_MAX) {
+        return -E2BIG;
+    }
     bool device = S_ISCHR(st->mode) || S_ISBLK(st->mode);
 
     mode_text(st->mode, mode);

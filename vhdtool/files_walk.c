@@ -9,7 +9,8 @@
 #include "vhdtool/files.h"
 
 #define READ_SIZE (1 * MIB)
-#define NAMES_MAX 20000000u
+#define NAMES_MAX 20000000u              /* in all */
+#define FOLDER_MAX 4000000u              /* in one folder; they are in memory */
 
 struct name { char *name; uint64_t ino; };
 struct level { struct name *names; size_t n, at, path_len; };
@@ -30,6 +31,10 @@ struct walk {
 static int gather_name(void *arg, const struct fs_entry *en)
 {
     struct level *l = arg;
+
+    if (l->n >= FOLDER_MAX) {
+        return -E2BIG;
+    }
     struct name *grown = hv_realloc_array(l->names, l->n + 1, sizeof(*grown));
 
     if (!grown) {

@@ -161,6 +161,7 @@ struct vhdx {
     size_t pending_count, pending_cap;
     struct vhdx_rooms freed;     /* given up, not durably yet */
     struct vhdx_rooms free;      /* zeros, to be used again */
+    bool surveyed, keep_rooms;   /* the BAT was looked at; it is damaged, no room is given up */
     struct vhdx_log log;
 };
 

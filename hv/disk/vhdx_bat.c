@@ -18,7 +18,7 @@
 #include <string.h>
 
 #include "hv/base/endian.h"
-#include "hv/disk/vhdx.h"
+#include "hv/disk/vhdx_sweep.h"
 
 #define MERGE_MAX 65536u     /* entries looked at by one map(): bounds how long the lock is held */
 
@@ -427,6 +427,35 @@ int vhdx_written(struct disk_layer *l, uint64_t off, uint64_t len)
     return 0;
 }
 
+/* Entries a survey reads within some milliseconds; larger tables are taken at their word. */
+#define SURVEY_ENTRIES ((uint64_t)4 << 20)
+
+static int stop_at_fault(void *arg, const struct vhdx_fault *x)
+{
+    (void)arg;
+    (void)x;
+    return -EUCLEAN;
+}
+
+/*
+ * May the room of a block that is given up be punched and used again? Not in an image whose
+ * BAT is damaged: another block may lie there too. Looked at once, before the first room.
+ * The file's table will do where memory has newer pages: what changed since came from the end.
+ */
+static bool rooms_reusable(struct vhdx *v)
+{
+    struct vhdx_usage u;
+
+    if (!v->surveyed) {
+        v->surveyed = true;
+        v->keep_rooms = v->entries <= SURVEY_ENTRIES && vhdx_sweep(v, stop_at_fault, NULL, &u) < 0;
+        if (!v->keep_rooms && v->entries <= SURVEY_ENTRIES) {
+            vhdx_usage_fini(&u);
+        }
+    }
+    return !v->keep_rooms;
+}
+
 int vhdx_unmap(struct disk_layer *l, uint64_t off, uint64_t len, uint64_t *ret_len)
 {
     struct vhdx *v = vhdx_of(l);
@@ -454,7 +483,7 @@ int vhdx_unmap(struct disk_layer *l, uint64_t off, uint64_t len, uint64_t *ret_l
     if (r < 0) {
         return r;
     }
-    if (state >= VHDX_FULL && room + v->md.block_size <= v->file_size) {
+    if (state >= VHDX_FULL && room + v->md.block_size <= v->file_size && rooms_reusable(v)) {
         vhdx_rooms_add(&v->freed, room);       /* without memory the room is lost until a compact */
     }
     *ret_len = whole;

@@ -475,6 +475,31 @@ static void test_no_write_through_damage(void **state)
     }
 }
 
+/* A discard in an image where two blocks share a room leaves the other block's data alone. */
+static void test_discard_beside_overlap(void **state)
+{
+    struct image_chain c = { 0 };
+    uint8_t buf[4096];
+    struct disk *d;
+
+    (void)state;
+    make(&c, false);
+    d_overlap(c.m[0]);
+    d = chain_open(&c, 0, DISK_WRITE);
+    assert_int_equal(disk_discard(d, 3 * MIB, MIB), 0);
+    for (uint64_t i = 6; i < 8; i++) {
+        assert_int_equal(disk_flush(d), 0);
+        assert_int_equal(disk_write(d, i * MIB, "new", 3), 0);
+    }
+    assert_int_equal(disk_read(d, 3 * MIB, buf, sizeof(buf)), 0);
+    assert_int_equal(buf[0], 0);
+    assert_int_equal(disk_read(d, MIB, buf, sizeof(buf)), 0);
+    assert_memory_equal(buf, model + MIB, sizeof(buf));
+    must_close(d);
+    must_be_clean(c.m[0], "only one of the two is left");
+    chain_fini(&c);
+}
+
 /* ---- logs ---- */
 
 /* An image as a crash leaves it: blocks 6 and 7 are in the log and not in the BAT. */
@@ -826,6 +851,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_damages), cmocka_unit_test(test_no_write_through_damage),
+        cmocka_unit_test(test_discard_beside_overlap),
         cmocka_unit_test(test_log_refused), cmocka_unit_test(test_log_torn), cmocka_unit_test(test_log_overlay),
         cmocka_unit_test(test_log_hostile), cmocka_unit_test(test_log_order), cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_io_errors),

@@ -53,7 +53,7 @@ ended() {
 # golden NAME: the screen is as it was written down.
 golden() {
     local file=$TOP/tests/bats/hvtop/$1.txt
-    shown | sed 's/[[:space:]]*$//' >"$BATS_TEST_TMPDIR/screen"
+    shown | sed "s/[[:space:]]*\$//; s/\b$(hvtop --version | cut -d' ' -f2)\b/0.1.0/" >"$BATS_TEST_TMPDIR/screen"
     if [ "${HV_GOLDEN:-}" = write ]; then
         mkdir -p "$(dirname "$file")"
         cp "$BATS_TEST_TMPDIR/screen" "$file"

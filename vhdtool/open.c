@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "hv/base/lockfile.h"
 #include "vhdtool/vhdtool.h"
 
 int wanted_format(const struct cli_call *c)
@@ -35,7 +36,7 @@ int open_to_look(const struct cli_call *c, const char *path, unsigned flags, str
     if (r != -EBUSY) {
         return r;
     }
-    if (disk_file_holder(path, 0, &pid, name) == 0) {
+    if (hv_lock_holder(path, false, &pid, name) == 0) {
         snprintf(in_use, 96, "%s (pid %d)", name, pid);
     } else {
         hv_strlcpy(in_use, "another process", 96);

@@ -245,6 +245,11 @@ static int open_parents(struct disk *d, const struct disk_options *o, struct hv_
             layer_free(l);
             return hv_fail_errno(e, -r, NULL, "cannot open");
         }
+        /* A parent is what its child is: an image cannot have any file of the host read as raw. */
+        if (l->format != child->format) {
+            return hv_fail(e, HV_USAGE, disk_file_path(l->file), "is no %s, as the parent of %s has to be",
+                           child->format->name, disk_file_path(child->file));
+        }
         r = disk_check_identity(child, l, e);
         if (r < 0) {
             return r;

@@ -181,6 +181,10 @@ int disk_create_in(struct disk_file *f, const struct disk_create *c, struct disk
 int disk_find_parent(void *arg, const char *child_path, const struct disk_parent_ref *ref,
                      struct disk_file **ret, struct hv_error *e);
 
+/* The i-th path to try for a parent, as disk_find_parent() does; NULL: ref has no such name. free() it. */
+#define DISK_PARENT_CANDIDATES 3
+char *disk_parent_candidate(const char *child_path, const struct disk_parent_ref *ref, int i);
+
 /* Grow or shrink; the disk is open for writing and has no children. -EOPNOTSUPP as the sheet says. */
 int disk_resize(struct disk *d, uint64_t size, struct hv_error *e);
 /* Name another parent: rewrites locators only. ignore_id takes over the new parent's identity. */

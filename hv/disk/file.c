@@ -1,8 +1,6 @@
 /* Files under disks: the host's own, with whole-file locks, and those made of functions. */
 #include "hv/disk/file.h"
 
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -12,10 +10,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "hv/base/fault.h"
+#include "hv/base/lockfile.h"
 
 #define FILE_MAGIC 0x454c4946u
 #define ZERO_CHUNK (256 * KIB)
@@ -30,117 +28,6 @@ struct disk_file {
     const struct disk_file_ops *ops;
     void *arg;
 };
-
-static int lock_type(unsigned flags)
-{
-    return flags & DISK_FILE_WRITE ? F_WRLCK : F_RDLCK;
-}
-
-/* Does the fdinfo file at path show a lock on the inode that keeps `want` away? */
-static bool fdinfo_locks(const char *path, const char *inode, int want)
-{
-    hv_autofree char *text = NULL;
-    size_t len;
-
-    if (hv_read_file(path, 64 * KIB, &text, &len) < 0) {
-        return false;
-    }
-    for (const char *line = strstr(text, "lock:"); line; line = strstr(line + 5, "lock:")) {
-        const char *end = strchr(line, '\n');
-        size_t n = end ? (size_t)(end - line) : strlen(line);
-        hv_autofree char *one = hv_alloc(n + 1);
-
-        if (!one) {
-            return false;
-        }
-        memcpy(one, line, n);
-        if (strstr(one, inode) && (want == F_WRLCK || strstr(one, "WRITE"))) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool process_locks(const char *pid, const char *inode, int want)
-{
-    char dir[300], path[600];
-    bool found = false;
-    DIR *d;
-
-    snprintf(dir, sizeof(dir), "/proc/%s/fdinfo", pid);
-    d = opendir(dir);
-    if (!d) {
-        return false;
-    }
-    for (struct dirent *de = readdir(d); de && !found; de = readdir(d)) {
-        if (isdigit((unsigned char)de->d_name[0])) {
-            snprintf(path, sizeof(path), "%s/%s", dir, de->d_name);
-            found = fdinfo_locks(path, inode, want);
-        }
-    }
-    closedir(d);
-    return found;
-}
-
-int disk_file_holder(const char *path, unsigned flags, int *ret_pid, char name[32])
-{
-    char inode[64], comm[64], self[16];
-    struct stat st;
-    int pid = 0;
-    DIR *d;
-
-    if (stat(path, &st) < 0) {
-        return -errno;
-    }
-    d = opendir("/proc");
-    if (!d) {
-        return -errno;
-    }
-    snprintf(inode, sizeof(inode), "%02x:%02x:%llu ", major(st.st_dev), minor(st.st_dev),
-             (unsigned long long)st.st_ino);
-    snprintf(self, sizeof(self), "%d", (int)getpid());
-    for (struct dirent *de = readdir(d); de && pid == 0; de = readdir(d)) {
-        if (isdigit((unsigned char)de->d_name[0]) && process_locks(de->d_name, inode, lock_type(flags))) {
-            pid = (int)strtol(de->d_name, NULL, 10);
-        }
-    }
-    closedir(d);
-    if (pid == 0) {
-        return -ENOENT;
-    }
-    hv_autofree char *text = NULL;
-    size_t len = 0;
-
-    snprintf(comm, sizeof(comm), "/proc/%d/comm", pid);
-    if (hv_read_file(comm, 64, &text, &len) < 0 || len == 0) {
-        hv_strlcpy(name, "?", 32);
-    } else {
-        text[strcspn(text, "\n")] = '\0';
-        hv_strlcpy(name, text, 32);
-    }
-    *ret_pid = pid;
-    return 0;
-}
-
-static int take_lock(int fd, const char *path, unsigned flags, struct hv_error *e)
-{
-    struct flock fl = { .l_type = (short)lock_type(flags), .l_whence = SEEK_SET };
-    char name[32];
-    int pid;
-
-    if (fcntl(fd, F_OFD_SETLK, &fl) == 0) {
-        return 0;
-    }
-    if (errno != EAGAIN && errno != EACCES) {
-        return hv_fail_errno(e, errno, path, "cannot lock");
-    }
-    if (disk_file_holder(path, flags, &pid, name) == 0) {
-        hv_fail(e, HV_CONFLICT, path, "in use by %s (pid %d)", name, pid);
-    } else {
-        hv_fail(e, HV_CONFLICT, path, "in use by another process");
-    }
-    return -EBUSY;
-}
 
 static int new_file(const char *path, unsigned flags, struct disk_file **ret)
 {
@@ -180,7 +67,7 @@ int disk_file_from_fd(int fd_in, const char *path, unsigned flags, struct disk_f
         return -EISDIR;
     }
     if (!(flags & DISK_FILE_NO_LOCK)) {
-        r = take_lock(fd, path, flags, e);
+        r = hv_lock_file(fd, path, flags & DISK_FILE_WRITE, e);
         if (r < 0) {
             return r;
         }

@@ -79,7 +79,4 @@ int disk_file_direct_fd(const struct disk_file *f);
 /* Same inode (or the same ops object): loops in a chain. */
 bool disk_file_same(const struct disk_file *a, const struct disk_file *b);
 
-/* Who holds a lock on path that keeps `flags` from it: pid and comm. -ENOENT if nobody is found. */
-int disk_file_holder(const char *path, unsigned flags, int *ret_pid, char name[32]);
-
 #endif

@@ -234,7 +234,7 @@ static bool is_windows_path(const char *p)
 }
 
 /* Candidate i as a path of this host, or NULL if ref has no such name. */
-static char *candidate(const char *child_path, const struct disk_parent_ref *ref, int i)
+char *disk_parent_candidate(const char *child_path, const struct disk_parent_ref *ref, int i)
 {
     const char *slash = strrchr(child_path, '/'), *name = NULL;
     char *out;
@@ -274,8 +274,8 @@ int disk_find_parent_with(const char *const *dirs, unsigned file_flags, const ch
 {
     const char *named = ref->relative[0] ? ref->relative : ref->absolute[0] ? ref->absolute : ref->name;
 
-    for (int i = 0; i < 3; i++) {
-        hv_autofree char *wanted = candidate(child_path, ref, i);
+    for (int i = 0; i < DISK_PARENT_CANDIDATES; i++) {
+        hv_autofree char *wanted = disk_parent_candidate(child_path, ref, i);
         hv_autofree char *path = wanted ? existing(wanted) : NULL;
 
         if (!path) {

@@ -1,0 +1,18 @@
+/*
+ * Whole-file locks that say who holds them. They belong to the open file description: they go
+ * with the descriptor to another process, and end with its last copy.
+ */
+#ifndef HV_BASE_LOCKFILE_H
+#define HV_BASE_LOCKFILE_H
+
+#include "hv/base/error.h"
+
+/*
+ * Lock all of fd: against everybody when writing, else against writers. Never waits. 0, or
+ * -EBUSY (HV_CONFLICT): "in use by NAME (pid N)", as far as /proc tells.
+ */
+int hv_lock_file(int fd, const char *path, bool writing, struct hv_error *e);
+/* Who holds a lock on path that keeps such a lock away. -ENOENT if nobody is found. */
+int hv_lock_holder(const char *path, bool writing, int *ret_pid, char name[32]);
+
+#endif

@@ -146,7 +146,7 @@ demo-clean:
 
 # ---- tests ----
 
-STAGES ?= rooms unit unit-asan decoder guest smp bats chaos man
+STAGES ?= rooms unit unit-asan decoder guest smp disk bats chaos man
 # Long differential runs that a sanitizer slows down most; they run in `unit` as they are.
 export UNIT_SKIP_ASAN :=
 
@@ -195,7 +195,7 @@ install: all
 
 FUZZERS      := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_PKGS    := libuv jansson libarchive libzstd ncursesw liburing ext2fs com_err
-FUZZ_PARTS   := $(foreach r,vsp vmbus boot platform disk machine memory rpc base,$(BUILD)/lib/$(r).a) \
+FUZZ_PARTS   := $(foreach r,vsp disk vmbus boot platform machine memory rpc base,$(BUILD)/lib/$(r).a) \
                 $(addprefix $(BUILD)/obj/hv/engine/soft/,decode.o decode_tab.o insn_format.o) $(BUILD)/obj/tests/tools/zydis_compare.o $(BUILD)/obj/tests/tools/zydis_except.o
 # A whole VM: the engine's archive has the decoder.
 FUZZ_GUEST_PARTS := $(foreach r,$(TOOL_ROOMS),$(BUILD)/lib/$(r).a)

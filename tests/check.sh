@@ -57,6 +57,7 @@ for s; do
     decoder) stage decoder tests/decode-corpus.sh ;;
     guest) stage guest tests/guest/check.sh ;;
     smp) stage smp tests/guest/check-smp.sh ;;
+    disk) stage disk tests/guest/check-disk.sh ;;
     bats) stage bats bats_run ;;
     chaos) stage chaos tests/chaos.sh 50 1 ;;
     man) stage man tests/man.sh ;;

@@ -23,12 +23,12 @@ unit: $(if $(T),$(BUILD)/tests/$(T),$(filter-out $(addprefix $(BUILD)/tests/,$(U
 	    HV_SOFT_TRANSLATE=0 $(if $(filter /%,$(BUILD)),,./)$$t || { echo "FAILED: $$t, translated"; fail=1; };; esac; done; exit $$fail
 
 # Tools of the tests: one VM in process, driven by a script of options.
-TOOL_ROOMS := vm vsp vmbus hyperv boot platform machine engine engine_soft engine_kvm memory settings rpc base
+TOOL_ROOMS := vm vsp disk vmbus hyperv boot platform machine engine engine_soft engine_kvm memory settings rpc base
 $(BUILD)/obj/tests/tools/vmboot.o: PKGS := jansson libuv
 $(BUILD)/tests/tools/vmboot: $(BUILD)/obj/tests/tools/vmboot.o $(foreach r,$(TOOL_ROOMS),$(BUILD)/lib/$(r).a)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(call pkglibs,jansson libuv libarchive) -lm
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(call pkglibs,jansson libuv libarchive liburing) -lm
 
 # Guest MIPS of the interpreter on plain loops.
 $(BUILD)/tests/bench/interp_mips: $(BUILD)/obj/tests/bench/interp_mips.o $(BUILD)/lib/engine_soft.a $(BUILD)/lib/base.a

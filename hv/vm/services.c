@@ -57,11 +57,12 @@ int vm_services_new(struct vm *vm, struct hv_error *e)
         r = keyboard_new(vm->vmbus, &vm->keyboard, e);
     if (r == 0)
         r = dynmem_new(&mem, &vm->dynmem, e);
-    return r;
+    return r == 0 ? vm_disks_new(vm, e) : r;
 }
 
 void vm_services_free(struct vm *vm)
 {
+    vm_disks_free(vm);
     heartbeat_free(vm->heartbeat);
     shutdown_free(vm->shutdown);
     timesync_free(vm->timesync);

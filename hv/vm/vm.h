@@ -120,6 +120,30 @@ int vm_memory_target(struct vm *vm, uint64_t bytes, struct hv_error *e);
 uint64_t vm_memory_enforce(struct vm *vm);
 /* Ask the guest to power off or restart; false if nothing in it listens. A refusal presses the power button. */
 bool vm_guest_shutdown(struct vm *vm, bool restart, bool force);
+/* ---- disks: units of the one SCSI controller, by LUN; from VM_BUILT on, running or not ---- */
+struct disk;
+struct vm_disk {
+    unsigned lun;                      /* 0..63 */
+    bool dvd, read_only;
+    uint32_t iops;                     /* 0: no limit */
+};
+/* The disk becomes the VM's, also on failure; NULL: a DVD drive without a medium. The guest is told at once. */
+int vm_disk_attach(struct vm *vm, const struct vm_disk *how, struct disk *d, struct hv_error *e);
+/* Waits for what is under way; flushed and closed on return. */
+int vm_disk_detach(struct vm *vm, unsigned lun, struct hv_error *e);
+int vm_disk_resize(struct vm *vm, unsigned lun, uint64_t size, struct hv_error *e);
+/* Another medium in a drive (NULL: none); d becomes the VM's. */
+int vm_disk_change(struct vm *vm, unsigned lun, struct disk *d, bool force, struct hv_error *e);
+int vm_disk_limit(struct vm *vm, unsigned lun, uint32_t iops, struct hv_error *e);
+struct vm_disk_stats {
+    const char *path;                  /* of the leaf; the VM's, until it is detached; NULL: no medium */
+    bool dvd, read_only;
+    uint64_t size, allocated;
+    uint64_t reads, writes, read_bytes, written_bytes, flushes, errors;
+};
+bool vm_disk_stats(struct vm *vm, unsigned lun, struct vm_disk_stats *ret);   /* false: nothing there */
+#define VM_LUNS 64u
+
 const char *vm_engine_name(const struct vm *vm);
 /* The engine's code_region: what turns executable while the guest runs. *ret_len 0: nothing does. */
 void vm_code_region(const struct vm *vm, const void **ret_base, size_t *ret_len);

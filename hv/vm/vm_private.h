@@ -46,6 +46,8 @@ struct vm {
     struct timesync *timesync;
     struct keyboard *keyboard;
     struct dynmem *dynmem;
+    struct storage *storage;
+    struct disk_queue *disk_queue;
     struct engine *engine;
 
     enum vm_state state;
@@ -82,6 +84,10 @@ void vm_raise(struct vm *vm, uint32_t events);
 /* services.c: providers on the bus. */
 int vm_services_new(struct vm *vm, struct hv_error *e);
 void vm_services_free(struct vm *vm);
+
+/* disks.c: the SCSI controller and the queue under it. */
+int vm_disks_new(struct vm *vm, struct hv_error *e);
+void vm_disks_free(struct vm *vm);
 
 /* wire.c: everything that one part calls of another. */
 extern const struct engine_callbacks vm_engine_callbacks;

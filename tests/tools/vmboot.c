@@ -18,6 +18,10 @@
  *                     --reports N     wait for N of its reports
  *                     --target SIZE   move the guest's memory there; wait until that is done
  *                     --resident-below SIZE   the host must hold less than that
+ *                     --attach DISK   a further disk while it runs, at the next address
+ *                     --detach LUN    take one away
+ *                     --grow LUN=SIZE make one larger
+ * --disk PATH[,ro] and --dvd PATH (before the actions) are there from the start, at 0, 1, ...
  * --timeout DURATION bounds each action (60s). Exit 0 when all is done, 1 with a sentence on stderr.
  */
 #include <errno.h>
@@ -27,12 +31,13 @@
 
 #include "hv/base/log.h"
 #include "hv/base/units.h"
+#include "hv/disk/disk.h"
 #include "hv/platform/console.h"
 #include "hv/rpc/loop_uv.h"
 #include "hv/vm/vm.h"
 
 enum action_kind { ACT_UNTIL, ACT_SEND, ACT_FOR, ACT_SAVE, ACT_BUTTON, ACT_RESET, ACT_OFF, ACT_REBOOTED,
-                   ACT_SHUTDOWN, ACT_RESTART, ACT_HEARTBEAT, ACT_DRIVER, ACT_REPORTS, ACT_TARGET, ACT_RESIDENT };
+                   ACT_SHUTDOWN, ACT_RESTART, ACT_HEARTBEAT, ACT_DRIVER, ACT_REPORTS, ACT_TARGET, ACT_RESIDENT, ACT_ATTACH, ACT_DETACH, ACT_GROW };
 struct action { enum action_kind kind; const char *text; uint64_t ns; };
 
 static struct {
@@ -50,12 +55,38 @@ static struct {
     uint64_t timeout_ns, started_ns, action_ns;
     struct loop_timer *timer;
     struct loop_post look;
+    struct { const char *path; bool dvd; } disk[64];
+    unsigned disks;
     bool quiet, stats, advancing;
     char *typing;                      /* rest of a --send the guest's queue has not taken yet */
     int status;
 } t;
 
 static void advance(void);
+static uint64_t size(const char *text);
+
+/* Open a disk as "PATH[,ro]" says and put it at lun. */
+static int attach_disk(struct vm *vm, const char *text, bool dvd, unsigned lun, struct hv_error *e)
+{
+    hv_autofree char *path = hv_strdup(text);
+    char *comma = path ? strrchr(path, ',') : NULL;
+    bool ro = dvd || (comma && strcmp(comma, ",ro") == 0);
+    if (comma && strcmp(comma, ",ro") == 0)
+        *comma = 0;
+    struct disk *d;
+    struct disk_options o = {.format = -1, .flags = ro ? 0 : DISK_WRITE};
+    int r = path ? disk_open(path, &o, &d, e) : -ENOMEM;
+    return r < 0 ? r : vm_disk_attach(vm, &(struct vm_disk){.lun = lun, .dvd = dvd, .read_only = ro}, d, e);
+}
+
+static int attach_all(struct vm *vm, struct hv_error *e)
+{
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < t.disks; i++)
+        if (t.disk[i].path)
+            r = attach_disk(vm, t.disk[i].path, t.disk[i].dvd, i, e);
+    return r;
+}
 
 static void finish(int status, const char *why)
 {
@@ -137,6 +168,8 @@ static bool save_and_load(void)
     if (err == 0)
         err = vm_new(&t.cfg, &fresh, &e);
     if (err == 0)
+        err = attach_all(fresh, &e);
+    if (err == 0)
         err = vm_load(fresh, &r, &e);
     if (err == 0) {
         t.vm = fresh;
@@ -199,6 +232,25 @@ static bool done(const struct action *a, bool first)
         struct vm_memory m;
         vm_memory(t.vm, &m);
         return a->kind == ACT_DRIVER ? m.driver : m.reports >= a->ns;
+    }
+    case ACT_ATTACH:
+    case ACT_DETACH:
+    case ACT_GROW: {
+        struct hv_error e = {0};
+        unsigned lun = (unsigned)strtoul(a->text, NULL, 10);
+        int r;
+        if (a->kind == ACT_ATTACH) {
+            r = attach_disk(t.vm, a->text, false, t.disks, &e);
+            t.disk[t.disks++].path = a->text;
+        } else if (a->kind == ACT_DETACH) {
+            r = vm_disk_detach(t.vm, lun, &e);
+            t.disk[lun].path = NULL;
+        } else {
+            r = vm_disk_resize(t.vm, lun, size(strchr(a->text, '=') + 1), &e);
+        }
+        if (r < 0)
+            finish(1, e.message);
+        return r >= 0;
     }
     case ACT_TARGET: {
         struct vm_memory m;
@@ -348,14 +400,15 @@ static void on_memory_event(void *arg, bool warning, const char *message, const 
 int main(int argc, char **argv)
 {
     enum { KERNEL = 1, INITRD, CMDLINE, MEMORY, CPUS, QUIET, STATS, TIMEOUT, UNTIL, SEND, FOR, SAVE, BUTTON, RESET, OFF, REBOOTED, SET,
-           SHUTDOWN, RESTART, HEARTBEAT, DRIVER, REPORTS, TARGET, RESIDENT };
+           SHUTDOWN, RESTART, HEARTBEAT, DRIVER, REPORTS, TARGET, RESIDENT, DISK, DVD, ATTACH, DETACH, GROW };
     static const struct option o[] = {
         {"kernel", 1, 0, KERNEL}, {"initrd", 1, 0, INITRD}, {"cmdline", 1, 0, CMDLINE}, {"memory", 1, 0, MEMORY},
         {"cpus", 1, 0, CPUS}, {"quiet", 0, 0, QUIET}, {"stats", 0, 0, STATS}, {"timeout", 1, 0, TIMEOUT},
         {"until", 1, 0, UNTIL}, {"send", 1, 0, SEND}, {"for", 1, 0, FOR}, {"save", 0, 0, SAVE}, {"button", 0, 0, BUTTON},
         {"reset", 0, 0, RESET}, {"off", 0, 0, OFF}, {"rebooted", 0, 0, REBOOTED}, {"set", 1, 0, SET},
         {"shutdown", 0, 0, SHUTDOWN}, {"restart", 0, 0, RESTART}, {"heartbeat", 1, 0, HEARTBEAT}, {"driver", 0, 0, DRIVER},
-        {"reports", 1, 0, REPORTS}, {"target", 1, 0, TARGET}, {"resident-below", 1, 0, RESIDENT}, {0}};
+        {"reports", 1, 0, REPORTS}, {"target", 1, 0, TARGET}, {"resident-below", 1, 0, RESIDENT}, {"disk", 1, 0, DISK},
+        {"dvd", 1, 0, DVD}, {"attach", 1, 0, ATTACH}, {"detach", 1, 0, DETACH}, {"grow", 1, 0, GROW}, {0}};
     int c, kernel = -1, initrd = -1;
     log_init("vmboot");
     settings_init(&t.settings);
@@ -394,6 +447,15 @@ int main(int argc, char **argv)
         case DRIVER: add(ACT_DRIVER, NULL, 0); break;
         case REPORTS: add(ACT_REPORTS, NULL, strtoull(optarg, NULL, 10)); break;
         case TARGET: add(ACT_TARGET, optarg, size(optarg)); break;
+        case DISK:
+        case DVD:
+            hv_assert(t.disks < ARRAY_SIZE(t.disk));
+            t.disk[t.disks].path = optarg;
+            t.disk[t.disks++].dvd = c == DVD;
+            break;
+        case ATTACH: add(ACT_ATTACH, optarg, 0); break;
+        case DETACH: add(ACT_DETACH, optarg, 0); break;
+        case GROW: add(ACT_GROW, optarg, 0); break;
         case RESIDENT: add(ACT_RESIDENT, optarg, size(optarg)); break;
         default: return 2;
         }
@@ -407,6 +469,10 @@ int main(int argc, char **argv)
     guid_new(&t.cfg.id);
     t.started_ns = hv_now_ns();
     if (vm_new(&t.cfg, &t.vm, &e) < 0) {
+        fprintf(stderr, "vmboot: %s: %s\n", e.object, e.message);
+        return 1;
+    }
+    if (attach_all(t.vm, &e) < 0) {
         fprintf(stderr, "vmboot: %s: %s\n", e.object, e.message);
         return 1;
     }

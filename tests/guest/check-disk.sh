@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Disks under a stock kernel's own storvsc: content, hot add and remove, save and load, by
+# what the guest and vhdtool find afterwards. One line "ok N - what" a test (TAP).
+#
+#   check-disk.sh [-k NAME]    BUILD names the build folder; -k: only tests whose name has NAME
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+. tests/guest/lib.sh
+build=${BUILD:-build}
+vmboot=$build/tests/tools/vmboot
+vhdtool=$build/bin/vhdtool
+work=$build/guest-disk
+only=
+[ "${1:-}" = -k ] && only=$2
+rm -rf "$work"
+mkdir -p "$work"
+tests/guest/fetch.sh cloud generic busybox || exit 1
+cloud=$cache/vmlinuz-cloud
+modules=(-m hv_vmbus -m hv_utils -m hv_storvsc -m sd_mod -m sr_mod -m ext4)
+tests/guest/mkinitrd.sh -k cloud "${modules[@]}" -f tests/guest/diskload.sh:bin/diskload "$work/initrd" || exit 1
+n=0 bad=0
+
+check() {
+    local name=$1 log began=$SECONDS
+    shift
+    case $name in *"$only"*) ;; *) return ;; esac
+    n=$((n + 1))
+    log=$work/$n.log
+    if "$@" >"$log" 2>&1; then
+        echo "ok $n - $name ($((SECONDS - began)) s)"
+    else
+        bad=$((bad + 1))
+        echo "not ok $n - $name"
+        tail -n 25 "$log" | sed 's/^/# /'
+    fi
+}
+
+boot() { "$vmboot" --timeout 120s --kernel "$cloud" --initrd "$work/initrd" --cmdline "console=ttyS0 quiet" "$@"; }
+prompt='demo:~# '
+# What stands in the argument of a step is echoed by the shell; "x""y" in it prints xy.
+mount_new='for d in sda sdb sdc; do [ -e /dev/$d ] || continue; mke2fs /dev/$d >/dev/null; mkdir -p /d/$d; mount -t ext4 /dev/$d /d/$d; done; echo mount""ed'
+mount_old='for d in sda sdb sdc; do [ -e /dev/$d ] || continue; mkdir -p /d/$d; mount -t ext4 /dev/$d /d/$d; done; echo mount""ed'
+leave='umount /d/* && echo un""mounted'
+
+disks() {
+    "$vhdtool" create "$work/dyn.vhdx" --size 2G --block-size "${1:-32M}" &&
+        "$vhdtool" create "$work/base.vhdx" --size 1G && "$vhdtool" create "$work/child.vhdx" --parent "$work/base.vhdx" &&
+        "$vhdtool" create "$work/dyn.vhd" --size 1G
+}
+given=(--disk "$work/dyn.vhdx" --disk "$work/child.vhdx" --disk "$work/dyn.vhd")
+clean() { "$vhdtool" check "$work"/dyn.vhdx "$work"/child.vhdx "$work"/base.vhdx "$work"/dyn.vhd; }
+
+# Mixed load from 4 vCPUs, checksums across dropped caches, a reboot of the guest, and a new VM.
+load_and_reboot() {
+    boot --cpus 4 "${given[@]}" --until "$prompt" --send "$mount_new" --until mounted --send 'diskload write 8' --until 'load ended' \
+        --send 'diskload verify' --until 'sums good' --send "$leave" --until unmounted --send 'reboot' --rebooted \
+        --until "$prompt" --send "$mount_old" --until mounted --send 'diskload verify' --until 'sums good' \
+        --send "$leave" --until unmounted --send poweroff --off && clean &&
+        boot --cpus 2 "${given[@]}" --until "$prompt" --send "$mount_old" --until mounted --send 'diskload verify' \
+            --until 'sums good' --send "$leave; poweroff" --off && clean &&
+        [ "$("$vhdtool" info "$work/base.vhdx" -o json | jq .blocks_present)" = 0 ]
+}
+
+# Saved and loaded five times while the load runs.
+save_under_load() {
+    boot --cpus 2 "${given[@]}" --until "$prompt" --send "$mount_old" --until mounted --send 'diskload write 10' --for 1s --save --for 1s \
+        --save --for 1s --save --for 1s --save --for 1s --save --until 'load ended' --send 'diskload verify' --until 'sums good' \
+        --send "$leave; poweroff" --off && clean
+}
+
+# A disk that comes and goes twenty times while others are under load.
+hot_plug() {
+    local steps=() i
+    "$vhdtool" create "$work/hot.vhdx" --size 64M || return 1
+    for i in $(seq 20); do
+        steps+=(--attach "$work/hot.vhdx" --send "while [ ! -e /dev/sdd ]; do sleep 0.05; done; echo here $i: \$(dd if=/dev/sdd bs=1M count=1 2>/dev/null | wc -c)"
+            --until "here $i: 1048576" --detach $((i + 2))
+            --send "while [ -e /dev/sdd ]; do sleep 0.05; done; echo go\"\"ne $i:" --until "gone $i:")
+    done
+    boot --cpus 2 "${given[@]}" --until "$prompt" --send "$mount_old" --until mounted --send '(diskload write 12) & echo back""ground' --until background \
+        "${steps[@]}" --send 'wait; diskload verify' --until 'sums good' --send "$leave; poweroff" --off && clean
+}
+
+# What the guest gives back leaves the file: discard of a file system.
+trim() {
+    local before after
+    before=$("$vhdtool" info "$work/dyn.vhdx" -o json | jq .allocated)
+    boot "${given[@]}" --until "$prompt" --send "$mount_old" --until mounted --send 'rm -rf /d/*/*; sync; for d in /d/*; do fstrim $d; done; echo trim""med' \
+        --until trimmed --send "$leave; poweroff" --off && clean || return 1
+    after=$("$vhdtool" info "$work/dyn.vhdx" -o json | jq .allocated)
+    echo "allocated: $before before, $after after"
+    [ "$after" -lt $((before / 2)) ]
+}
+
+dvd() {
+    local sum
+    head -c 5000000 /dev/urandom >"$work/cd.iso"
+    truncate -s 5001216 "$work/cd.iso"
+    sum=$(md5sum <"$work/cd.iso" | cut -d' ' -f1)
+    boot --dvd "$work/cd.iso" --until "$prompt" --send 'md5sum /dev/sr0' --until "$sum" --send 'echo x >/dev/sr0 || echo re""fused' \
+        --until refused --send poweroff --off
+}
+
+check "disks: mixed load from 4 vCPUs, dropped caches, reboot, another boot" eval 'disks && load_and_reboot'
+check "disks: saved and loaded five times under load" save_under_load
+check "disks: a disk comes and goes twenty times under load" hot_plug
+check "disks: what is discarded leaves the file" trim
+check "disks: a DVD is read and not written" dvd
+echo "1..$n"
+exit $((bad > 0))

@@ -43,12 +43,13 @@ static const struct cli_arg one_running[] = {{"VM", CLI_VM_RUNNING, .help = "a r
      .key = "mitigations",                                                                                        \
      .help = "soft engine: fast tells the guest it needs none, guest lets it decide"},                            \
     {.name = "like", .type = CLI_VM, .arg = "VM", .help = "copy the settings of VM, never its disks"},            \
-    {.name = "disk", .type = CLI_FILE, .flags = CLI_LATER | CLI_REPEAT, .arg = "PATH", .help = "a disk"},         \
-    {.name = "format", .type = CLI_ENUM, .flags = CLI_LATER, .arg = "FORMAT", .values = "raw|vhd|vhdx",           \
-     .help = "format of the disks"},                                                                              \
+    {.name = "disk", .type = CLI_FILE, .flags = CLI_REPEAT, .arg = "PATH",                                        \
+     .values = "*.vhdx|*.vhd|*.avhdx|*.avhd|*.raw|*.img", .help = "a disk, scsi0:0 and on; more than once for more"}, \
+    {.name = "format", .type = CLI_ENUM, .arg = "FORMAT", .values = "raw|vhd|vhdx",                               \
+     .help = "take the file for this format: raw, vhd or vhdx"},                                                  \
     {.name = "new-disk", .type = CLI_SIZE, .flags = CLI_LATER, .arg = "SIZE", .help = "a new dynamic disk"},      \
     {.name = "parent", .type = CLI_FILE, .flags = CLI_LATER, .arg = "BASE", .help = "a new differencing disk"},   \
-    {.name = "dvd", .type = CLI_FILE, .flags = CLI_LATER, .arg = "PATH", .help = "a DVD"},                        \
+    {.name = "dvd", .type = CLI_FILE, .arg = "PATH", .values = "*.iso", .help = "a DVD drive with this in it"},   \
     {.name = "seed", .type = CLI_FILE, .flags = CLI_LATER, .arg = "USER-DATA", .help = "a cloud-init disk"},      \
     {.name = "net", .type = CLI_SWITCH_NAME, .flags = CLI_LATER | CLI_REPEAT, .arg = "SWITCH",                    \
      .help = "a network adapter on SWITCH"},                                                                      \

@@ -46,6 +46,18 @@ json_t *view_part(const json_t *view, const char *part);
 
 extern const struct cli_columns view_vm_columns, view_memory_columns, vm_stats_columns;
 
+/* ---- image.c: vhdtool, run as the user ---- */
+/* An absolute path of what the user wrote. free() it. */
+char *image_path(const char *path);
+/* `vhdtool -q ARGS...` (args ends with NULL); it says itself what is wrong. */
+int image_run(const char *const *args, struct hv_error *e);
+
+/* ---- cmd_disk.c ---- */
+/* A VM's disks: settings, with what the running VM says of each. New. */
+json_t *disks_joined(const json_t *vm);
+/* A new image: dynamic of this size, or a child of parent. */
+int disk_make(struct cli_call *c, const char *path, const char *size, const char *parent, struct hv_error *e);
+
 /* ---- targets.c: which VMs a command is about ---- */
 struct target {
     char *name;                 /* as the service knows it, or as typed where it does not */
@@ -134,6 +146,6 @@ int attach_console(struct cli_call *c, const char *name, struct hv_error *e);
 
 /* ---- tables ---- */
 extern const struct cli_command vm_commands[], memory_commands[], host_commands[], job_commands[], events_commands[],
-    help_commands[], completion_commands[];
+    help_commands[], completion_commands[], disk_commands[], dvd_commands[];
 
 #endif

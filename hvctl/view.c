@@ -52,8 +52,10 @@ json_t *view_vm(const json_t *vm)
     }
     merge(view, json_object_get(vm, "settings"));
     if (runtime) {
+        json_object_del(runtime, "disks");
         merge(view, runtime);
     }
+    json_object_set_new(view, "disks", disks_joined(vm));
     json_decref(runtime);
     return view;
 }

@@ -48,6 +48,27 @@ static void overlay(json_t *base, json_t *over)
     }
 }
 
+/* --disk and --dvd, in the order they stand in. */
+static int add_disks(struct cli_call *c, json_t *settings)
+{
+    json_t *disks = json_array();
+    for (unsigned i = 0; i < c->n_values; i++) {
+        const struct cli_value *v = &c->values[i];
+        bool dvd = strcmp(v->opt->name, "dvd") == 0;
+        if (!dvd && strcmp(v->opt->name, "disk") != 0) {
+            continue;
+        }
+        hv_autofree char *path = image_path(v->text);
+        json_array_append_new(disks, json_pack("{s:s s:s? s:s?}", "type", dvd ? "dvd" : "disk", "path", path, "format",
+                                               dvd ? NULL : cli_text(c, "format", NULL)));
+    }
+    if (json_array_size(disks)) {
+        json_object_set(settings, "disks", disks);
+    }
+    json_decref(disks);
+    return 0;
+}
+
 json_t *create_settings(struct cli_call *c, struct conn *k, struct hv_error *e)
 {
     const char *like = cli_text(c, "like", NULL);
@@ -58,6 +79,7 @@ json_t *create_settings(struct cli_call *c, struct conn *k, struct hv_error *e)
     if (cli_has(c, "min") || cli_has(c, "max") || cli_has(c, "buffer")) {
         cli_json_set_path(settings, "memory.dynamic", json_true());
     }
+    add_disks(c, settings);
     if (!like) {
         return settings;
     }
@@ -66,6 +88,7 @@ json_t *create_settings(struct cli_call *c, struct conn *k, struct hv_error *e)
         return NULL;
     }
     json_t *base = json_deep_copy(json_object_get(vm, "settings"));
+    json_object_del(base, "disks");          /* settings, never disks */
     json_decref(vm);
     overlay(base, settings);
     json_decref(settings);

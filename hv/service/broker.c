@@ -17,19 +17,19 @@
 
 #define BROKER_LIMIT_MS 5000           /* a hung network file system must not hang the service */
 
-static int check_file(int fd, const char *path, const char *what, struct hv_error *e)
+static int check_file(int fd, const char *path, const char *what, bool disk, struct hv_error *e)
 {
     struct stat st;
     if (fstat(fd, &st) < 0)
         return hv_fail_errno(e, errno, path, "cannot look at the %s", what);
-    if (!S_ISREG(st.st_mode))
-        return hv_fail(e, HV_USAGE, path, "the %s is no regular file", what);
-    return 0;
+    if (S_ISREG(st.st_mode) || (disk && S_ISBLK(st.st_mode)))
+        return 0;
+    return hv_fail(e, HV_USAGE, path, disk ? "the %s is neither a file nor a block device" : "the %s is no regular file", what);
 }
 
-static int open_path(const char *path)
+static int open_path(const char *path, bool writing)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    int fd = open(path, (writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     return fd < 0 ? -errno : fd;
 }
 
@@ -78,7 +78,7 @@ static int receive_fd(int sock)
     return answer;
 }
 
-static int open_as(const struct varlink_peer *peer, const char *path)
+static int open_as(const struct varlink_peer *peer, const char *path, bool writing)
 {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -86,7 +86,7 @@ static int open_as(const struct varlink_peer *peer, const char *path)
     pid_t pid = fork();
     if (pid == 0) {
         int r = become(peer);
-        send_fd(pair[1], r < 0 ? r : open_path(path));
+        send_fd(pair[1], r < 0 ? r : open_path(path, writing));
         _exit(0);
     }
     int r = pid < 0 ? -errno : 0;
@@ -101,16 +101,31 @@ static int open_as(const struct varlink_peer *peer, const char *path)
     return r;
 }
 
-int broker_open(const struct varlink_peer *peer, const char *path, const char *what, struct hv_error *e)
+static int broker(const struct varlink_peer *peer, const char *path, const char *what, bool disk, bool writing,
+                  struct hv_error *e)
 {
     bool as_is = peer->uid == getuid() || getuid() != 0;
-    int fd = as_is ? open_path(path) : open_as(peer, path);
-    if (fd < 0)
-        return hv_fail_errno(e, -fd, path, "cannot open the %s", what);
-    int r = check_file(fd, path, what, e);
+    int fd = as_is ? open_path(path, writing) : open_as(peer, path, writing);
+    if (fd < 0) {
+        hv_fail_errno(e, -fd, path, "cannot open the %s", what);
+        if (fd == -EACCES && writing)
+            hv_hint(e, "give write access, or attach it with --read-only");
+        return fd;
+    }
+    int r = check_file(fd, path, what, disk, e);
     if (r < 0) {
         close(fd);
         return r;
     }
     return fd;
+}
+
+int broker_open(const struct varlink_peer *peer, const char *path, const char *what, struct hv_error *e)
+{
+    return broker(peer, path, what, false, false, e);
+}
+
+int broker_open_disk(const struct varlink_peer *peer, const char *path, bool writing, struct hv_error *e)
+{
+    return broker(peer, path, "disk", true, writing, e);
 }

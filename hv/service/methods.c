@@ -109,7 +109,10 @@ static int check_paths(const struct varlink_call *call, const struct settings *s
             return fd;
         close(fd);
     }
-    return 0;
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < s->disks; i++)
+        r = disk_check_path(&s->disk[i], varlink_call_peer(call), e);
+    return r;
 }
 
 static void create(void *arg, struct varlink_call *call, const json_t *params)
@@ -225,6 +228,8 @@ static void set(void *arg, struct varlink_call *call, const json_t *params)
     int r = settings_copy(&fresh, &vm->settings);
     if (r < 0)
         hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory");
+    if (r == 0 && json_object_get(json_object_get(params, "settings"), "disks"))
+        r = hv_fail(&e, HV_USAGE, "disks", "they are changed with AddDisk, RemoveDisk and SetDisk");
     if (r == 0)
         r = settings_from_json(&fresh, json_object_get(params, "settings"), &e);
     if (r == 0)
@@ -339,7 +344,7 @@ int vm_begin_start(struct svc_vm *vm, const struct varlink_peer *peer, bool paus
         r = hv_fail(e, HV_CONFLICT, vm->name, "cannot start: the host is stopping");
     if (r == 0 && !vm->settings.boot.kernel) {
         r = hv_fail(e, HV_UNSUPPORTED, vm->name, "cannot start: it has nothing to boot");
-        hv_hint(e, "create it with --kernel PATH --initrd PATH; disks are not in this version");
+        hv_hint(e, "create it with --kernel PATH --initrd PATH; booting from its disk is not in this version");
     }
     if (r == 0)
         r = host_admit(vm, e);
@@ -353,7 +358,7 @@ int vm_begin_start(struct svc_vm *vm, const struct varlink_peer *peer, bool paus
         return hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory");
     }
     struct hv_error why = {0};
-    if (worker_start(vm, &fds, paused, job, &why) < 0)
+    if (worker_start(vm, peer, &fds, paused, job, &why) < 0)
         job_done(job, &why);
     *ret_job = job;
     return 0;
@@ -775,6 +780,10 @@ const struct varlink_method manager_methods[] = {
     {"Create", create},
     {"Set", set},
     {"PreviewMemory", preview_memory},
+    {"AddDisk", disk_add},
+    {"RemoveDisk", disk_remove},
+    {"ResizeDisk", disk_resize_vm},
+    {"SetDisk", disk_set},
     {"Remove", remove_vm},
     {"Start", start},
     {"Stop", stop},

@@ -163,7 +163,8 @@ void record_remove(const char *socket);
 
 /* ---- worker.c ---- */
 /* Start the VM's worker and set it up with what is handed over, which is taken; job ends when it runs or failed. */
-int worker_start(struct svc_vm *vm, struct handover *fds, bool paused, struct job *job, struct hv_error *e);
+int worker_start(struct svc_vm *vm, const struct varlink_peer *peer, struct handover *fds, bool paused, struct job *job,
+                 struct hv_error *e);
 /* One call to the worker whose answer ends the job; fn may be NULL: fails or finishes the job. */
 int worker_call(struct svc_vm *vm, const char *method, json_t *params, const int *fds, unsigned nfds,
                 varlink_reply_fn *fn, void *arg, struct hv_error *e);
@@ -261,6 +262,22 @@ void history_method(void *arg, struct varlink_call *call, const json_t *params);
 /* ---- broker.c ---- */
 /* Open path read-only with the rights of the peer. A descriptor, or -errno with e filled. */
 int broker_open(const struct varlink_peer *peer, const char *path, const char *what, struct hv_error *e);
+/* The same for a disk: a file or a block device, also for writing. Takes no lock. */
+int broker_open_disk(const struct varlink_peer *peer, const char *path, bool writing, struct hv_error *e);
+
+/* ---- disks.c ---- */
+/* reply: of AttachDisk; e NULL on success. */
+typedef void disk_attached_fn(void *arg, const json_t *reply, const struct hv_error *e);
+/* Open d and its parents as peer may, have the running worker attach them; done is called later, or an error returned. */
+int disk_attach(struct svc_vm *vm, const struct setting_disk *d, const struct varlink_peer *peer, disk_attached_fn *done,
+                void *arg, struct hv_error *e);
+/* Could peer open it now? */
+int disk_check_path(const struct setting_disk *d, const struct varlink_peer *peer, struct hv_error *e);
+/* Methods of org.hv.Manager. */
+void disk_add(void *arg, struct varlink_call *call, const json_t *params);
+void disk_remove(void *arg, struct varlink_call *call, const json_t *params);
+void disk_resize_vm(void *arg, struct varlink_call *call, const json_t *params);
+void disk_set(void *arg, struct varlink_call *call, const json_t *params);
 
 /* ---- host.c ---- */
 /*

@@ -35,6 +35,8 @@ struct worker_link {
     char socket[HV_PATH_SIZE + 64];
     struct varlink_conn *commands, *reports;
     struct handover fds;               /* until Setup */
+    struct varlink_peer peer;          /* who asked for the start: opens the disks */
+    unsigned next_lun;                 /* of the disks that are still to be attached */
     uid_t uid;                         /* its lease */
     bool adopting;                     /* counted in svc->adopting */
     json_t *sandbox;
@@ -255,6 +257,44 @@ static void note_sandbox(struct worker_link *l, json_t *layers)
     }
 }
 
+static void attach_next(struct worker_link *l);
+
+/* A disk is attached, or not: with one missing the VM does not start. What format it has is kept. */
+static void on_disk(void *arg, const json_t *reply, const struct hv_error *e)
+{
+    struct worker_link *l = arg;
+    const char *format = json_string_value(json_object_get(reply, "format"));
+    if (e || !l->vm) {
+        if (e)
+            start_failed(l, e);
+        return;
+    }
+    struct setting_disk *d = settings_disk(&l->vm->settings, l->next_lun - 1);
+    if (d && format && d->format == SET_FORMAT_UNKNOWN && setting_format_parse(format, &d->format) == 0) {
+        struct hv_error why = {0};
+        if (registry_store(l->vm, &why) < 0)
+            log_warning("vm=%s the format of its disk cannot be stored: %s", l->vm->name, why.message);
+    }
+    attach_next(l);
+}
+
+/* One disk after the other, then the start. */
+static void attach_next(struct worker_link *l)
+{
+    struct hv_error e = {0};
+    for (; l->next_lun < SETTING_DISKS_MAX; l->next_lun++) {
+        const struct setting_disk *d = settings_disk(&l->vm->settings, l->next_lun);
+        if (!d)
+            continue;
+        l->next_lun++;
+        if (disk_attach(l->vm, d, &l->peer, on_disk, l, &e) < 0)
+            start_failed(l, &e);
+        return;
+    }
+    varlink_conn_call(l->commands, "org.hv.Worker.Start", json_pack("{s:b}", "paused", l->paused), false, NULL, 0,
+                      on_started, l);
+}
+
 static void on_setup(void *arg, json_t *p, bool continues, const struct hv_error *e)
 {
     struct worker_link *l = arg;
@@ -266,8 +306,7 @@ static void on_setup(void *arg, json_t *p, bool continues, const struct hv_error
     note_sandbox(l, json_object_get(p, "sandbox"));
     varlink_conn_call(l->reports, "org.hv.Worker.Watch", json_pack("{s:i}", "interval_ms", REPORT_INTERVAL_MS),
                       true, NULL, 0, on_report, l);
-    varlink_conn_call(l->commands, "org.hv.Worker.Start", json_pack("{s:b}", "paused", l->paused), false, NULL, 0,
-                      on_started, l);
+    attach_next(l);
 }
 
 static void on_hello(void *arg, json_t *p, bool continues, const struct hv_error *e)
@@ -382,7 +421,8 @@ static int spawn(struct worker_link *l, int listen_fd, struct hv_error *e)
     return 0;
 }
 
-int worker_start(struct svc_vm *vm, struct handover *fds, bool paused, struct job *job, struct hv_error *e)
+int worker_start(struct svc_vm *vm, const struct varlink_peer *peer, struct handover *fds, bool paused, struct job *job,
+                 struct hv_error *e)
 {
     struct worker_link *l = link_new(vm);
     if (!l) {
@@ -390,6 +430,7 @@ int worker_start(struct svc_vm *vm, struct handover *fds, bool paused, struct jo
         return hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory");
     }
     l->fds = *fds;
+    l->peer = *peer;
     fds->count = 0;
     int listen_fd = listen_at(l->socket), note = record_exit_note(l->socket);
     int r = listen_fd < 0 ? listen_fd : note < 0 ? note : handover_add(&l->fds, "exit", note);

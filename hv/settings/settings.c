@@ -123,6 +123,7 @@ void settings_fini(struct settings *s)
             free(*(char **)field(s, &setting_table[i]));
             *(char **)field(s, &setting_table[i]) = NULL;
         }
+    settings_disks_fini(s);
 }
 
 int settings_copy(struct settings *dst, const struct settings *src)
@@ -137,6 +138,10 @@ int settings_copy(struct settings *dst, const struct settings *src)
             settings_fini(&fresh);
             return -ENOMEM;
         }
+    }
+    if (settings_disks_copy(&fresh, src) < 0) {
+        settings_fini(&fresh);
+        return -ENOMEM;
     }
     settings_fini(dst);
     *dst = fresh;
@@ -330,6 +335,8 @@ static int group_from_json(struct settings *s, const char *group, const json_t *
         int r;
         if (d)
             r = set_json(s, d, v, e);
+        else if (!group[0] && strcmp(key, "disks") == 0)
+            r = settings_disks_from_json(s, v, e);
         else if (!group[0] && is_group(key) && json_is_object(v))
             r = group_from_json(s, key, v, e);     /* one level: groups hold no groups */
         else
@@ -390,6 +397,8 @@ json_t *settings_to_json(const struct settings *s)
         }
         json_object_set_new(in, d->key, value_json(s, d));
     }
+    if (top)
+        json_object_set_new(top, "disks", settings_disks_to_json(s));
     return top;
 }
 

@@ -16,6 +16,21 @@ enum set_on_start { SET_ON_START_NOTHING, SET_ON_START_RESUME, SET_ON_START_STAR
 enum set_on_stop { SET_ON_STOP_SHUTDOWN, SET_ON_STOP_SAVE, SET_ON_STOP_TURN_OFF };
 enum set_on_reboot { SET_ON_REBOOT_RESTART, SET_ON_REBOOT_OFF };
 
+enum set_format { SET_FORMAT_UNKNOWN, SET_FORMAT_RAW, SET_FORMAT_VHD, SET_FORMAT_VHDX };
+
+#define SETTING_DISKS_MAX 64u          /* places of the one SCSI controller, as Hyper-V's */
+#define SETTING_IOPS_MAX  100000000
+#define SETTING_LOCATION_SIZE 16
+
+/* A disk, or a DVD drive (path NULL: empty). */
+struct setting_disk {
+    unsigned lun;                      /* "scsi0:LUN" */
+    bool dvd, read_only;
+    enum set_format format;            /* found out once, when it is attached */
+    uint32_t max_iops;                 /* 0: no limit */
+    char *path;
+};
+
 /* Strings are owned by the struct; NULL is "not set". */
 struct settings {
     char *notes;
@@ -24,6 +39,8 @@ struct settings {
     struct { bool dynamic; uint64_t startup, min, max, buffer_pct, priority; } memory;
     struct { uint64_t cpus; } processor;
     struct { char *kernel, *initrd, *cmdline; uint64_t on_reboot, on_triple_fault; bool test_device; } boot;
+    struct setting_disk *disk;          /* disk[disks], in order of lun */
+    unsigned disks;
 };
 
 enum setting_id {
@@ -70,6 +87,26 @@ json_t *settings_to_json(const struct settings *s);
 int setting_set_text(struct settings *s, const struct setting_desc *d, const char *text, struct hv_error *e);
 char *setting_get_text(const struct settings *s, const struct setting_desc *d);    /* NULL: not set */
 bool setting_equal(const struct settings *a, const struct settings *b, const struct setting_desc *d);
+
+/* ---- the list of disks: "disks" in JSON, replaced as a whole by settings_from_json() ---- */
+void setting_disk_fini(struct setting_disk *d);
+/* The one at lun, or NULL. */
+struct setting_disk *settings_disk(const struct settings *s, unsigned lun);
+int settings_disk_free_lun(const struct settings *s);       /* -ENOSPC */
+/* Put a copy at d->lun, in place of what is there. -ENOMEM */
+int settings_disk_put(struct settings *s, const struct setting_disk *d);
+void settings_disk_remove(struct settings *s, unsigned lun);
+bool settings_disks_equal(const struct settings *a, const struct settings *b);
+const char *setting_disk_location(const struct setting_disk *d, char buf[SETTING_LOCATION_SIZE]);
+int setting_disk_parse_location(const char *text, unsigned *ret_lun, struct hv_error *e);
+int setting_format_parse(const char *word, enum set_format *ret);
+json_t *setting_disk_to_json(const struct setting_disk *d);
+/* location may be left out: *ret_has_location. */
+int setting_disk_from_json(const json_t *o, struct setting_disk *ret, bool *ret_has_location, struct hv_error *e);
+json_t *settings_disks_to_json(const struct settings *s);
+int settings_disks_from_json(struct settings *s, const json_t *list, struct hv_error *e);
+int settings_disks_copy(struct settings *dst, const struct settings *src);
+void settings_disks_fini(struct settings *s);
 
 /* The number or flag behind a non-string setting, and the string behind the others. */
 uint64_t setting_number(const struct settings *s, const struct setting_desc *d);

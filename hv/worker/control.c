@@ -300,5 +300,10 @@ const struct varlink_method worker_methods[] = {
     {"State", do_state},
     {"Log", do_log},
     {"Apply", do_apply},
+    {"AttachDisk", worker_attach_disk},
+    {"DetachDisk", worker_detach_disk},
+    {"ResizeDisk", worker_resize_disk},
+    {"LimitDisk", worker_limit_disk},
+    {"ChangeMedium", worker_change_medium},
     {0},
 };

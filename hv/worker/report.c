@@ -32,7 +32,7 @@ json_t *worker_runtime(struct worker *w)
                                            (json_int_t)(m.report_age_ns / NS_PER_MS))
                                : json_null();
     return json_pack("{s:I s:I s:i s:s s:s s:{s:I s:I s:I s:I s:I s:I s:I s:s s:b s:b s:b s:b s:o}"
-                     " s:{s:s? s:s s:I s:b s:b}}",
+                     " s:{s:s? s:s s:I s:b s:b} s:o}",
                      "uptime_ms", (json_int_t)(vm_uptime_ns(w->vm) / NS_PER_MS),
                      "cpu_ns", (json_int_t)vm_cpu_ns(w->vm),
                      "resets", (int)vm_resets(w->vm),
@@ -45,7 +45,8 @@ json_t *worker_runtime(struct worker *w)
                      "driver", m.driver, "can_balloon", m.can_balloon, "can_hot_add", m.can_hot_add, "stuck", m.stuck,
                      "report", said,
                      "integration", "vmbus", g.vmbus_version ? bus : NULL, "heartbeat", g.heartbeat,
-                     "heartbeats", (json_int_t)g.heartbeats, "shutdown", g.shutdown, "timesync", g.timesync);
+                     "heartbeats", (json_int_t)g.heartbeats, "shutdown", g.shutdown, "timesync", g.timesync,
+                     "disks", worker_disks_json(w));
 }
 
 static void add_column(void *arg, const struct stats_table *t, unsigned i, uint64_t value)

@@ -42,6 +42,14 @@ struct worker {
 
 /* control.c: the methods of org.hv.Worker. */
 extern const struct varlink_method worker_methods[];
+/* disks.c: methods about disks, and what reports say of them. */
+void worker_attach_disk(void *arg, struct varlink_call *call, const json_t *params);
+void worker_detach_disk(void *arg, struct varlink_call *call, const json_t *params);
+void worker_resize_disk(void *arg, struct varlink_call *call, const json_t *params);
+void worker_limit_disk(void *arg, struct varlink_call *call, const json_t *params);
+void worker_change_medium(void *arg, struct varlink_call *call, const json_t *params);
+json_t *worker_disks_json(struct worker *w);
+
 /* report.c: streams. worker_changed is the VM's hook. */
 void worker_watch(struct worker *w, struct varlink_call *call, uint64_t interval_ns);
 void worker_watchers_free(struct worker *w);

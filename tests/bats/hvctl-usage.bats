@@ -81,7 +81,7 @@ setup() {
 }
 
 @test "later: a noun" {
-    for noun in processor cpu disk dvd net nic switch checkpoint snapshot integration guest firmware com metering \
+    for noun in processor cpu net nic switch checkpoint snapshot integration guest firmware com metering \
         replication wmi group access get diff apply edit shell bridge; do
         run -9 --separate-stderr hvctl "$noun" list x
         expect_error "hvctl: $noun: not in this version" "man hv-from-hyperv"
@@ -98,8 +98,8 @@ setup() {
 }
 
 @test "later: an option, a value, a batch file" {
-    run -9 --separate-stderr hvctl create web1 --disk web.vhdx
-    expect_error "hvctl: --disk: not in this version" "man hv-from-hyperv"
+    run -9 --separate-stderr hvctl create web1 --net lan
+    expect_error "hvctl: --net: not in this version" "man hv-from-hyperv"
     run -9 --separate-stderr hvctl stop web1 --then save
     expect_error "hvctl: --then save: not in this version" "man hv-from-hyperv"
     run -9 --separate-stderr hvctl -f commands
@@ -117,7 +117,7 @@ setup() {
     [[ $output != *save* ]]
     run -0 hvctl __complete --shell bash -- vm create x --
     [[ $output == *--memory* ]]
-    [[ $output != *--disk* ]]
+    [[ $output != *--net* ]]
     run -0 hvctl __complete --shell bash -- vm create x --engine ""
     [ "$output" = $'auto\nkvm\nsoft' ]
 }

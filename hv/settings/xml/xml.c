@@ -229,6 +229,96 @@ static int read_settings(xmlDoc *doc, struct settings *s, struct hv_error *e)
     return 0;
 }
 
+/* ---- disks: one Msvm_StorageAllocationSettingData each, with an Hv_ companion of the same InstanceID ---- */
+
+#define DISK_CLASS  "Msvm_StorageAllocationSettingData"
+#define DISK_EXTRA  "Hv_StorageAllocationSettingData"
+/* specs/wmi-compat 2: the SCSI controller's sub-type; controller 0, then the place, then the medium. */
+#define SCSI_DEVICE "\\d422512d-2bf2-4752-809d-7b82b5fcb1b4\\0\\"
+enum { ACCESS_READ = 1, ACCESS_READ_WRITE = 3 };
+
+/* The first instance of the class behind `after` (NULL: of all) in document order. */
+static xmlNode *next_instance(xmlDoc *doc, const char *cls, xmlNode *after)
+{
+    xmlNode *root = xmlDocGetRootElement(doc);
+    bool open = after == NULL;
+    for (xmlNode *n = root; n; n = walk(n, root, is(n, "INSTANCE"))) {
+        if (open && is(n, "INSTANCE") && attr_is(n, "CLASSNAME", cls))
+            return n;
+        open = open || n == after;
+    }
+    return NULL;
+}
+
+/* The lun of an instance by its InstanceID, or -1: not one of the SCSI controller's. */
+static int lun_of(xmlNode *instance)
+{
+    xmlChar *id = property_text(find_property(instance, "InstanceID"));
+    const char *at = id ? strcasestr((const char *)id, SCSI_DEVICE) : NULL;
+    char *end = NULL;
+    unsigned long lun = at ? strtoul(at + strlen(SCSI_DEVICE), &end, 10) : SETTING_DISKS_MAX;
+    bool ok = at && end != at + strlen(SCSI_DEVICE) && strcasecmp(end, "\\L") == 0 && lun < SETTING_DISKS_MAX;
+    xmlFree(id);
+    return ok ? (int)lun : -1;
+}
+
+static xmlNode *disk_instance(xmlDoc *doc, const char *cls, unsigned lun)
+{
+    for (xmlNode *n = next_instance(doc, cls, NULL); n; n = next_instance(doc, cls, n))
+        if (lun_of(n) == (int)lun)
+            return n;
+    return NULL;
+}
+
+/* A number of the instance into *ret, unless it is absent or empty; false: it is none, or too large. */
+static bool read_number(xmlNode *instance, const char *name, uint64_t max, uint64_t *ret)
+{
+    xmlChar *text = property_text(find_property(instance, name));
+    bool ok = !text || (parse_number((const char *)text, ret) && *ret <= max);
+    xmlFree(text);
+    return ok;
+}
+
+static int read_disk(struct settings *s, xmlDoc *doc, xmlNode *n, unsigned lun, struct hv_error *e)
+{
+    struct wmi_ref w = {.cls = DISK_CLASS};
+    uint64_t type = 31, access = ACCESS_READ_WRITE, iops = 0;
+    xmlNode *extra = disk_instance(doc, DISK_EXTRA, lun);
+    xmlChar *path = property_text(find_property(n, "HostResource"));
+    xmlChar *format = property_text(find_property(extra, "Format"));
+    struct setting_disk d = {.lun = lun, .path = path && path[0] ? (char *)path : NULL};
+    int r = 0;
+    if (!read_number(n, "ResourceType", 65535, &type) || !read_number(n, "Access", 65535, &access) ||
+        !read_number(n, "IOPSLimit", SETTING_IOPS_MAX, &iops))
+        r = bad(e, n, &w, "a number is no number, or too large");
+    else if (d.path && (d.path[0] != '/' || strlen(d.path) > 4095))
+        r = bad(e, n, &w, "HostResource has to be an absolute path");
+    else if (format && format[0] && setting_format_parse((const char *)format, &d.format) < 0)
+        r = bad(e, extra, &w, "no format of a disk");
+    d.dvd = type == 16;
+    d.read_only = access == ACCESS_READ;
+    d.max_iops = (uint32_t)iops;
+    if (r == 0 && !d.path && !d.dvd)
+        r = bad(e, n, &w, "a disk needs a path");
+    if (r == 0 && settings_disk_put(s, &d) < 0)
+        r = hv_fail(e, HV_NO_RESOURCES, "settings", "out of memory");
+    xmlFree(path);
+    xmlFree(format);
+    return r;
+}
+
+static int read_disks(xmlDoc *doc, struct settings *s, struct hv_error *e)
+{
+    int r = 0;
+    settings_disks_fini(s);
+    for (xmlNode *n = next_instance(doc, DISK_CLASS, NULL); n && r == 0; n = next_instance(doc, DISK_CLASS, n)) {
+        int lun = lun_of(n);
+        if (lun >= 0)
+            r = read_disk(s, doc, n, (unsigned)lun, e);
+    }
+    return r;
+}
+
 static int too_deep(xmlDoc *doc)
 {
     xmlNode *root = xmlDocGetRootElement(doc);
@@ -312,6 +402,8 @@ int settings_xml_read(const char *buf, size_t len, struct settings *s, struct gu
         hv_fail(e, HV_NO_RESOURCES, "settings", "out of memory");
     if (r == 0)
         r = read_settings(doc, &fresh, e);
+    if (r == 0)
+        r = read_disks(doc, &fresh, e);
     struct settings_doc *kept = r == 0 && ret_doc ? hv_alloc(sizeof(*kept)) : NULL;
     if (r == 0 && ret_doc && !kept)
         r = hv_fail(e, HV_NO_RESOURCES, "settings", "out of memory");
@@ -438,6 +530,60 @@ static int put_identity(xmlDoc *doc, const struct guid *id, const char *name)
     return r;
 }
 
+static xmlNode *new_instance(xmlDoc *doc, const char *cls)
+{
+    xmlNode *group = group_of(doc);
+    xmlNode *object = group ? xmlNewChild(group, NULL, X("VALUE.OBJECT"), NULL) : NULL;
+    xmlNode *n = object ? xmlNewChild(object, NULL, X("INSTANCE"), NULL) : NULL;
+    if (n)
+        xmlNewProp(n, X("CLASSNAME"), X(cls));
+    return n;
+}
+
+static int put_disk(xmlDoc *doc, const struct setting_disk *d, const char *vm)
+{
+    static const char *const formats[] = {[SET_FORMAT_RAW] = "raw", [SET_FORMAT_VHD] = "vhd", [SET_FORMAT_VHDX] = "vhdx"};
+    xmlNode *n = disk_instance(doc, DISK_CLASS, d->lun), *extra = disk_instance(doc, DISK_EXTRA, d->lun);
+    char id[160], lun[16], iops[16];
+    n = n ? n : new_instance(doc, DISK_CLASS);
+    extra = extra ? extra : new_instance(doc, DISK_EXTRA);
+    snprintf(id, sizeof(id), "Microsoft:%s" SCSI_DEVICE "%u\\L", vm, d->lun);
+    snprintf(lun, sizeof(lun), "%u", d->lun);
+    snprintf(iops, sizeof(iops), "%" PRIu32, d->max_iops);
+    int r = put(n, "InstanceID", "string", false, id);
+    r = r < 0 ? r : put(n, "ResourceType", "uint16", false, d->dvd ? "16" : "31");
+    r = r < 0 ? r : put(n, "ResourceSubType", "string", false,
+                        d->dvd ? "Microsoft:Hyper-V:Virtual CD/DVD Disk" : "Microsoft:Hyper-V:Virtual Hard Disk");
+    r = r < 0 ? r : put(n, "AddressOnParent", "string", false, lun);
+    r = r < 0 ? r : put(n, "HostResource", "string", true, d->path);
+    r = r < 0 ? r : put(n, "Access", "uint16", false, d->read_only ? "1" : "3");
+    r = r < 0 ? r : put(n, "IOPSLimit", "uint64", false, iops);
+    r = r < 0 ? r : put(extra, "InstanceID", "string", false, id);
+    return r < 0 ? r : put(extra, "Format", "string", false, formats[d->format]);
+}
+
+/* Those in the document that the settings no longer have go; the others keep what else they carry. */
+static int put_disks(xmlDoc *doc, const struct settings *s, const struct guid *vm)
+{
+    static const char *const classes[] = {DISK_CLASS, DISK_EXTRA};
+    char guid[GUID_TEXT_SIZE];
+    int r = 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(classes); i++)
+        for (xmlNode *n = next_instance(doc, classes[i], NULL), *next; n; n = next) {
+            int lun = lun_of(n);
+            next = next_instance(doc, classes[i], n);
+            if (lun >= 0 && !settings_disk(s, (unsigned)lun)) {
+                xmlNode *gone = n->parent && is(n->parent, "VALUE.OBJECT") ? n->parent : n;
+                xmlUnlinkNode(gone);
+                xmlFreeNode(gone);
+            }
+        }
+    guid_format_upper(vm, guid);
+    for (unsigned i = 0; r == 0 && i < s->disks; i++)
+        r = put_disk(doc, &s->disk[i], guid);
+    return r;
+}
+
 int settings_xml_write(const struct settings *s, const struct guid *id, const char *name,
                        struct settings_doc *kept, char **ret, size_t *ret_len)
 {
@@ -447,6 +593,8 @@ int settings_xml_write(const struct settings *s, const struct guid *id, const ch
     int r = put_identity(doc, id, name);
     for (unsigned i = 0; r == 0 && i < SETTING_COUNT; i++)
         r = put_setting(doc, s, &setting_table[i]);
+    if (r == 0)
+        r = put_disks(doc, s, id);
     xmlChar *text = NULL;
     int len = 0;
     if (r == 0) {

@@ -1,0 +1,159 @@
+#!/usr/bin/env bats
+# Disks of VMs through hvctl: with the VM off and running, by what the guest and vhdtool see.
+
+load helper
+
+setup_file() {
+    start_service
+    need_guest
+    "$TOP/tests/guest/mkinitrd.sh" -k cloud -m hv_vmbus -m hv_utils -m hv_storvsc -m sd_mod -m sr_mod -m ext4 "$BATS_FILE_TMPDIR/initrd-disk"
+}
+teardown_file() { stop_service; }
+setup() { cd "$BATS_TEST_TMPDIR"; }
+teardown() { no_vms; }
+
+create() {
+    hvctl create "$1" -q --memory 256M --kernel "$KERNEL" --initrd "$BATS_FILE_TMPDIR/initrd-disk" --cmdline 'console=ttyS0 quiet' "${@:2}"
+}
+start() { hvctl start "$1" -q --wait=console:demo -t 60s; }
+guest() { hvctl console "$1" --send "$2; echo en\"\"d" --until end -t 30s; }
+
+@test "disk: a new one is written by the guest, and is there after it is off" {
+    vhdtool create -q d.vhdx --size 200M
+    create vm1 --disk d.vhdx
+    run -0 hvctl disk list vm1
+    [[ ${lines[1]} =~ ^vm1\ +scsi0:0\ +.*d.vhdx\ +disk ]]
+    start vm1
+    run -0 guest vm1 'mke2fs -q /dev/sda; mkdir -p /m; mount -t ext4 /dev/sda /m; echo kept >/m/f; umount /m; sync'
+    # In use: nobody else writes to it, and the message says who does.
+    run -4 --separate-stderr vhdtool resize d.vhdx 1G
+    [[ $stderr == *"d.vhdx: in use by hv-worker (pid "* ]]
+    run -0 vhdtool info d.vhdx
+    [[ $output == *"in use:"*hv-worker* ]]
+    # The counters come with the worker's next report.
+    for _ in $(seq 50); do
+        [ "$(hvctl disk list vm1 -o json | jq '.[0].writes > 0')" = true ] && break
+        sleep 0.1
+    done
+    [ "$(hvctl disk list vm1 -o json | jq '.[0] | .writes > 0 and .errors == 0 and .format == "vhdx"')" = true ]
+    run -0 hvctl stop vm1 --turn-off --yes -q
+    run -0 vhdtool check d.vhdx
+    start vm1
+    run -0 guest vm1 'mkdir -p /m; mount -t ext4 /dev/sda /m; cat /m/f; umount /m'
+    [[ $output == *kept* ]]
+}
+
+@test "disk: added, resized and removed while the guest runs" {
+    create vm1
+    start vm1
+    run -0 --separate-stderr hvctl disk add vm1 new.vhdx --new 64M
+    [[ $stderr == "vm1: scsi0:0 is "*"/new.vhdx" ]]
+    run -0 guest vm1 'while [ ! -e /dev/sda ]; do sleep 0.1; done; cat /sys/block/sda/size'
+    [[ $output == *131072* ]]
+    run -0 --separate-stderr hvctl disk resize vm1 scsi0:0 +64M
+    [[ $stderr == "vm1: scsi0:0: 64M -> 128M" ]]
+    run -0 guest vm1 'while [ "$(cat /sys/block/sda/size)" != 262144 ]; do sleep 0.1; done; echo gr""own'
+    [[ $output == *grown* ]]
+    run -9 --separate-stderr hvctl disk resize vm1 new.vhdx 1M
+    run -0 hvctl disk remove vm1 new.vhdx
+    run -0 guest vm1 'while [ -e /dev/sda ]; do sleep 0.1; done; echo go""ne'
+    [[ $output == *gone* ]]
+    [ -e new.vhdx ]
+    run -0 vhdtool check new.vhdx
+    [ "$(vhdtool info new.vhdx -o json | jq .size)" = $((128 << 20)) ]
+    [ "$(hvctl disk list vm1 -o json)" = "[]" ]
+}
+
+@test "disk: a chain of parents is opened; a parent that is missing is said, and the VM stays off" {
+    vhdtool create -q base.vhdx --size 64M
+    vhdtool create -q mid.vhdx --parent base.vhdx
+    vhdtool create -q top.vhdx --parent mid.vhdx
+    create vm1 --disk top.vhdx
+    start vm1
+    run -0 guest vm1 'echo written-here | dd of=/dev/sda bs=512 seek=100 conv=sync 2>/dev/null; sync'
+    run -0 hvctl stop vm1 --turn-off --yes -q
+    [ "$(vhdtool info base.vhdx -o json | jq .blocks_present)" = 0 ]
+    run -0 vhdtool check --chain top.vhdx
+    run -0 bash -c 'vhdtool convert --flatten top.vhdx - | grep -c written-here'
+    mv mid.vhdx away.vhdx
+    run -3 --separate-stderr hvctl start vm1
+    [[ $stderr == *"mid.vhdx was not found"* ]]
+    [[ $stderr == *"vhdtool chain"* ]]
+    [ "$(hvctl list vm1 -o json | jq -r '.[0].state')" = off ]
+    mv away.vhdx mid.vhdx
+    start vm1
+}
+
+@test "disk: what cannot be attached is said, and nothing changes" {
+    create vm1
+    run -3 --separate-stderr hvctl disk add vm1 nothing.vhdx
+    run -3 --separate-stderr hvctl disk add nobody nothing.vhdx --new 64M
+    [ ! -e nothing.vhdx ]
+    vhdtool create -q d.vhdx --size 64M
+    run -0 hvctl disk add vm1 d.vhdx --location scsi0:7
+    run -4 --separate-stderr hvctl disk add vm1 d.vhdx
+    [[ $stderr == *"it has "*"d.vhdx already, at scsi0:7"* ]]
+    run -2 --separate-stderr hvctl disk add vm1 e.vhdx --new 64M --location ide0:0
+    [ ! -e e.vhdx ]
+    run -3 --separate-stderr hvctl disk remove vm1 scsi0:3
+    start vm1
+    qemu-img create -q -f qcow2 q.qcow2 64M
+    run -9 --separate-stderr hvctl disk add vm1 q.qcow2
+    [[ $stderr == *"is a qcow2 image"* ]]
+    head -c 1048576 /dev/urandom >broken.vhdx
+    printf vhdxfile | dd of=broken.vhdx conv=notrunc status=none
+    run ! hvctl disk add vm1 broken.vhdx
+    [ "$(hvctl disk list vm1 -o json | jq length)" = 1 ]
+    # The same disk in two VMs: the second does not start, and says why.
+    create vm2 --disk d.vhdx
+    run -4 --separate-stderr hvctl start vm2
+    [[ $stderr == *"in use by hv-worker"* ]]
+}
+
+@test "disk: a limit of requests a second holds" {
+    vhdtool create -q d.vhdx --size 64M
+    create vm1
+    start vm1
+    run -0 hvctl disk add vm1 d.vhdx --max-iops 50
+    run -0 guest vm1 'while [ ! -e /dev/sda ]; do sleep 0.1; done; a=$(cut -d. -f1 /proc/uptime); for i in $(seq 150); do dd if=/dev/sda bs=4k count=1 skip=$((i * 40)) iflag=direct 2>/dev/null >/dev/null; done; b=$(cut -d. -f1 /proc/uptime); echo took $((b - a))'
+    took=$(sed -n 's/.*took \([0-9][0-9]*\).*/\1/p' <<<"$output" | tail -1)
+    [ "$took" -ge 2 ]
+    run -0 hvctl disk set vm1 scsi0:0 --max-iops 0
+}
+
+@test "disk: kept across the end of the service, and gone with remove --delete" {
+    vhdtool create -q d.vhdx --size 64M
+    create vm1 --disk d.vhdx
+    start vm1
+    kill -9 "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    "$BIN/hvd" --user --idle 0 >>"$BATS_FILE_TMPDIR/hvd.log" 2>&1 3>&- &
+    echo $! >"$BATS_FILE_TMPDIR/hvd.pid"
+    run -0 hvctl wait vm1 --for running -t 20s || true
+    run -0 hvctl disk list vm1
+    [[ $output == *"d.vhdx"* ]]
+    run -0 guest vm1 'dd if=/dev/zero of=/dev/sda bs=1M count=4 2>/dev/null; sync'
+    run -0 hvctl disk add vm1 more.vhdx --new 64M
+    run -2 --separate-stderr hvctl disk remove vm1 scsi0:1 --delete </dev/null
+    [ -e more.vhdx ]
+    run -0 hvctl disk remove vm1 scsi0:1 --delete --yes
+    [ ! -e more.vhdx ]
+}
+
+@test "dvd: a drive, its medium changed and ejected" {
+    head -c 2097152 /dev/urandom >a.iso
+    head -c 2097152 /dev/urandom >b.iso
+    create vm1 --dvd a.iso
+    start vm1
+    run -0 guest vm1 'md5sum /dev/sr0'
+    [[ $output == *"$(md5sum <a.iso | cut -d' ' -f1)"* ]]
+    run -0 hvctl dvd insert vm1 b.iso
+    run -0 guest vm1 'sleep 1; md5sum /dev/sr0'
+    [[ $output == *"$(md5sum <b.iso | cut -d' ' -f1)"* ]]
+    run -0 hvctl dvd eject vm1
+    run -0 guest vm1 'md5sum /dev/sr0 || echo em""pty'
+    [[ $output == *empty* ]]
+    run -0 hvctl dvd list
+    [[ $output == *"scsi0:0"* ]]
+    run -0 hvctl dvd remove vm1
+    [ "$(hvctl dvd list -o json)" = "[]" ]
+}

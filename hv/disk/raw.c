@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "hv/disk/disk_impl.h"
 
@@ -43,9 +44,33 @@ static int raw_close(struct disk_layer *l, bool clean)
     return 0;
 }
 
-static int raw_map(struct disk_layer *l, uint64_t off, uint64_t len, struct disk_extent *ret)
+/* Where it lies, holes or not: for writes, and small reads. */
+static int raw_allocate(struct disk_layer *l, uint64_t off, uint64_t len, struct disk_extent *ret)
 {
     *ret = (struct disk_extent){ .len = len, .where = DISK_DATA, .file = l->file, .file_offset = off };
+    return 0;
+}
+
+#define LOOK_FOR_HOLES (1 * MIB)
+
+/* Asked for a large range, it is worth two system calls to know what of it is a hole. */
+static int raw_map(struct disk_layer *l, uint64_t off, uint64_t len, struct disk_extent *ret)
+{
+    int fd = len > LOOK_FOR_HOLES && !disk_file_is_device(l->file) ? disk_file_fd(l->file) : -1;
+    off_t data, hole;
+
+    raw_allocate(l, off, len, ret);
+    data = fd >= 0 ? lseek(fd, (off_t)off, SEEK_DATA) : (off_t)off;
+    if ((data < 0 && errno == ENXIO) || data >= (off_t)ROUND_UP(off + 1, DISK_SECTOR)) {
+        uint64_t end = data < 0 ? off + len : MIN(off + len, ROUND_DOWN((uint64_t)data, DISK_SECTOR));
+
+        *ret = (struct disk_extent){ .len = end - off, .where = DISK_ABSENT };
+        return 0;
+    }
+    hole = fd >= 0 ? lseek(fd, (off_t)off, SEEK_HOLE) : -1;
+    if (hole > (off_t)off) {
+        ret->len = MIN(len, ROUND_UP((uint64_t)hole, DISK_SECTOR) - off);
+    }
     return 0;
 }
 
@@ -154,7 +179,7 @@ const struct disk_format disk_format_raw = {
     .open = raw_open,
     .close = raw_close,
     .map = raw_map,
-    .allocate = raw_map,
+    .allocate = raw_allocate,
     .written = raw_written,
     .unmap = raw_unmap,
     .flush = raw_flush,

@@ -32,8 +32,8 @@ void settings_disks_fini(struct settings *s)
 
 int settings_disks_copy(struct settings *dst, const struct settings *src)
 {
-    struct setting_disk *list = hv_alloc_array(SETTING_DISKS_MAX, sizeof(*list));
-    if (!list)
+    struct setting_disk *list = src->disks ? hv_alloc_array(SETTING_DISKS_MAX, sizeof(*list)) : NULL;
+    if (src->disks && !list)
         return -ENOMEM;
     for (unsigned i = 0; i < src->disks; i++)
         if (copy_disk(&list[i], &src->disk[i]) < 0) {

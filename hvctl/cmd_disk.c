@@ -274,21 +274,22 @@ static int disk_set(struct cli_call *c, struct hv_error *e)
 
 static int resize_running(struct cli_call *c, struct conn *k, const json_t *d, const char *want, struct hv_error *e)
 {
-    uint64_t size, now = (uint64_t)json_integer_value(json_object_get(d, "size"));
     char old[24], new[24];
     json_t *reply;
+    uint64_t size;
     int sign, r = parse_size_relative(want, "SIZE", &sign, &size, e);
     if (r < 0) {
         return r;
     }
-    if (sign < 0 || (sign > 0 && __builtin_add_overflow(now, size, &size))) {
+    if (sign < 0) {
         return hv_fail(e, HV_USAGE, want, "a disk can only grow");
     }
-    r = conn_call(k, "ResizeDisk", json_pack("{s:s s:s s:I}", "name", c->args[0], "location", text(d, "location"), "size",
-                                             (json_int_t)size), 0, &reply, e);
+    r = conn_call(k, "ResizeDisk", json_pack("{s:s s:s s:I s:b}", "name", c->args[0], "location", text(d, "location"), "size",
+                                             (json_int_t)size, "add", sign > 0), 0, &reply, e);
     if (r == 0) {
-        cli_note(c, "%s: %s: %s -> %s", c->args[0], text(d, "location"), format_size_exact(now, old, sizeof(old)),
-                 format_size_exact(size, new, sizeof(new)));
+        cli_note(c, "%s: %s: %s -> %s", c->args[0], text(d, "location"),
+                 format_size_exact((uint64_t)json_integer_value(json_object_get(reply, "old_size")), old, sizeof(old)),
+                 format_size_exact((uint64_t)json_integer_value(json_object_get(reply, "size")), new, sizeof(new)));
         json_decref(reply);
     }
     return r;

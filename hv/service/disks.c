@@ -205,7 +205,12 @@ static void finish(struct change *c, const json_t *reply, const struct hv_error 
         setting_disk_location(&c->disk, where);
         event_add(c->svc, "disk", vm->name, "info", (int64_t)varlink_call_peer(c->call)->uid, NULL, NULL, "%s: %s%s%s", where,
                   c->what, c->disk.path ? " " : "", c->disk.path ? c->disk.path : "");
-        varlink_reply(c->call, json_pack("{s:o s:o}", "disk", setting_disk_to_json(&c->disk), "vm", svc_vm_json(vm)), false);
+        json_t *answer = json_pack("{s:o s:o}", "disk", setting_disk_to_json(&c->disk), "vm", svc_vm_json(vm));
+        if (json_object_get(reply, "old_size")) {
+            json_object_set(answer, "size", json_object_get(reply, "size"));
+            json_object_set(answer, "old_size", json_object_get(reply, "old_size"));
+        }
+        varlink_reply(c->call, answer, false);
     }
     change_free(c);
 }
@@ -333,8 +338,9 @@ void disk_resize_vm(void *arg, struct varlink_call *call, const json_t *params)
         c->disk = *d;
         c->disk.path = d->path ? hv_strdup(d->path) : NULL;
         r = worker_call(vm, "org.hv.Worker.ResizeDisk",
-                        json_pack("{s:s s:I}", "location", setting_disk_location(d, where), "size",
-                                  json_integer_value(json_object_get(params, "size"))),
+                        json_pack("{s:s s:I s:b}", "location", setting_disk_location(d, where), "size",
+                                  json_integer_value(json_object_get(params, "size")), "add",
+                                  json_is_true(json_object_get(params, "add"))),
                         NULL, 0, on_done, c, &e);
         if (r == 0)
             return;

@@ -157,14 +157,20 @@ void worker_resize_disk(void *arg, struct varlink_call *call, const json_t *para
 {
     struct hv_error e = {0};
     json_int_t size = json_integer_value(json_object_get(params, "size"));
+    uint64_t want = size > 0 ? (uint64_t)size : 0;
+    struct vm_disk_stats now = {0};
     unsigned lun;
     struct vm *vm = vm_or_refuse(arg, call);
     if (!vm)
         return;
     int r = location(params, &lun, &e);
+    if (r == 0 && size <= 0)
+        r = hv_fail(&e, HV_USAGE, "size", "it has to be more than 0");
+    if (r == 0 && vm_disk_stats(vm, lun, &now) && json_is_true(json_object_get(params, "add")))
+        want += now.size;
     if (r == 0)
-        r = size > 0 ? vm_disk_resize(vm, lun, (uint64_t)size, &e) : hv_fail(&e, HV_USAGE, "size", "it has to be more than 0");
-    answer(call, r, &e, json_pack("{s:I}", "size", size));
+        r = vm_disk_resize(vm, lun, want, &e);
+    answer(call, r, &e, json_pack("{s:I s:I}", "size", (json_int_t)want, "old_size", (json_int_t)now.size));
 }
 
 void worker_limit_disk(void *arg, struct varlink_call *call, const json_t *params)

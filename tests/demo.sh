@@ -10,7 +10,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 build=$(readlink -f "${BUILD:-build}")
 hvctl=$build/bin/hvctl
+vhdtool=$build/bin/vhdtool
 vm=hv-demo
+disk=$build/demo/root.vhdx
 initrd=$build/demo/initrd
 cache=${HV_TEST_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/hv-tests}
 interactive=
@@ -24,7 +26,7 @@ if [ "${1:-}" = clean ]; then
     exit
 fi
 
-steps=8
+steps=9
 step=0
 began=
 t0=$EPOCHREALTIME
@@ -39,20 +41,21 @@ say() {
 # The command as one would type it.
 shown() {
     local word
-    printf '  $ hvctl'
+    printf '  $ %s' "$1"
+    shift
     for word; do
         case $word in *[!A-Za-z0-9_./:=,-]*) printf " '%s'" "$word" ;; *) printf ' %s' "$word" ;; esac
     done
     echo
 }
 run() {
-    shown "$@"
+    shown hvctl "$@"
     "$hvctl" "$@"
 }
 # The console as a pipe: busybox asks the terminal where its cursor is, and the answer would
 # be waiting in the shell afterwards.
 console() {
-    shown console "$@"
+    shown hvctl console "$@"
     "$hvctl" console "$@" </dev/null | sed -u 's/\x1b\[6n//g'
 }
 failed() {
@@ -66,18 +69,24 @@ trap failed ERR
 say "What this host offers"
 run host doctor
 
-say "Debian's own kernel, and an initrd with busybox"
+say "Debian's own kernel, and an initrd with its Hyper-V drivers"
 tests/guest/fetch.sh cloud busybox
 mkdir -p "$build/demo"
-tests/guest/mkinitrd.sh -k cloud "$initrd"
+tests/guest/mkinitrd.sh -k cloud -d -m hv_vmbus -m hv_utils -m hv_balloon -m hv_storvsc "$initrd"
 printf '  kernel  %s\n  initrd  %s, %d KiB\n' "$(basename "$(readlink -f "$cache/vmlinuz-cloud")")" \
     "$initrd" $(($(stat -c %s "$initrd") / 1024))
 
-say "Create a VM"
+say "A disk with a small root file system, without root or mount"
 "$hvctl" stop "$vm" --turn-off --yes >/dev/null 2>&1 || true
 "$hvctl" remove "$vm" --yes --if-exists >/dev/null 2>&1 || true
-run create "$vm" --memory 512M --cpus 1 --kernel "$cache/vmlinuz-cloud" --initrd "$initrd" \
-    --cmdline "console=ttyS0 quiet"
+rm -f "$disk"
+tests/guest/mkinitrd.sh -k cloud "$build/demo/root.cpio"
+shown vhdtool build "$disk" --from "$build/demo/root.cpio" --size 256M
+"$vhdtool" build "$disk" --from "$build/demo/root.cpio" --size 256M
+
+say "Create a VM"
+run create "$vm" --memory 512M --cpus 1 --disk "$disk" --kernel "$cache/vmlinuz-cloud" --initrd "$initrd" \
+    --cmdline "root=/dev/sda1 console=ttyS0 quiet"
 
 say "Boot it and watch its console up to the prompt"
 run start "$vm"
@@ -85,8 +94,8 @@ console "$vm" --until 'demo:~# ' --timeout 120s
 echo
 
 say "Run a command in it"
-console "$vm" --no-history --send 'uname -a; grep -E "model name|MHz" /proc/cpuinfo; free -m' \
-    --until 'Swap:.*' --timeout 30s
+console "$vm" --no-history --send 'uname -a; grep -E "model name|MHz" /proc/cpuinfo; free -m; df -h /' \
+    --until '% /$' --timeout 30s
 echo
 
 say "List VMs"
@@ -106,18 +115,21 @@ END
     exit
 fi
 
-say "Power it off with its ACPI button"
+say "Power it off"
 run stop "$vm" --timeout 60s
 run list
 
-say "Remove it"
+say "The disk is whole; remove the VM"
+shown vhdtool check "$disk"
+"$vhdtool" check "$disk"
 run remove "$vm" --yes
 done_step
 trap - ERR
 cat <<END
 
 demo: done in $(elapsed "$t0") s. Try next:
-  $hvctl run --memory 512M --kernel $cache/vmlinuz-cloud --initrd $initrd --cmdline 'console=ttyS0 quiet'
+  $hvctl run --memory 512M --kernel $cache/vmlinuz-cloud --initrd $initrd --disk $disk --cmdline 'root=/dev/sda1 console=ttyS0 quiet'
+  $vhdtool info $disk
   $hvctl help
   man -l $PWD/man/hvctl.1
 END

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Make an initrd whose guest comes up with a shell on ttyS0, without being root.
 #
-#   mkinitrd.sh [-k cloud|generic|pae] [-m MODULE]... [-f FILE:PATH]... [-r SCRIPT] OUT
+#   mkinitrd.sh [-k cloud|generic|pae] [-m MODULE]... [-f FILE:PATH]... [-r SCRIPT] [-d] OUT
 #
 #   -k   whose kernel's modules (cloud); pae gets a 32-bit busybox
 #   -m   load this module too, after what it depends on; may be repeated
 #   -f   put FILE of the host at PATH in the guest
 #   -r   run SCRIPT in the guest once, before the shell (its output is on ttyS0)
+#   -d   no shell: load the modules, mount what root= names and go on there
 #
 # The guest: busybox init, a login shell with job control whose prompt is "demo:~# ",
 # poweroff and reboot at that prompt, power off on the ACPI power button.
@@ -15,15 +16,16 @@ umask 022
 here=$(dirname "${BASH_SOURCE[0]}")
 . "$here/lib.sh"
 
-kernel=cloud script=
+kernel=cloud script= disk=
 modules=(evdev button)
 files=()
-while getopts k:m:f:r:h opt; do
+while getopts k:m:f:r:dh opt; do
     case $opt in
     k) kernel=$OPTARG ;;
     m) modules+=("$OPTARG") ;;
     f) files+=("$OPTARG") ;;
     r) script=$OPTARG ;;
+    d) disk=1 ;;
     h) sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     *) die "unknown option" "mkinitrd.sh -h" ;;
     esac
@@ -49,6 +51,7 @@ ln -s bin "$root/sbin"
 ln -s bin/init "$root/init"
 
 # Modules and what they need, in the order of loading. A module's own ELF section says what that is.
+[ -z "$disk" ] || modules=("${modules[@]:2}" sd_mod ext4)        # the others are for a shell
 declare -A seen=()
 add_module() {
     local name=${1//-/_} path dep deps
@@ -78,8 +81,8 @@ ttyS0::respawn:-/bin/sh
 EOF
 cat >"$root/etc/rc" <<'EOF'
 #!/bin/sh
-mount -t devtmpfs dev /dev
 mount -t proc proc /proc
+grep -q ' /dev ' /proc/mounts || mount -t devtmpfs dev /dev
 mount -t sysfs sys /sys
 mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
 hostname demo
@@ -90,6 +93,37 @@ done </etc/modules
 acpid -l /dev/null -p /run/acpid.pid
 [ ! -x /etc/rc.local ] || /etc/rc.local >/dev/ttyS0 2>&1 </dev/null
 EOF
+if [ -n "$disk" ]; then
+    rm "$root/init"
+    cat >"$root/init" <<'EOF'
+#!/bin/sh
+mkdir -p /dev /proc /sys /newroot
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+while read -r module; do
+    insmod "/lib/modules/$module.ko"
+done </etc/modules
+root=$(sed -n 's/.*\<root=\([^ ]*\).*/\1/p' /proc/cmdline)
+case $root in
+UUID=*) find='findfs "$root" 2>/dev/null' ;;
+*) find='echo "$root"' ;;
+esac
+for i in $(seq 200); do
+    dev=$(eval "$find")
+    [ -b "$dev" ] && break
+    sleep 0.05
+done
+if ! mount -t ext4 "$dev" /newroot; then
+    echo "init: no root file system on ${root:-(no root= on the command line)}"
+    exec sh
+fi
+mount --move /dev /newroot/dev
+umount /sys /proc
+exec switch_root /newroot /sbin/init
+EOF
+    chmod 755 "$root/init"
+fi
 cat >"$root/etc/profile" <<'EOF'
 export HOME=/root PATH=/bin TERM=${TERM:-vt100} PS1='\h:\w\$ '
 cd

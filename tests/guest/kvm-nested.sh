@@ -30,6 +30,7 @@ work=$build/kvm-nested
 mkdir -p "$work"
 tests/guest/mkinitrd.sh -k cloud "$work/inner"
 tests/guest/mkinitrd.sh -k generic "$work/inner-generic"
+tests/guest/mkinitrd.sh -k cloud -m hv_vmbus -m hv_utils -m hv_balloon -m hv_storvsc -m sd_mod -m ext4 "$work/inner-disk"
 
 # The operator's way: a VM that hvctl creates, starts, watches, pauses, reboots, stops and removes.
 cat >"$work/life" <<'LIFE'
@@ -150,6 +151,15 @@ check "the ACPI power button (level SCI)" boot --until "$prompt" --for 1s --butt
 check "hard reset" boot --until "$prompt" --reset --until "$prompt"
 check "auto takes kvm" sh -c '/bin/vmboot --timeout 300s --stats --memory 256M --kernel /inner/vmlinuz \
     --initrd /inner/initrd --cmdline "console=ttyS0 quiet noxsave" --until "demo:~# " && grep -q "vcpu0.exits" /tmp/log'
+flavour=-disk
+check "a VHDX over storvsc: written, read again from the disk, whole" sh -c '
+    vhdtool create -q /tmp/d.vhdx --size 256M && exec /bin/vmboot --set engine=kvm --timeout 300s --memory 256M --cpus 2 \
+        --kernel /inner/vmlinuz --initrd /inner/initrd-disk --cmdline "console=ttyS0 quiet noxsave" --disk /tmp/d.vhdx \
+        --until "demo:~# " --send "dmesg | grep -c -e Hyper-V -e storvsc; mke2fs -q /dev/sda; mkdir -p /m; mount -t ext4 /dev/sda /m; echo mount\"\"ed" \
+        --until mounted --send "dd if=/dev/urandom of=/m/x bs=64k count=300; md5sum /m/x >/tmp/s; sync; echo 3 >/proc/sys/vm/drop_caches; md5sum -c /tmp/s" \
+        --until "x: OK" --send "umount /m; poweroff" --off'
+check "the VHDX is clean" vhdtool check /tmp/d.vhdx
+flavour=
 check "hvctl: 1 vCPU, pause, resume, reboot, power-off" sh /bin/life 1
 check "hvctl: 2 vCPUs, pause, resume, reboot, power-off" sh /bin/life 2
 flavour=-generic
@@ -163,16 +173,17 @@ echo "nested: done $bad failed"
 poweroff -f
 SCRIPT
 
-for p in hvctl hvd hv-worker; do
+for p in hvctl hvd hv-worker vhdtool; do
     [ -x "$build/bin/$p" ] || die "there is no $build/bin/$p" "make"
 done
-files=(-f "$work/life:/bin/life" -f "$build/bin/hvctl:/bin/hvctl" -f "$build/bin/hvd:/bin/hvd" -f "$build/bin/hv-worker:/bin/hv-worker")
+files=(-f "$work/life:/bin/life" -f "$build/bin/hvctl:/bin/hvctl" -f "$build/bin/hvd:/bin/hvd" -f "$build/bin/hv-worker:/bin/hv-worker"
+       -f "$build/bin/vhdtool:/bin/vhdtool" -f "$work/inner-disk:/inner/initrd-disk")
 files+=(-f "$vmboot:/bin/vmboot" -f "$(readlink -f "$cache/vmlinuz-cloud"):/inner/vmlinuz" -f "$work/inner:/inner/initrd")
 files+=(-f "$(readlink -f "$cache/vmlinuz-generic"):/inner/vmlinuz-generic" -f "$work/inner-generic:/inner/initrd-generic")
 unit=$build/tests/engine_kvm/test_kvm
 [ -x "$unit" ] || die "there is no $unit" "make unit T=engine_kvm/test_kvm"
 files+=(-f "$unit:/bin/test_kvm")
-programs=("$vmboot" "$unit" "$build"/bin/{hvctl,hvd,hv-worker})
+programs=("$vmboot" "$unit" "$build"/bin/{hvctl,hvd,hv-worker,vhdtool})
 if [ -n "$bench" ]; then
     qemu=$(command -v qemu-system-x86_64)
     programs+=("$qemu")

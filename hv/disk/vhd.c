@@ -169,7 +169,8 @@ static int open_dynamic(struct disk_layer *l, struct vhd *v, struct hv_error *e)
     int r;
 
     v->header_offset = get_be64(v->footer + VHD_F_DATA_OFFSET);
-    if (v->header_offset % 8 || v->header_offset > size || size - v->header_offset < VHD_HEADER_SIZE) {
+    if (v->header_offset % 8 || v->header_offset < VHD_FOOTER_SIZE || v->header_offset > v->end ||
+        v->end - v->header_offset < VHD_HEADER_SIZE) {
         return bad(l, e, "its dynamic header lies outside the file");
     }
     r = disk_file_read(l->file, v->header_offset, v->header, VHD_HEADER_SIZE);
@@ -188,13 +189,16 @@ static int open_dynamic(struct disk_layer *l, struct vhd *v, struct hv_error *e)
     if (v->block_size < DISK_SECTOR || v->block_size > VHD_MAX_BLOCK || v->block_size & (v->block_size - 1)) {
         return bad(l, e, "its block size is not a power of two from 512 bytes to 256M");
     }
-    if (v->bat_offset % DISK_SECTOR || v->bat_offset > size ||
-        (uint64_t)v->bat_entries * 4 > size - v->bat_offset) {
-        return bad(l, e, "its BAT lies outside the file");
-    }
     blocks = (l->size + v->block_size - 1) / v->block_size;
     if (blocks > v->bat_entries) {
         return bad(l, e, "its BAT is too short for its size");
+    }
+    if (v->bat_offset % DISK_SECTOR || v->bat_offset < VHD_FOOTER_SIZE || v->bat_offset > size ||
+        v->bat_offset > v->end || blocks * 4 > v->end - v->bat_offset) {
+        return bad(l, e, "its BAT lies outside the file");
+    }
+    if (v->bat_offset < v->header_offset + VHD_HEADER_SIZE && v->bat_offset + blocks * 4 > v->header_offset) {
+        return bad(l, e, "its BAT lies in its dynamic header");
     }
     v->entries = (uint32_t)blocks;
     v->bitmap_size = vhd_bitmap_size(v->block_size);
@@ -212,6 +216,30 @@ static void vhd_free(struct vhd *v)
         disk_meta_free(v->meta);
         free(v);
     }
+}
+
+/* A crash while a block was added leaves no footer at the end: the one in front is as good. */
+static int heal_footers(struct disk_layer *l, struct vhd *v)
+{
+    int r = 0;
+
+    if (v->end_footer_bad) {
+        r = disk_file_resize(l->file, v->end + VHD_FOOTER_SIZE);
+        r = r < 0 ? r : disk_file_write(l->file, v->end, v->footer, VHD_FOOTER_SIZE);
+        r = r < 0 ? r : disk_file_sync(l->file);
+    }
+    /* One of two that are whole, and differ: a crash between them. The one at the end counts. */
+    if (r == 0 && v->type != VHD_TYPE_FIXED && !v->front_footer_bad) {
+        uint8_t front[VHD_FOOTER_SIZE];
+
+        r = disk_file_read(l->file, 0, front, sizeof(front));
+        v->front_footer_bad = r == 0 && memcmp(front, v->footer, sizeof(front)) != 0;
+    }
+    if (r == 0 && v->front_footer_bad) {
+        r = disk_file_write(l->file, 0, v->footer, VHD_FOOTER_SIZE);
+        r = r < 0 ? r : disk_file_sync(l->file);
+    }
+    return r;
 }
 
 static int vhd_open(struct disk_layer *l, struct hv_error *e)
@@ -262,6 +290,11 @@ static int vhd_open(struct disk_layer *l, struct hv_error *e)
         snprintf(l->note, sizeof(l->note), "the footer %s is missing or damaged",
                  v->end_footer_bad ? "at the end" : "in front");
     }
+    r = l->writable ? heal_footers(l, v) : 0;
+    if (r < 0) {
+        r = hv_fail_errno(e, -r, disk_file_path(l->file), "cannot put its footer back");
+        goto out;
+    }
     l->state = v;
     return 0;
 out:
@@ -293,10 +326,10 @@ static int block_offset(const struct disk_layer *l, const struct vhd *v, uint64_
 {
     uint64_t at = (uint64_t)entry * DISK_SECTOR;
     uint64_t needed = MIN((uint64_t)v->block_size, l->size - block * v->block_size);
-    uint64_t stop = at + v->bitmap_size + needed;
+    uint64_t stop = at + v->bitmap_size + v->block_size;     /* in full, also the last one */
     uint64_t bat_end = v->bat_offset + ROUND_UP((uint64_t)v->entries * 4, DISK_SECTOR);
 
-    if (at < VHD_FOOTER_SIZE || stop > v->end || (at < bat_end && stop > v->bat_offset) ||
+    if (at < VHD_FOOTER_SIZE || at + v->bitmap_size + needed > v->end || (at < bat_end && stop > v->bat_offset) ||
         (at < v->header_offset + VHD_HEADER_SIZE && stop > v->header_offset)) {
         return -EUCLEAN;
     }

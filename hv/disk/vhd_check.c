@@ -80,7 +80,8 @@ static bool walk_header(struct walk *w)
     uint64_t file = disk_file_size(w->f), room;
 
     w->header_offset = get_be64(w->footer + VHD_F_DATA_OFFSET);
-    if (w->header_offset % 8 || w->header_offset > file || file - w->header_offset < VHD_HEADER_SIZE ||
+    if (w->header_offset % 8 || w->header_offset < VHD_FOOTER_SIZE || w->header_offset > w->end ||
+        w->end - w->header_offset < VHD_HEADER_SIZE ||
         disk_file_read(w->f, w->header_offset, w->header, VHD_HEADER_SIZE) < 0) {
         disk_problem(w->fn, w->arg, 0, "header: at 0x%llx, outside the file", ull(w->header_offset));
         return false;
@@ -111,7 +112,11 @@ static bool walk_header(struct walk *w)
         return false;
     }
     w->entries = (uint32_t)room;
-    if ((uint64_t)w->entries * 4 > file - w->bat_offset) {
+    if (w->bat_offset < w->header_offset + VHD_HEADER_SIZE && w->bat_offset + room * 4 > w->header_offset) {
+        disk_problem(w->fn, w->arg, 0, "bat: at 0x%llx, in the header", ull(w->bat_offset));
+        return false;
+    }
+    if (w->bat_offset > w->end || (uint64_t)w->entries * 4 > w->end - w->bat_offset) {
         disk_problem(w->fn, w->arg, 0, "bat: %u entries at 0x%llx go past the end of the file", w->entries,
                      ull(w->bat_offset));
         return false;
@@ -145,7 +150,7 @@ static uint64_t needed(const struct walk *w, uint32_t block)
 /* What is wrong with an entry by itself; NULL if nothing. */
 static const char *entry_fault(const struct walk *w, uint32_t block, uint64_t at)
 {
-    uint64_t stop = at + needed(w, block), bat_stop = w->bat_offset + (uint64_t)w->entries * 4;
+    uint64_t stop = at + w->bitmap_size + w->block_size, bat_stop = w->bat_offset + (uint64_t)w->entries * 4;
 
     if (at < VHD_FOOTER_SIZE || (at < w->header_offset + VHD_HEADER_SIZE && stop > w->header_offset)) {
         return "in the header";
@@ -153,7 +158,7 @@ static const char *entry_fault(const struct walk *w, uint32_t block, uint64_t at
     if (at < bat_stop && stop > w->bat_offset) {
         return "in the BAT";
     }
-    return stop > w->end ? "past the end of the file" : NULL;
+    return at + needed(w, block) > w->end ? "past the end of the file" : NULL;
 }
 
 /* All entries: those with a place in list, in the order of the file. */
@@ -238,7 +243,7 @@ static int walk_overlaps(struct walk *w, const struct placed *list, size_t n)
     int r = 0;
 
     for (size_t i = 0; i < n && r == 0; i++) {
-        if (i > 0 && list[i].at < list[i - 1].at + needed(w, list[i - 1].block)) {
+        if (i > 0 && list[i].at < list[i - 1].at + len) {
             if (list[i].at == list[i - 1].at) {
                 disk_problem(w->fn, w->arg, PROBLEM_REPAIRABLE, "bat: block %u and block %u both at 0x%llx",
                              list[i - 1].block, list[i].block, ull(list[i].at));

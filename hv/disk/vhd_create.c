@@ -288,8 +288,8 @@ static int grow_fixed(struct disk_layer *l, struct vhd *v, uint64_t size)
     memcpy(before, v->footer, sizeof(before));
     vhd_set_size(v->footer, size);
     v->end = size;
-    r = disk_file_resize(l->file, size + VHD_FOOTER_SIZE);
-    r = r < 0 ? r : disk_file_reserve(l->file, old, size + VHD_FOOTER_SIZE - old);
+    /* The new footer itself makes the file longer: never is there an end without one. */
+    r = disk_file_reserve(l->file, old, size + VHD_FOOTER_SIZE - old);
     r = r < 0 ? r : write_footers(l, v);
     if (r < 0) {
         memcpy(v->footer, before, sizeof(before));
@@ -333,6 +333,29 @@ static int move_bat(struct disk_layer *l, struct vhd *v, uint32_t entries)
     return r;
 }
 
+/* Are the BAT's entries up to `entries` there, and unused? What the header says of its room may be wrong. */
+static bool bat_has_room(struct vhd *v, uint32_t entries)
+{
+    for (uint64_t i = v->entries; i < entries; i++) {
+        uint8_t b[4];
+
+        if (entries > v->bat_entries || v->bat_offset + i * 4 + 4 > v->end ||
+            disk_meta_read(v->meta, v->bat_offset + i * 4, b, sizeof(b)) < 0 || get_be32(b) != VHD_UNUSED) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Some writers end the file where the disk does. */
+static bool last_block_cut(struct vhd *v)
+{
+    uint8_t b[4] = { 0xff, 0xff, 0xff, 0xff };
+
+    (void)disk_meta_read(v->meta, v->bat_offset + (uint64_t)(v->entries - 1) * 4, b, sizeof(b));
+    return get_be32(b) != VHD_UNUSED && (uint64_t)get_be32(b) * DISK_SECTOR + v->bitmap_size + v->block_size > v->end;
+}
+
 int vhd_resize(struct disk_layer *l, uint64_t size, struct hv_error *e)
 {
     struct vhd *v = l->state;
@@ -356,8 +379,14 @@ int vhd_resize(struct disk_layer *l, uint64_t size, struct hv_error *e)
     if (size > VHD_MAX_DYNAMIC) {
         return hv_fail(e, HV_USAGE, path, "a dynamic VHD holds at most 2040G");
     }
+    /* The last block becomes one like the others: all of it has to be in the file. */
+    if (last_block_cut(v)) {
+        r = hv_fail(e, HV_UNSUPPORTED, path, "its last block is not whole");
+        hv_hint(e, "vhdtool convert %s NEW.vhd", path);
+        return r;
+    }
     entries = (size + v->block_size - 1) / v->block_size;
-    if (entries > v->bat_entries) {
+    if (!bat_has_room(v, (uint32_t)entries)) {
         r = move_bat(l, v, (uint32_t)entries);
     }
     if (r == 0) {

@@ -188,7 +188,7 @@ void flags_clobber(struct tr *t);
 void slow_if(struct tr *t, unsigned cc);
 
 /* A memory operand: address parts, and after addr_check() where it is on the host. */
-struct addr { uint8_t base, index, scale, seg; bool a32, aligned /* to 16 */; int64_t disp; };
+struct addr { uint8_t base, index, scale, seg; bool a32; uint8_t align /* 1 to 16, else slow; 0: any */; int64_t disp; };
 struct addr addr_of(const struct x86_insn *in);
 bool addr_ok(const struct tr *t, const struct addr *a);
 /* Saves the flags and checks the TLB. Uses T1 and T2; *ret_spare is the one that is free again. */

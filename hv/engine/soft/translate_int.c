@@ -24,6 +24,9 @@ static unsigned lock_of(const struct x86_insn *in) { return in->prefix & X86_PFX
 static struct rm mem(struct tr *t, const struct x86_insn *in, unsigned size, bool write, unsigned *ret_spare)
 {
     struct addr a = addr_of(in);
+    /* Across a cache line a host's own LOCK would not exclude the interpreter's, which is one at a time. */
+    if (in->prefix & X86_PFX_LOCK || in->op == X86_OP_XCHG)
+        a.align = (uint8_t)size;
     return addr_check(t, &a, size, write, ret_spare);
 }
 

@@ -87,7 +87,7 @@ struct rm addr_check(struct tr *t, const struct addr *a, unsigned size, bool wri
     const bool simple = has_reg(a->base) && pinned(a->base) && !has_reg(a->index) && a->seg < X86_SEG_FS && !a->a32;
     const int32_t tag = t->tlb + (int32_t)(write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
     const int32_t addend = t->tlb + (int32_t)offsetof(struct tlb_entry, addend);
-    const int32_t more = a->aligned ? 0 : (int32_t)size - 1, disp = (int32_t)a->disp;
+    const int32_t more = a->align ? 0 : (int32_t)size - 1, disp = (int32_t)a->disp;
     flags_clobber(t);
     if (simple) {
         const unsigned b = host_of(a->base);
@@ -109,7 +109,7 @@ struct rm addr_check(struct tr *t, const struct addr *a, unsigned size, bool wri
     emit_rm(e, 4, 0xc1, 5, rm_reg(T2));
     put8(e, HV_PAGE_SHIFT - 5);
     emit_alu_imm(e, 4, 4, rm_reg(T2), (TLB_SIZE - 1) << 5, 0);
-    emit_alu_imm(e, 8, 4, rm_reg(T1), a->aligned ? 15 - (int32_t)HV_PAGE_SIZE : -(int32_t)HV_PAGE_SIZE, 0);
+    emit_alu_imm(e, 8, 4, rm_reg(T1), (a->align ? a->align - 1 : 0) - (int32_t)HV_PAGE_SIZE, 0);
     emit_rm(e, 8, 0x3b, T1, rm_sib(H_RSP, T2, 0, tag));
     slow_if(t, 5);
     if (simple) {

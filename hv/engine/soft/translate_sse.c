@@ -80,7 +80,7 @@ bool translate_sse(struct tr *t, const struct x86_insn *in)
         const struct x86_opnd *o = &in->opnd[i];
         if (o->kind == X86_OPND_MEM) {
             struct addr a = addr_of(in);
-            a.aligned = o->size == 16 && !(k & SSE_UNALIGNED);
+            a.align = o->size == 16 && !(k & SSE_UNALIGNED) ? 16 : 0;
             rm = addr_check(t, &a, o->size, i == 0, &spare);
         } else if (o->kind == X86_OPND_GPR && i == 0) {
             gpr = o->reg;

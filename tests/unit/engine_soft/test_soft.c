@@ -365,7 +365,7 @@ static void test_an_idle_guest_costs_nothing(void **state)
     wall = hv_now_ns() - wall;
     used = cpu_ns() - used;
     assert_in_range(wall, 450 * NS_PER_MS, 5000 * NS_PER_MS);
-    assert_true(used * 50 < wall);         /* less than 2 % */
+    assert_true(used * 10 < wall);         /* 1 % here; ten times that on a busy machine; a loop would take all */
 }
 
 /* ---- SMP ---- */

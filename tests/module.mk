@@ -18,9 +18,7 @@ TRANSLATED := blocks excp hostile interp paging soft soft_irq stop
 
 .PHONY: unit
 unit: $(if $(T),$(BUILD)/tests/$(T),$(filter-out $(addprefix $(BUILD)/tests/,$(UNIT_SKIP)),$(UNIT_BINS)))
-	@fail=0; for t in $^; do case $$t in */tests/*) $(if $(filter /%,$(BUILD)),,./)$$t || { echo "FAILED: $$t"; fail=1; };; esac; \
-	  case $$t in $(subst $(space),|,$(addprefix */engine_soft/test_,$(TRANSLATED)))) echo "$$t, every block translated:"; \
-	    HV_SOFT_TRANSLATE=0 $(if $(filter /%,$(BUILD)),,./)$$t || { echo "FAILED: $$t, translated"; fail=1; };; esac; done; exit $$fail
+	@tests/units.sh $(addsuffix :translated,$(filter $(addprefix $(BUILD)/tests/engine_soft/test_,$(TRANSLATED)),$^)) $(filter $(UNIT_BINS),$^)
 
 # Tools of the tests: one VM in process, driven by a script of options.
 TOOL_ROOMS := vm vsp disk vmbus hyperv boot platform machine engine engine_soft engine_kvm memory settings rpc base

@@ -163,7 +163,7 @@ static int name_length(const char *name)
 static int check_name(struct service *svc, const char *name, struct hv_error *e)
 {
     struct guid id;
-    int n = name_length(name);
+    int n = setting_text_ok(name) ? name_length(name) : -1;
     if (n < 1 || n > VM_NAME_MAX)
         return hv_fail(e, HV_USAGE, name, "a name has 1 to %d characters, none of them '/' or a control character",
                        VM_NAME_MAX);

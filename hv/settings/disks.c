@@ -176,8 +176,8 @@ static int one_member(struct setting_disk *d, const char *key, const json_t *v, 
         return 0;
     }
     if (strcmp(key, "path") == 0) {
-        if (!json_is_null(v) && (!text || text[0] != '/' || strlen(text) > 4095))
-            return bad(e, key, "it has to be an absolute path");
+        if (!json_is_null(v) && (!text || text[0] != '/' || strlen(text) > 4095 || !setting_text_ok(text)))
+            return bad(e, key, "it has to be an absolute path, without control characters");
         if (text && !(d->path = hv_strdup(text)))
             return hv_fail(e, HV_NO_RESOURCES, "disks", "out of memory");
         return 0;

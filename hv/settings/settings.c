@@ -168,9 +168,19 @@ static int check_number(const struct setting_desc *d, uint64_t v, struct hv_erro
                    d->min, d->max);
 }
 
+bool setting_text_ok(const char *text)
+{
+    for (const unsigned char *p = (const unsigned char *)text; *p; p++)
+        if ((*p < 0x20 && *p != '\t' && *p != '\n' && *p != '\r') || (p[0] == 0xef && p[1] == 0xbf && p[2] >= 0xbe))
+            return false;
+    return true;
+}
+
 static int check_string(const struct setting_desc *d, const char *v, struct hv_error *e)
 {
     size_t len = strlen(v);
+    if (!setting_text_ok(v))
+        return hv_fail(e, HV_USAGE, d->name, "it has a control character that XML cannot hold");
     if (len > d->max)
         return hv_fail(e, HV_USAGE, d->name, "%zu characters are more than the %" PRIu64 " allowed",
                        len, d->max);

@@ -83,6 +83,9 @@ int settings_from_json(struct settings *s, const json_t *obj, struct hv_error *e
 /* A new object with every key; not set strings are null. */
 json_t *settings_to_json(const struct settings *s);
 
+/* Can a text (UTF-8) be stored? XML 1.0 has no control characters but TAB, LF and CR, and neither U+FFFE nor U+FFFF. */
+bool setting_text_ok(const char *text);
+
 /* One value as text an operator can type back ("1G", "on", "auto"); -EINVAL if it does not parse. */
 int setting_set_text(struct settings *s, const struct setting_desc *d, const char *text, struct hv_error *e);
 char *setting_get_text(const struct settings *s, const struct setting_desc *d);    /* NULL: not set */

@@ -3,16 +3,9 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <libxml/parser.h>
-#include <libxml/tree.h>
-#include <libxml/xmlsave.h>
 
 #include "hv/settings/xml/classes.h"
-
-#define X(s) ((const xmlChar *)(s))
-#define VERSION_CLASS "Hv_SettingsFile"
-
-struct settings_doc { xmlDocPtr doc; };
+#include "hv/settings/xml/tree.h"
 
 /* "Class.Property:type[*2^20|/100]" of the table, taken apart. */
 struct wmi_ref { char cls[64], prop[64], type[16]; uint64_t mul, div; bool array; };
@@ -42,71 +35,6 @@ void settings_doc_free(struct settings_doc *d)
     free(d);
 }
 
-/* ---- the tree ---- */
-
-static bool is(const xmlNode *n, const char *name)
-{
-    return n->type == XML_ELEMENT_NODE && strcmp((const char *)n->name, name) == 0;
-}
-
-static bool attr_is(xmlNode *n, const char *attr, const char *value)
-{
-    xmlChar *v = xmlGetNoNsProp(n, X(attr));
-    bool same = v && strcasecmp((const char *)v, value) == 0;    /* CIM names know no case */
-    xmlFree(v);
-    return same;
-}
-
-/* Next node of the tree in document order, not below n if skip. */
-static xmlNode *walk(xmlNode *n, const xmlNode *root, bool skip)
-{
-    if (!skip && n->children)
-        return n->children;
-    while (n != root && !n->next)
-        n = n->parent;
-    return n == root ? NULL : n->next;
-}
-
-/* The first INSTANCE of the class, through whatever wrappers there are. */
-static xmlNode *find_instance(xmlDoc *doc, const char *cls)
-{
-    xmlNode *root = xmlDocGetRootElement(doc);
-    for (xmlNode *n = root; n; n = walk(n, root, is(n, "INSTANCE")))
-        if (is(n, "INSTANCE") && attr_is(n, "CLASSNAME", cls))
-            return n;
-    return NULL;
-}
-
-static xmlNode *find_property(xmlNode *instance, const char *name)
-{
-    for (xmlNode *n = instance ? instance->children : NULL; n; n = n->next)
-        if ((is(n, "PROPERTY") || is(n, "PROPERTY.ARRAY")) && attr_is(n, "NAME", name))
-            return n;
-    return NULL;
-}
-
-static xmlNode *find_child(xmlNode *n, const char *name)
-{
-    for (xmlNode *c = n->children; c; c = c->next)
-        if (is(c, name))
-            return c;
-    return NULL;
-}
-
-/* The text of a property's (first) VALUE; NULL if it has none. xmlFree() it. */
-static xmlChar *property_text(xmlNode *prop)
-{
-    if (!prop)
-        return NULL;
-    if (is(prop, "PROPERTY.ARRAY")) {
-        prop = find_child(prop, "VALUE.ARRAY");
-        if (!prop)
-            return NULL;
-    }
-    xmlNode *value = find_child(prop, "VALUE");
-    return value ? xmlNodeGetContent(value) : NULL;
-}
-
 /* ---- reading ---- */
 
 static int bad(struct hv_error *e, const xmlNode *n, const struct wmi_ref *w, const char *what)
@@ -123,17 +51,6 @@ static const struct xml_enum *enum_of(const struct setting_desc *d)
         if (&setting_table[xml_enums[i].id] == d)
             return &xml_enums[i];
     return NULL;
-}
-
-static bool parse_number(const char *text, uint64_t *ret)
-{
-    char *end;
-    errno = 0;
-    unsigned long long v = strtoull(text, &end, 10);
-    if (errno || end == text || *end || text[0] == '-' || text[0] == '+')
-        return false;
-    *ret = v;
-    return true;
 }
 
 /* An interval of CIM (DSP0004 5.5.2): ddddddddhhmmss.mmmmmm:000, read to milliseconds. */
@@ -185,7 +102,7 @@ static int read_setting(struct settings *s, const struct setting_desc *d, xmlNod
         return 0;
     case SETTING_ENUM:
         if (x) {
-            if (!parse_number(text, &v) || !enum_word(d, x, v))
+            if (!xml_parse_number(text, &v) || !enum_word(d, x, v))
                 return bad(e, prop, w, "no value of this enumeration");
             text = enum_word(d, x, v);
         }
@@ -197,7 +114,7 @@ static int read_setting(struct settings *s, const struct setting_desc *d, xmlNod
         text = buf;
         break;
     default:
-        if (!parse_number(text, &v) || __builtin_mul_overflow(v, w->mul, &v))
+        if (!xml_parse_number(text, &v) || __builtin_mul_overflow(v, w->mul, &v))
             return bad(e, prop, w, "it has to be a whole number");
         v /= w->div;
         if (d->type == SETTING_SIZE)
@@ -214,12 +131,12 @@ static int read_settings(xmlDoc *doc, struct settings *s, struct hv_error *e)
     for (unsigned i = 0; i < SETTING_COUNT; i++) {
         const struct setting_desc *d = &setting_table[i];
         struct wmi_ref w = wmi_ref(d);
-        xmlNode *prop = find_property(find_instance(doc, w.cls), w.prop);
+        xmlNode *prop = xml_find_property(xml_find_instance(doc, w.cls), w.prop);
         if (!prop)
             continue;                                   /* absent: leave as it is */
-        if (!attr_is(prop, "TYPE", w.type) || is(prop, "PROPERTY.ARRAY") != w.array)
+        if (!xml_attr_is(prop, "TYPE", w.type) || xml_is(prop, "PROPERTY.ARRAY") != w.array)
             return bad(e, prop, &w, "wrong type");
-        xmlChar *text = property_text(prop);
+        xmlChar *text = xml_property_text(prop);
         int r = text ? read_setting(s, d, prop, &w, (const char *)text, e)
                      : setting_set_text(s, d, "default", e);
         xmlFree(text);
@@ -231,41 +148,12 @@ static int read_settings(xmlDoc *doc, struct settings *s, struct hv_error *e)
 
 /* ---- disks: one Msvm_StorageAllocationSettingData each, with an Hv_ companion of the same InstanceID ---- */
 
-#define DISK_CLASS  "Msvm_StorageAllocationSettingData"
-#define DISK_EXTRA  "Hv_StorageAllocationSettingData"
-/* specs/wmi-compat 2: the SCSI controller's sub-type; controller 0, then the place, then the medium. */
-#define SCSI_DEVICE "\\d422512d-2bf2-4752-809d-7b82b5fcb1b4\\0\\"
 enum { ACCESS_READ = 1, ACCESS_READ_WRITE = 3 };
-
-/* The first instance of the class behind `after` (NULL: of all) in document order. */
-static xmlNode *next_instance(xmlDoc *doc, const char *cls, xmlNode *after)
-{
-    xmlNode *root = xmlDocGetRootElement(doc);
-    bool open = after == NULL;
-    for (xmlNode *n = root; n; n = walk(n, root, is(n, "INSTANCE"))) {
-        if (open && is(n, "INSTANCE") && attr_is(n, "CLASSNAME", cls))
-            return n;
-        open = open || n == after;
-    }
-    return NULL;
-}
-
-/* The lun of an instance by its InstanceID, or -1: not one of the SCSI controller's. */
-static int lun_of(xmlNode *instance)
-{
-    xmlChar *id = property_text(find_property(instance, "InstanceID"));
-    const char *at = id ? strcasestr((const char *)id, SCSI_DEVICE) : NULL;
-    char *end = NULL;
-    unsigned long lun = at ? strtoul(at + strlen(SCSI_DEVICE), &end, 10) : SETTING_DISKS_MAX;
-    bool ok = at && end != at + strlen(SCSI_DEVICE) && strcasecmp(end, "\\L") == 0 && lun < SETTING_DISKS_MAX;
-    xmlFree(id);
-    return ok ? (int)lun : -1;
-}
 
 static xmlNode *disk_instance(xmlDoc *doc, const char *cls, unsigned lun)
 {
-    for (xmlNode *n = next_instance(doc, cls, NULL); n; n = next_instance(doc, cls, n))
-        if (lun_of(n) == (int)lun)
+    for (xmlNode *n = xml_next_instance(doc, cls, NULL); n; n = xml_next_instance(doc, cls, n))
+        if (xml_lun_of(n) == (int)lun)
             return n;
     return NULL;
 }
@@ -273,8 +161,8 @@ static xmlNode *disk_instance(xmlDoc *doc, const char *cls, unsigned lun)
 /* A number of the instance into *ret, unless it is absent or empty; false: it is none, or too large. */
 static bool read_number(xmlNode *instance, const char *name, uint64_t max, uint64_t *ret)
 {
-    xmlChar *text = property_text(find_property(instance, name));
-    bool ok = !text || (parse_number((const char *)text, ret) && *ret <= max);
+    xmlChar *text = xml_property_text(xml_find_property(instance, name));
+    bool ok = !text || (xml_parse_number((const char *)text, ret) && *ret <= max);
     xmlFree(text);
     return ok;
 }
@@ -284,8 +172,8 @@ static int read_disk(struct settings *s, xmlDoc *doc, xmlNode *n, unsigned lun, 
     struct wmi_ref w = {.cls = DISK_CLASS};
     uint64_t type = 31, access = ACCESS_READ_WRITE, iops = 0;
     xmlNode *extra = disk_instance(doc, DISK_EXTRA, lun);
-    xmlChar *path = property_text(find_property(n, "HostResource"));
-    xmlChar *format = property_text(find_property(extra, "Format"));
+    xmlChar *path = xml_property_text(xml_find_property(n, "HostResource"));
+    xmlChar *format = xml_property_text(xml_find_property(extra, "Format"));
     struct setting_disk d = {.lun = lun, .path = path && path[0] ? (char *)path : NULL};
     int r = 0;
     if (!read_number(n, "ResourceType", 65535, &type) || !read_number(n, "Access", 65535, &access) ||
@@ -311,33 +199,21 @@ static int read_disks(xmlDoc *doc, struct settings *s, struct hv_error *e)
 {
     int r = 0;
     settings_disks_fini(s);
-    for (xmlNode *n = next_instance(doc, DISK_CLASS, NULL); n && r == 0; n = next_instance(doc, DISK_CLASS, n)) {
-        int lun = lun_of(n);
+    for (xmlNode *n = xml_next_instance(doc, DISK_CLASS, NULL); n && r == 0; n = xml_next_instance(doc, DISK_CLASS, n)) {
+        int lun = xml_lun_of(n);
         if (lun >= 0)
             r = read_disk(s, doc, n, (unsigned)lun, e);
     }
     return r;
 }
 
-static int too_deep(xmlDoc *doc)
-{
-    xmlNode *root = xmlDocGetRootElement(doc);
-    for (xmlNode *n = root; n; n = walk(n, root, false)) {
-        unsigned depth = 0;
-        for (const xmlNode *up = n; up; up = up->parent)
-            if (++depth > SETTINGS_XML_MAX_DEPTH + 1)
-                return 1;
-    }
-    return 0;
-}
-
 static int check_version(xmlDoc *doc, struct hv_error *e)
 {
     struct wmi_ref w = {.cls = VERSION_CLASS, .prop = "Version"};
-    xmlNode *prop = find_property(find_instance(doc, VERSION_CLASS), "Version");
-    xmlChar *text = property_text(prop);
+    xmlNode *prop = xml_find_property(xml_find_instance(doc, VERSION_CLASS), "Version");
+    xmlChar *text = xml_property_text(prop);
     uint64_t v = 1;                                     /* instances from elsewhere carry none */
-    bool ok = !text || parse_number((const char *)text, &v);
+    bool ok = !text || xml_parse_number((const char *)text, &v);
     xmlFree(text);
     if (!ok || v == 0)
         return bad(e, prop, &w, "it has to be a whole number");
@@ -351,14 +227,14 @@ static int check_version(xmlDoc *doc, struct hv_error *e)
 static int read_identity(xmlDoc *doc, struct guid *ret_id, char *name, size_t name_size,
                          struct hv_error *e)
 {
-    xmlNode *system = find_instance(doc, "Msvm_ComputerSystem");
-    xmlNode *data = find_instance(doc, "Msvm_VirtualSystemSettingData");
-    xmlChar *id = property_text(find_property(system, "Name"));
-    xmlChar *title = property_text(find_property(system, "ElementName"));
+    xmlNode *system = xml_find_instance(doc, "Msvm_ComputerSystem");
+    xmlNode *data = xml_find_instance(doc, "Msvm_VirtualSystemSettingData");
+    xmlChar *id = xml_property_text(xml_find_property(system, "Name"));
+    xmlChar *title = xml_property_text(xml_find_property(system, "ElementName"));
     if (!id)
-        id = property_text(find_property(data, "VirtualSystemIdentifier"));
+        id = xml_property_text(xml_find_property(data, "VirtualSystemIdentifier"));
     if (!title)
-        title = property_text(find_property(data, "ElementName"));
+        title = xml_property_text(xml_find_property(data, "ElementName"));
     int r = 0;
     if (!id || guid_parse((const char *)id, ret_id) < 0)
         r = hv_fail(e, HV_USAGE, "Msvm_ComputerSystem.Name", "there is no GUID of a virtual machine");
@@ -369,33 +245,18 @@ static int read_identity(xmlDoc *doc, struct guid *ret_id, char *name, size_t na
     return r;
 }
 
-static void no_output(void *ctx, const char *fmt, ...) { }
-
 int settings_xml_read(const char *buf, size_t len, struct settings *s, struct guid *ret_id, char *name,
                       size_t name_size, struct settings_doc **ret_doc, struct hv_error *e)
 {
     if (len > SETTINGS_XML_MAX)
         return hv_fail(e, HV_USAGE, "settings", "more than %zu KiB", SETTINGS_XML_MAX >> 10);
-    xmlSetGenericErrorFunc(NULL, no_output);
-    xmlDoc *doc = xmlReadMemory(buf, (int)len, "settings.xml", NULL,
-                                XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING |
-                                    XML_PARSE_NOBLANKS | XML_PARSE_NOCDATA);
-    if (!doc) {
-        const xmlError *x = xmlGetLastError();
-        char text[200] = "it is no XML";
-        if (x && x->message)
-            snprintf(text, sizeof(text), "line %d: %.*s", x->line, (int)strcspn(x->message, "\n"), x->message);
-        return hv_fail(e, HV_USAGE, "settings", "%s", text);
-    }
+    xmlDoc *doc;
+    int r = xml_parse(buf, len, &doc, e);
+    if (r < 0)
+        return r;
     struct settings fresh;
     settings_init(&fresh);
-    int r = 0;
-    if (doc->intSubset || doc->extSubset)
-        r = hv_fail(e, HV_USAGE, "settings", "a document type definition is not accepted");
-    else if (too_deep(doc))
-        r = hv_fail(e, HV_USAGE, "settings", "nested deeper than %d", SETTINGS_XML_MAX_DEPTH);
-    if (r == 0)
-        r = check_version(doc, e);
+    r = check_version(doc, e);
     if (r == 0)
         r = read_identity(doc, ret_id, name, name_size, e);
     if (r == 0 && (r = settings_copy(&fresh, s)) < 0)
@@ -425,119 +286,51 @@ int settings_xml_read(const char *buf, size_t len, struct settings *s, struct gu
 
 /* ---- writing ---- */
 
-/* The element all instances go under; made if the document is new or has none. */
-static xmlNode *group_of(xmlDoc *doc)
-{
-    xmlNode *root = xmlDocGetRootElement(doc);
-    if (!root) {
-        root = xmlNewDocNode(doc, NULL, X("CIM"), NULL);
-        if (!root)
-            return NULL;
-        xmlDocSetRootElement(doc, root);
-        xmlNewProp(root, X("CIMVERSION"), X("2.0"));
-        xmlNewProp(root, X("DTDVERSION"), X("2.0"));
-    }
-    for (xmlNode *n = root; n; n = walk(n, root, is(n, "INSTANCE")))
-        if (is(n, "DECLGROUP"))
-            return n;
-    xmlNode *decl = xmlNewChild(root, NULL, X("DECLARATION"), NULL);
-    return decl ? xmlNewChild(decl, NULL, X("DECLGROUP"), NULL) : NULL;
-}
-
-static xmlNode *need_instance(xmlDoc *doc, const char *cls)
-{
-    xmlNode *n = find_instance(doc, cls);
-    if (n)
-        return n;
-    xmlNode *group = group_of(doc);
-    xmlNode *object = group ? xmlNewChild(group, NULL, X("VALUE.OBJECT"), NULL) : NULL;
-    n = object ? xmlNewChild(object, NULL, X("INSTANCE"), NULL) : NULL;
-    if (n)
-        xmlNewProp(n, X("CLASSNAME"), X(cls));
-    return n;
-}
-
-/* Set one property, keeping its place; text NULL: present without a value (CIM NULL). */
-static int put(xmlNode *instance, const char *name, const char *type, bool array, const char *text)
-{
-    if (!instance)
-        return -ENOMEM;
-    xmlNode *prop = find_property(instance, name);
-    if (!prop) {
-        prop = xmlNewChild(instance, NULL, X(array ? "PROPERTY.ARRAY" : "PROPERTY"), NULL);
-        if (!prop)
-            return -ENOMEM;
-        xmlNewProp(prop, X("NAME"), X(name));
-        xmlNewProp(prop, X("TYPE"), X(type));
-    }
-    for (xmlNode *c = prop->children, *next; c; c = next) {
-        next = c->next;
-        if (is(c, "VALUE") || is(c, "VALUE.ARRAY")) {
-            xmlUnlinkNode(c);
-            xmlFreeNode(c);
-        }
-    }
-    if (!text)
-        return 0;
-    xmlNode *in = array ? xmlNewChild(prop, NULL, X("VALUE.ARRAY"), NULL) : prop;
-    return in && xmlNewTextChild(in, NULL, X("VALUE"), X(text)) ? 0 : -ENOMEM;
-}
-
 static int put_setting(xmlDoc *doc, const struct settings *s, const struct setting_desc *d)
 {
     struct wmi_ref w = wmi_ref(d);
-    xmlNode *instance = need_instance(doc, w.cls);
+    xmlNode *instance = xml_need_instance(doc, w.cls);
     const struct xml_enum *x = enum_of(d);
     char buf[32];
     if (d->type == SETTING_TEXT || d->type == SETTING_PATH)
-        return put(instance, w.prop, w.type, w.array, setting_string(s, d));
+        return xml_put(instance, w.prop, w.type, w.array, setting_string(s, d));
     uint64_t v = setting_number(s, d);
     if (d->type == SETTING_BOOL)
-        return put(instance, w.prop, w.type, false, v ? "TRUE" : "FALSE");
+        return xml_put(instance, w.prop, w.type, false, v ? "TRUE" : "FALSE");
     if (d->type == SETTING_ENUM && !x)
-        return put(instance, w.prop, w.type, false, setting_names(d)[v]);
+        return xml_put(instance, w.prop, w.type, false, setting_names(d)[v]);
     if (d->type == SETTING_DURATION)
         format_interval(v, buf, sizeof(buf));
     else
         snprintf(buf, sizeof(buf), "%" PRIu64, x ? x->value[v] : v / w.mul * w.div);
-    return put(instance, w.prop, w.type, false, buf);
+    return xml_put(instance, w.prop, w.type, false, buf);
 }
 
 static int put_identity(xmlDoc *doc, const struct guid *id, const char *name)
 {
     char guid[GUID_TEXT_SIZE], instance_id[160];
     guid_format_upper(id, guid);
-    int r = put(need_instance(doc, VERSION_CLASS), "Version", "uint32", false, "1");
+    int r = xml_put(xml_need_instance(doc, VERSION_CLASS), "Version", "uint32", false, "1");
     for (const struct xml_class *c = xml_classes; r == 0 && c->name; c++) {
-        xmlNode *n = need_instance(doc, c->name);
+        xmlNode *n = xml_need_instance(doc, c->name);
         if (!c->device) {
-            r = put(n, "Name", "string", false, guid);
+            r = xml_put(n, "Name", "string", false, guid);
             if (r == 0)
-                r = put(n, "ElementName", "string", false, name);
+                r = xml_put(n, "ElementName", "string", false, name);
         } else {
             snprintf(instance_id, sizeof(instance_id), "Microsoft:%s%s", guid, c->device);
-            r = put(n, "InstanceID", "string", false, instance_id);
+            r = xml_put(n, "InstanceID", "string", false, instance_id);
         }
         for (const struct xml_const *k = c->constant; r == 0 && k->name; k++)
-            if (!find_property(n, k->name))
-                r = put(n, k->name, k->type, false, k->value);
+            if (!xml_find_property(n, k->name))
+                r = xml_put(n, k->name, k->type, false, k->value);
     }
-    xmlNode *data = find_instance(doc, "Msvm_VirtualSystemSettingData");
+    xmlNode *data = xml_find_instance(doc, "Msvm_VirtualSystemSettingData");
     if (r == 0)
-        r = put(data, "ElementName", "string", false, name);
+        r = xml_put(data, "ElementName", "string", false, name);
     if (r == 0)
-        r = put(data, "VirtualSystemIdentifier", "string", false, guid);
+        r = xml_put(data, "VirtualSystemIdentifier", "string", false, guid);
     return r;
-}
-
-static xmlNode *new_instance(xmlDoc *doc, const char *cls)
-{
-    xmlNode *group = group_of(doc);
-    xmlNode *object = group ? xmlNewChild(group, NULL, X("VALUE.OBJECT"), NULL) : NULL;
-    xmlNode *n = object ? xmlNewChild(object, NULL, X("INSTANCE"), NULL) : NULL;
-    if (n)
-        xmlNewProp(n, X("CLASSNAME"), X(cls));
-    return n;
 }
 
 static int put_disk(xmlDoc *doc, const struct setting_disk *d, const char *vm)
@@ -545,21 +338,21 @@ static int put_disk(xmlDoc *doc, const struct setting_disk *d, const char *vm)
     static const char *const formats[] = {[SET_FORMAT_RAW] = "raw", [SET_FORMAT_VHD] = "vhd", [SET_FORMAT_VHDX] = "vhdx"};
     xmlNode *n = disk_instance(doc, DISK_CLASS, d->lun), *extra = disk_instance(doc, DISK_EXTRA, d->lun);
     char id[160], lun[16], iops[16];
-    n = n ? n : new_instance(doc, DISK_CLASS);
-    extra = extra ? extra : new_instance(doc, DISK_EXTRA);
+    n = n ? n : xml_new_instance(doc, DISK_CLASS);
+    extra = extra ? extra : xml_new_instance(doc, DISK_EXTRA);
     snprintf(id, sizeof(id), "Microsoft:%s" SCSI_DEVICE "%u\\L", vm, d->lun);
     snprintf(lun, sizeof(lun), "%u", d->lun);
     snprintf(iops, sizeof(iops), "%" PRIu32, d->max_iops);
-    int r = put(n, "InstanceID", "string", false, id);
-    r = r < 0 ? r : put(n, "ResourceType", "uint16", false, d->dvd ? "16" : "31");
-    r = r < 0 ? r : put(n, "ResourceSubType", "string", false,
+    int r = xml_put(n, "InstanceID", "string", false, id);
+    r = r < 0 ? r : xml_put(n, "ResourceType", "uint16", false, d->dvd ? "16" : "31");
+    r = r < 0 ? r : xml_put(n, "ResourceSubType", "string", false,
                         d->dvd ? "Microsoft:Hyper-V:Virtual CD/DVD Disk" : "Microsoft:Hyper-V:Virtual Hard Disk");
-    r = r < 0 ? r : put(n, "AddressOnParent", "string", false, lun);
-    r = r < 0 ? r : put(n, "HostResource", "string", true, d->path);
-    r = r < 0 ? r : put(n, "Access", "uint16", false, d->read_only ? "1" : "3");
-    r = r < 0 ? r : put(n, "IOPSLimit", "uint64", false, iops);
-    r = r < 0 ? r : put(extra, "InstanceID", "string", false, id);
-    return r < 0 ? r : put(extra, "Format", "string", false, formats[d->format]);
+    r = r < 0 ? r : xml_put(n, "AddressOnParent", "string", false, lun);
+    r = r < 0 ? r : xml_put(n, "HostResource", "string", true, d->path);
+    r = r < 0 ? r : xml_put(n, "Access", "uint16", false, d->read_only ? "1" : "3");
+    r = r < 0 ? r : xml_put(n, "IOPSLimit", "uint64", false, iops);
+    r = r < 0 ? r : xml_put(extra, "InstanceID", "string", false, id);
+    return r < 0 ? r : xml_put(extra, "Format", "string", false, formats[d->format]);
 }
 
 /* Those in the document that the settings no longer have go; the others keep what else they carry. */
@@ -569,11 +362,11 @@ static int put_disks(xmlDoc *doc, const struct settings *s, const struct guid *v
     char guid[GUID_TEXT_SIZE];
     int r = 0;
     for (unsigned i = 0; i < ARRAY_SIZE(classes); i++)
-        for (xmlNode *n = next_instance(doc, classes[i], NULL), *next; n; n = next) {
-            int lun = lun_of(n);
-            next = next_instance(doc, classes[i], n);
+        for (xmlNode *n = xml_next_instance(doc, classes[i], NULL), *next; n; n = next) {
+            int lun = xml_lun_of(n);
+            next = xml_next_instance(doc, classes[i], n);
             if (lun >= 0 && !settings_disk(s, (unsigned)lun)) {
-                xmlNode *gone = n->parent && is(n->parent, "VALUE.OBJECT") ? n->parent : n;
+                xmlNode *gone = n->parent && xml_is(n->parent, "VALUE.OBJECT") ? n->parent : n;
                 xmlUnlinkNode(gone);
                 xmlFreeNode(gone);
             }

@@ -83,6 +83,9 @@ static void json_overlays_and_reports(void **state)
         {"{\"boot\":{\"kernel\":\"k\"}}", "boot.kernel", "absolute"},
         {"{\"engine\":\"tcg\"}", "engine", "none of its values"},
         {"{\"lock\":\"on\"}", "lock", "true or false"},
+        {"{\"notes\":\"a\\u0001b\"}", "notes", "control character"},
+        {"{\"notes\":\"\\uffff\"}", "notes", "control character"},
+        {"{\"boot\":{\"kernel\":\"/a\\u001b\"}}", "boot.kernel", "control character"},
     };
     for (unsigned i = 0; i < ARRAY_SIZE(wrong); i++) {
         assert_int_equal(overlay(&s, wrong[i].json, &e), -EINVAL);
@@ -235,6 +238,36 @@ static void what_xml_does_not_know_survives(void **state)
     settings_fini(&s);
 }
 
+/* What can be set can be read again: blanks, line ends and all. */
+static void every_text_survives(void **state)
+{
+    static const char *const texts[] = {"", " ", "\n", "\t x \r\n", "]]>", "&#1;", "<!-- -->", "\xc2\x85\xe2\x80\xa8", "\xef\xbf\xbd",
+                                        "\xf0\x9f\x98\x80", "\x7f"};
+    for (unsigned i = 0; i < ARRAY_SIZE(texts); i++) {
+        struct settings a, b;
+        struct hv_error e = {0};
+        struct guid id = {{7}}, id2;
+        char name[128], *xml = NULL, *again = NULL;
+        size_t len = 0;
+        struct settings_doc *doc = NULL;
+        settings_init(&a);
+        settings_init(&b);
+        assert_true(setting_text_ok(texts[i]));
+        assert_int_equal(setting_set_string(&a, setting_find("notes"), texts[i]), 0);
+        assert_int_equal(settings_xml_write(&a, &id, texts[i][0] ? texts[i] : "x", NULL, &xml, &len), 0);
+        assert_int_equal(settings_xml_read(xml, len, &b, &id2, name, sizeof(name), &doc, &e), 0);
+        assert_string_equal(b.notes, texts[i]);
+        assert_string_equal(name, texts[i][0] ? texts[i] : "x");
+        assert_int_equal(settings_xml_write(&b, &id, name, doc, &again, &len), 0);
+        assert_string_equal(xml, again);
+        settings_doc_free(doc);
+        free(xml);
+        free(again);
+        settings_fini(&a);
+        settings_fini(&b);
+    }
+}
+
 static void bad_xml_is_refused_with_the_place(void **state)
 {
     struct settings s;
@@ -283,6 +316,7 @@ int main(void)
         cmocka_unit_test(text_round_trip),
         cmocka_unit_test(xml_round_trip),
         cmocka_unit_test(what_xml_does_not_know_survives),
+        cmocka_unit_test(every_text_survives),
         cmocka_unit_test(bad_xml_is_refused_with_the_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,7 +12,8 @@ int vm_disks_new(struct vm *vm, struct hv_error *e)
     int r = disk_queue_new(vm->loop, QUEUE_THREADS, true, &vm->disk_queue);
     if (r < 0)
         return hv_fail_errno(e, -r, vm->name, "cannot serve disks");
-    struct storage_config cfg = {.bus = vm->vmbus, .queue = vm->disk_queue};
+    /* A channel a vCPU, as many as storvsc opens: each then takes its completions itself. */
+    struct storage_config cfg = {.bus = vm->vmbus, .queue = vm->disk_queue, .sub_channels = vm->vcpus - 1};
     return storage_new(&cfg, &vm->storage, e);
 }
 

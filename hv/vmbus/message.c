@@ -180,7 +180,7 @@ static void on_request_offers(struct vmbus *b, const uint8_t *m, uint32_t len)
     b->offers_sent = true;
     for (uint32_t i = 1; i < VMBUS_RELID_COUNT; i++) {
         struct vmbus_channel *ch = b->channel[i];
-        if (ch && ch->ops && !ch->offered)
+        if (ch && ch->ops && !ch->offered && !ch->offer.sub_index)     /* those are asked for elsewhere */
             message_offer(ch);
     }
     send_words(b, VMBUS_MSG_ALL_OFFERS_DELIVERED, VMBUS_SIZE_ALL_OFFERS_DELIVERED, 0, 0, 0);

@@ -7,6 +7,10 @@
  * While a command is under way its channel is held: the guest may close the channel or tear
  * its GPADL down, its pages stay pinned until the disk is done with them, and the answer of
  * a closed channel is dropped.
+ *
+ * A guest with more than one vCPU asks for sub-channels and sends its commands by any of them;
+ * the answer to each goes back the way it came. They are offered when asked for and rescinded
+ * when the guest closes the primary: its driver has gone, the next one asks again.
  */
 #include "hv/vsp/storage.h"
 
@@ -59,9 +63,19 @@ struct storage {
     unsigned sub_channels;           /* at most */
     struct storage_channel channel[CHANNELS_MAX];
     unsigned channels;               /* that are offered */
+    struct loop_post primary_closed; /* sub-channels go, but not from within a callback of one */
     uint16_t version;                /* agreed on; 0: not yet */
     bool initialized, rescan;
 };
+
+static void release_limits(struct storage *s)
+{
+    for (unsigned i = 0; i < SCSI_LUNS; i++) {
+        if (s->unit[i]) {
+            scsi_unit_release(s->unit[i]);
+        }
+    }
+}
 
 /* ---- answers ---- */
 
@@ -150,6 +164,60 @@ static void on_done(struct scsi_task *t)
 
     put_result(io->packet, t);
     answer(io);
+}
+
+/* ---- channels ---- */
+
+static const struct vmbus_channel_ops channel_ops;
+
+static int offer(struct storage *s, unsigned index, struct hv_error *e)
+{
+    struct storage_channel *c = &s->channel[index];
+    struct vmbus_offer o = {
+        .name = s->name,
+        /* ba6163d9-04a1-4d29-b605-72e2ffb1dc7f */
+        .class_id = { { 0xd9, 0x63, 0x61, 0xba, 0xa1, 0x04, 0x29, 0x4d, 0xb6, 0x05, 0x72, 0xe2, 0xff, 0xb1, 0xdc, 0x7f } },
+        .instance_id = s->instance,
+        .sub_index = (uint16_t)index,
+        .max_packet = MAX_PACKET,
+    };
+
+    c->s = s;
+    c->index = index;
+    c->last_unsent = &c->unsent;
+    return vmbus_offer(s->bus, &o, &channel_ops, c, &c->ch, e);
+}
+
+static void offer_sub_channels(struct storage *s, unsigned count)
+{
+    /* Fewer than asked for are harmless: the guest has not let go of the last ones yet. */
+    while (s->channels < count + 1 && offer(s, s->channels, NULL) == 0) {
+        s->channels++;
+    }
+}
+
+/* Down to keep channels. Answers need theirs: nothing is under way. */
+static void withdraw_sub_channels(struct storage *s, unsigned keep)
+{
+    if (s->channels > keep) {
+        release_limits(s);
+        disk_queue_drain(s->queue);
+    }
+    while (s->channels > keep) {
+        s->channels--;
+        vmbus_withdraw(s->channel[s->channels].ch);
+        s->channel[s->channels].ch = NULL;
+    }
+}
+
+static void on_primary_closed(void *arg)
+{
+    struct storage *s = arg;
+
+    HV_CHECK(s, STORAGE_MAGIC);
+    if (vmbus_running(s->bus) && !vmbus_channel_is_open(s->channel[0].ch)) {
+        withdraw_sub_channels(s, 1);
+    }
 }
 
 /* ---- packets ---- */
@@ -243,8 +311,6 @@ static void query_properties(struct storage *s, uint8_t *a)
     put_le32(a + VSTOR_MAX_TRANSFER, MAX_TRANSFER);
 }
 
-static int offer_sub_channels(struct storage *s, unsigned count);
-
 static int on_packet(void *arg, const struct vmbus_packet *p)
 {
     struct storage_channel *c = arg;
@@ -287,7 +353,10 @@ static int on_packet(void *arg, const struct vmbus_packet *p)
             return reply(c, p, a, VSTOR_STATUS_INVALID);
         }
         r = reply(c, p, a, VSTOR_STATUS_OK);
-        return r < 0 ? r : offer_sub_channels(s, n);
+        if (r == 0) {
+            offer_sub_channels(s, n);
+        }
+        return r;
     }
     case VSTOR_RESET_LUN:
     case VSTOR_RESET_ADAPTER:
@@ -305,6 +374,9 @@ static int on_open(void *arg, const uint8_t *user)
 
     (void)user;
     hv_assert(!c->unsent);
+    if (c->index == 0) {
+        withdraw_sub_channels(c->s, 1);  /* of the opening before, if they are still there */
+    }
     c->outstanding = 0;                  /* of this opening */
     c->full = false;
     return 0;
@@ -326,6 +398,9 @@ static void on_close(void *arg)
     if (c->index == 0) {
         c->s->version = 0;
         c->s->initialized = false;
+        if (c->s->channels > 1) {
+            loop_post(machine_loop(c->s->machine), &c->s->primary_closed);
+        }
     }
 }
 
@@ -342,69 +417,18 @@ static void on_writable(void *arg)
     }
 }
 
-static void release_limits(struct storage *s)
-{
-    for (unsigned i = 0; i < SCSI_LUNS; i++) {
-        if (s->unit[i]) {
-            scsi_unit_release(s->unit[i]);
-        }
-    }
-}
-
 static void on_quiesce(void *arg)
 {
     struct storage_channel *c = arg;
 
     release_limits(c->s);
     disk_queue_drain(c->s->queue);
+    on_primary_closed(c->s);             /* what is saved is the end of it */
 }
 
 static const struct vmbus_channel_ops channel_ops = {
     .open = on_open, .close = on_close, .packet = on_packet, .writable = on_writable, .quiesce = on_quiesce,
 };
-
-/* ---- offers ---- */
-
-static int offer(struct storage *s, unsigned index, struct hv_error *e)
-{
-    struct storage_channel *c = &s->channel[index];
-    struct vmbus_offer o = {
-        .name = s->name,
-        /* ba6163d9-04a1-4d29-b605-72e2ffb1dc7f */
-        .class_id = { { 0xd9, 0x63, 0x61, 0xba, 0xa1, 0x04, 0x29, 0x4d, 0xb6, 0x05, 0x72, 0xe2, 0xff, 0xb1, 0xdc, 0x7f } },
-        .instance_id = s->instance,
-        .sub_index = (uint16_t)index,
-        .max_packet = MAX_PACKET,
-    };
-
-    c->s = s;
-    c->index = index;
-    c->last_unsent = &c->unsent;
-    return vmbus_offer(s->bus, &o, &channel_ops, c, &c->ch, e);
-}
-
-static int offer_sub_channels(struct storage *s, unsigned count)
-{
-    while (s->channels < count + 1) {
-        struct hv_error e = { 0 };
-        int r = offer(s, s->channels, &e);
-
-        if (r < 0) {
-            return 0;                    /* fewer than asked for: harmless */
-        }
-        s->channels++;
-    }
-    return 0;
-}
-
-static void withdraw_sub_channels(struct storage *s)
-{
-    while (s->channels > 1) {
-        s->channels--;
-        vmbus_withdraw(s->channel[s->channels].ch);
-        s->channel[s->channels].ch = NULL;
-    }
-}
 
 /* ---- units ---- */
 
@@ -451,8 +475,8 @@ static void reset(void *dev)
 {
     struct storage *s = dev;
 
-    disk_queue_drain(s->queue);
-    withdraw_sub_channels(s);
+    loop_post_cancel(machine_loop(s->machine), &s->primary_closed);
+    withdraw_sub_channels(s, 1);
     s->version = 0;
     s->initialized = s->rescan = false;
 }
@@ -484,9 +508,11 @@ static int load_unsent(struct storage_channel *c, struct load_section *l)
 {
     uint32_t n = load_u32(l);
 
-    if (n > MAX_OUTSTANDING) {
+    if (n > MAX_OUTSTANDING || (n > 0 && !vmbus_channel_is_open(c->ch))) {
         return -EINVAL;
     }
+    c->outstanding = 0;
+    c->full = false;
     for (uint32_t i = 0; i < n; i++) {
         struct io *io = hv_alloc(sizeof(*io));
 
@@ -504,19 +530,28 @@ static int load_unsent(struct storage_channel *c, struct load_section *l)
     return 0;
 }
 
+/*
+ * The bus has been loaded before and has the channels of the saved guest, open perhaps: a
+ * sub-channel that this machine has not offered yet is claimed by offering it.
+ */
 static int load(void *dev, struct load_section *l, struct hv_error *e)
 {
     struct storage *s = dev;
     uint32_t channels;
     int r = 0;
 
-    (void)e;
+    loop_post_cancel(machine_loop(s->machine), &s->primary_closed);
     s->version = load_u16(l);
     s->initialized = load_u8(l);
     s->rescan = load_u8(l);
     channels = load_u32(l);
     if (channels < 1 || channels > s->sub_channels + 1 || (s->initialized && !s->version)) {
         return -EINVAL;
+    }
+    withdraw_sub_channels(s, channels);
+    while (r == 0 && s->channels < channels) {
+        r = offer(s, s->channels, e);
+        s->channels += r == 0;
     }
     for (unsigned i = 0; i < channels && r == 0; i++) {
         r = load_unsent(&s->channel[i], l);
@@ -551,6 +586,7 @@ int storage_new(const struct storage_config *cfg, struct storage **ret, struct h
         return r;
     }
     s->channels = 1;
+    s->primary_closed = (struct loop_post){ .fn = on_primary_closed, .arg = s };
     machine_add_device(s->machine, &device, cfg->number, s);
     *ret = s;
     return 0;
@@ -561,10 +597,8 @@ void storage_free(struct storage *s)
     if (!s) {
         return;
     }
-    release_limits(s);
-    disk_queue_drain(s->queue);
-    withdraw_sub_channels(s);
-    vmbus_withdraw(s->channel[0].ch);
+    loop_post_cancel(machine_loop(s->machine), &s->primary_closed);
+    withdraw_sub_channels(s, 0);
     s->magic = 0;
     free(s);
 }

@@ -289,7 +289,7 @@ static void on_open(struct vmbus *b, const uint8_t *m, uint32_t len)
     int r = -ENOENT;
     if (ch && ch->rescinded)
         return;                         /* the rescind on its way wakes the guest */
-    if (ch && !ch->open && !ch->dead) {
+    if (ch && !ch->open && !ch->dead && !ch->holds) {     /* held: a driver waits until its last GPADL is gone */
         struct gpadl *g = gpadl_find(&b->gpadls, get_le32(m + OPEN_GPADL));
         uint32_t vp = get_le32(m + OPEN_TARGET_VP);
         ch->open_id = id;

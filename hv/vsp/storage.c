@@ -125,6 +125,7 @@ static void answer(struct io *io)
     put_le32(io->packet + VSTOR_OPERATION, VSTOR_COMPLETE_IO);
     if (!stale) {
         r = c->unsent ? -EAGAIN : vmbus_complete(ch, io->transaction, io->packet, VSTOR_LEN);
+        stale = io->generation != c->generation;     /* the ring made no sense: closed just now */
     }
     vmbus_channel_release(ch);
     if (stale) {

@@ -40,6 +40,8 @@ prompt='demo:~# '
 # What stands in the argument of a step is echoed by the shell; "x""y" in it prints xy.
 mount_new='for d in sda sdb sdc; do [ -e /dev/$d ] || continue; mke2fs /dev/$d >/dev/null; mkdir -p /d/$d; mount -t ext4 /dev/$d /d/$d; done; echo mount""ed'
 mount_old='for d in sda sdb sdc; do [ -e /dev/$d ] || continue; mkdir -p /d/$d; mount -t ext4 /dev/$d /d/$d; done; echo mount""ed'
+# How many of the controller's channels have been interrupted so often by now, each on a CPU of its own.
+channels='cd /sys/bus/vmbus/devices/f80e1c2b*/channels; n=0; for c in *; do [ $(cat $c/interrupts) -gt 20 ] && n=$((n + 1)); done; echo busy channels: $n on $(cat */cpu | sort -u | wc -l) CPUs; cd /'
 leave='umount /d/* && echo un""mounted'
 
 disks() {
@@ -53,6 +55,7 @@ clean() { "$vhdtool" check "$work"/dyn.vhdx "$work"/child.vhdx "$work"/base.vhdx
 # Mixed load from 4 vCPUs, checksums across dropped caches, a reboot of the guest, and a new VM.
 load_and_reboot() {
     boot --cpus 4 "${given[@]}" --until "$prompt" --send "$mount_new" --until mounted --send 'diskload write 8' --until 'load ended' \
+        --send "$channels" --until 'busy channels: 4 on 4 CPUs' \
         --send 'diskload verify' --until 'sums good' --send "$leave" --until unmounted --send 'reboot' --rebooted \
         --until "$prompt" --send "$mount_old" --until mounted --send 'diskload verify' --until 'sums good' \
         --send "$leave" --until unmounted --send poweroff --off && clean &&
@@ -63,9 +66,9 @@ load_and_reboot() {
 
 # Saved and loaded five times while the load runs.
 save_under_load() {
-    boot --cpus 2 "${given[@]}" --until "$prompt" --send "$mount_old" --until mounted --send 'diskload write 10' --for 1s --save --for 1s \
-        --save --for 1s --save --for 1s --save --for 1s --save --until 'load ended' --send 'diskload verify' --until 'sums good' \
-        --send "$leave; poweroff" --off && clean
+    boot --cpus 4 "${given[@]}" --until "$prompt" --send "$mount_old" --until mounted --send 'diskload write 10' --for 1s --save --for 1s \
+        --save --for 1s --save --for 1s --save --for 1s --save --until 'load ended' --send "$channels" \
+        --until 'busy channels: 4 on 4 CPUs' --send 'diskload verify' --until 'sums good' --send "$leave; poweroff" --off && clean
 }
 
 # A disk that comes and goes twenty times while others are under load.

@@ -6,6 +6,8 @@
 #ifndef TESTS_MACHINE_FAKE_H
 #define TESTS_MACHINE_FAKE_H
 
+#include <pthread.h>
+
 #include "hv/base/endian.h"
 #include "hv/base/loop.h"
 #include "hv/machine/machine.h"
@@ -59,36 +61,51 @@ static void fake_timer_free(struct loop_timer *t)
     free(t);
 }
 
+static pthread_mutex_t fake_lock = PTHREAD_MUTEX_INITIALIZER;    /* of every fake's posts: any thread posts */
+
 static void fake_post(struct loop *l, struct loop_post *p)
 {
     struct fake *f = (struct fake *)l;
+    pthread_mutex_lock(&fake_lock);
     f->posted++;
     if (!p->queued) {
         p->queued = true;
         p->next = f->posts;
         f->posts = p;
     }
+    pthread_mutex_unlock(&fake_lock);
 }
 
 static void fake_post_cancel(struct loop *l, struct loop_post *p)
 {
     struct fake *f = (struct fake *)l;
+    pthread_mutex_lock(&fake_lock);
     for (struct loop_post **q = &f->posts; *q; q = &(*q)->next) {
         if (*q == p) {
             *q = p->next;
             p->queued = false;
-            return;
+            break;
         }
     }
+    pthread_mutex_unlock(&fake_lock);
+}
+
+static struct loop_post *fake_take_post(struct fake *f)
+{
+    pthread_mutex_lock(&fake_lock);
+    struct loop_post *p = f->posts;
+    if (p) {
+        f->posts = p->next;
+        p->queued = false;
+    }
+    pthread_mutex_unlock(&fake_lock);
+    return p;
 }
 
 /* Run what was posted. */
 static HV_UNUSED void fake_turn(struct fake *f)
 {
-    while (f->posts) {
-        struct loop_post *p = f->posts;
-        f->posts = p->next;
-        p->queued = false;
+    for (struct loop_post *p; (p = fake_take_post(f));) {
         p->fn(p->arg);
     }
 }

@@ -46,6 +46,7 @@ struct disk_queue {
     pthread_mutex_t lock;            /* guards the rest */
     pthread_cond_t work, finished_some;
     struct list jobs, finished;
+    void (*enter)(void);             /* each thread calls it once */
     bool quit;
 };
 
@@ -111,9 +112,16 @@ static int do_job(struct piece *p)
 static void *thread_main(void *arg)
 {
     struct disk_queue *q = arg;
+    void (*entered)(void) = NULL;
 
     pthread_mutex_lock(&q->lock);
     for (;;) {
+        if (q->enter != entered) {
+            entered = q->enter;
+            pthread_mutex_unlock(&q->lock);
+            entered();
+            pthread_mutex_lock(&q->lock);
+        }
         struct piece *p = list_take(&q->jobs);
 
         if (!p && q->quit) {
@@ -470,6 +478,14 @@ void disk_queue_drain(struct disk_queue *q)
 }
 
 /* ---- setting up ---- */
+
+void disk_queue_enter(struct disk_queue *q, void (*enter)(void))
+{
+    pthread_mutex_lock(&q->lock);
+    q->enter = enter;
+    pthread_cond_broadcast(&q->work);
+    pthread_mutex_unlock(&q->lock);
+}
 
 /* Reads and writes only, whatever is done to this process later. */
 static int restrict_ring(struct io_uring *ring)

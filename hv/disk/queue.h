@@ -51,6 +51,8 @@ void disk_queue_kick(struct disk_queue *q);
 void disk_queue_drain(struct disk_queue *q);
 /* Requests submitted and not done. */
 unsigned disk_queue_pending(const struct disk_queue *q);
+/* Every thread calls enter() once, before its next job: how a worker seals them. Not NULL. */
+void disk_queue_enter(struct disk_queue *q, void (*enter)(void));
 struct loop *disk_queue_loop(const struct disk_queue *q);
 bool disk_queue_has_uring(const struct disk_queue *q);
 

@@ -17,6 +17,12 @@ int vm_disks_new(struct vm *vm, struct hv_error *e)
     return storage_new(&cfg, &vm->storage, e);
 }
 
+void vm_disk_threads(struct vm *vm, void (*enter)(void))
+{
+    HV_CHECK(vm, VM_MAGIC);
+    disk_queue_enter(vm->disk_queue, enter);
+}
+
 /* The unit at lun, its disk flushed and closed. */
 static int take_away(struct vm *vm, unsigned lun, struct hv_error *e)
 {

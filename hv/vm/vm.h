@@ -143,6 +143,8 @@ struct vm_disk_stats {
 };
 bool vm_disk_stats(struct vm *vm, unsigned lun, struct vm_disk_stats *ret);   /* false: nothing there */
 #define VM_LUNS 64u
+/* Each thread that waits for disks calls enter() once, before its next job. */
+void vm_disk_threads(struct vm *vm, void (*enter)(void));
 
 const char *vm_engine_name(const struct vm *vm);
 /* The engine's code_region: what turns executable while the guest runs. *ret_len 0: nothing does. */

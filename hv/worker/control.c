@@ -107,6 +107,7 @@ static void do_setup(void *arg, struct varlink_call *call, const json_t *params)
     struct sandbox_code code;
     vm_code_region(w->vm, &code.base, &code.len);
     sandbox_seal(&code, &sandbox);
+    vm_disk_threads(w->vm, sandbox_seal_disk);
     w->sandbox = sandbox_json(&sandbox);
     varlink_reply(call, json_pack("{s:O?}", "sandbox", w->sandbox), false);
 }

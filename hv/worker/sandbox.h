@@ -55,6 +55,8 @@ void sandbox_seal(const struct sandbox_code *code, struct sandbox_report *r);
 
 /* The calling thread, sealed already, runs a vCPU: it needs less than the loop. */
 void sandbox_seal_vcpu(void);
+/* The calling thread, sealed already, waits for disks: less than the loop needs, and other things than a vCPU. */
+void sandbox_seal_disk(void);
 
 /* [{"name", "on", "why"}]; NULL without memory. */
 json_t *sandbox_json(const struct sandbox_report *r);

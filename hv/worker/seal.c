@@ -1,9 +1,9 @@
 /*
  * The second step of the sandbox: which system calls are left, a thread kind at a time.
  *
- * Three filters come from one table. OUTER is the union and binds every thread at the seal,
- * known or not; LOOP and VCPU are put on top of it by the threads themselves, and a call has
- * to pass both. What is not in the table fails with EPERM, so that a library that tries
+ * Four filters come from one table. OUTER is the union and binds every thread at the seal,
+ * known or not; LOOP, VCPU and DISK are put on top of it by the threads themselves, and a call
+ * has to pass both. What is not in the table fails with EPERM, so that a library that tries
  * something finds its own way out; what nothing in this program can come to ask for, error
  * paths of its libraries included, kills the process: it is no longer ours then.
  *
@@ -26,12 +26,13 @@
 #include "hv/base/log.h"
 #include "hv/worker/sandbox.h"
 
-enum kind { OUTER, LOOP, VCPU, KINDS };
+enum kind { OUTER, LOOP, VCPU, DISK, KINDS };
 
 #define L (1u << LOOP)               /* the loop: devices, disks, control connections, consoles */
 #define V (1u << VCPU)               /* a vCPU: guest code, device registers, memory given back */
+#define D (1u << DISK)               /* what has to wait for a disk: flush, zeroes, discard; reads and writes without io_uring */
 #define S (1u << OUTER)              /* neither, but a thread on its way there */
-#define ALL (L | V | S)
+#define ALL (L | V | D | S)
 
 struct rule {
     int nr;
@@ -49,19 +50,19 @@ static const struct rule allowed[] = {
     /* Descriptors that are there already. None of these names a file. */
     {CALL(read), L | S},
     {CALL(readv), L | S},
-    {CALL(pread64), L | S},
-    {CALL(preadv), L | S},
-    {CALL(preadv2), L | S},
+    {CALL(pread64), L | D | S},
+    {CALL(preadv), L | D | S},
+    {CALL(preadv2), L | D | S},
     {CALL(write), ALL},              /* vCPUs: the loop's wake-up, and the log */
     {CALL(writev), L | S},
-    {CALL(pwrite64), L | S},
-    {CALL(pwritev), L | S},
-    {CALL(pwritev2), L | S},
-    {CALL(lseek), L | S},
+    {CALL(pwrite64), L | D | S},
+    {CALL(pwritev), L | D | S},
+    {CALL(pwritev2), L | D | S},
+    {CALL(lseek), L | D | S},
     {CALL(close), L | S},
-    {CALL(fsync), L | S},
-    {CALL(fdatasync), L | S},
-    {CALL(ftruncate), L | S},        /* guest memory and images grow */
+    {CALL(fsync), L | D | S},
+    {CALL(fdatasync), L | D | S},
+    {CALL(ftruncate), L | D | S},        /* guest memory and images grow */
     {CALL(fallocate), ALL},          /* vCPUs: pages that a guest reports as free */
     {CALL(io_uring_enter), L | S},   /* of the ring made before the seal, which takes reads and writes only */
     {CALL(fstat), ALL},
@@ -245,9 +246,20 @@ void sandbox_seal(const struct sandbox_code *code, struct sandbox_report *r)
     sandbox_note(r, "system-calls", err == 0, "%s", err ? strerror(-err) : "");
 }
 
+/* A thread of ours: it keeps the outer filter in any case. */
+static void seal_thread(enum kind kind, const char *what)
+{
+    int r = install(kind, 0);
+    if (r < 0)
+        log_warning("%s's system call filter: %s", what, strerror(-r));
+}
+
 void sandbox_seal_vcpu(void)
 {
-    int r = install(VCPU, 0);
-    if (r < 0)
-        log_warning("a vCPU's system call filter: %s", strerror(-r));    /* it keeps the outer one */
+    seal_thread(VCPU, "a vCPU");
+}
+
+void sandbox_seal_disk(void)
+{
+    seal_thread(DISK, "a disk thread");
 }

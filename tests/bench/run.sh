@@ -92,6 +92,49 @@ if [ -n "$have_qemu" ] && [ -z "${HV_BENCH_SHORT:-}" ]; then
     BUILD=$build tests/guest/kvm-nested.sh -b -t 600 | sed 's/^# //'
 fi
 
+# sha256 in one process and in one for each vCPU at once: what a further vCPU adds. One host core stays free.
+cpus=$(($(nproc) - 1))
+if [ "$cpus" -gt 1 ]; then
+    printf '#!/bin/sh\necho\nfor i in 1 2 3 4 5; do bench parallel %d; done\npoweroff -f\n' "$cpus" >"$work/parallel.sh"
+    tests/guest/mkinitrd.sh -k cloud -f "$work/bench:bin/bench" -r "$work/parallel.sh" "$work/initrd-parallel"
+    parallel_ours() { "$vmboot" --cpus "$cpus" --timeout 300s --kernel "$kernel" --initrd "$work/initrd-parallel" --cmdline "$append" --off; }
+    parallel_tcg() {
+        timeout 300 qemu-system-x86_64 -accel tcg,thread=multi -smp "$cpus" -m 512 -nographic -no-reboot -nodefaults -serial stdio \
+            -kernel "$kernel" -initrd "$work/initrd-parallel" -append "$append"
+    }
+    echo
+    for who in ours ${have_qemu:+tcg}; do
+        "parallel_$who" </dev/null 2>/dev/null | tr -d '\r' |
+            LC_ALL=C awk '/^bench-parallel / { print $3 / $4 }' >"$work/parallel.$who"
+        printf 'sha256 on %d vCPUs at once, %-8s  %s   of one alone, each (min median max)\n' "$cpus" "$who" "$(stat3 "$work/parallel.$who")"
+    done
+fi
+
+# What a worker holds beside the guest's memory (which is shared memory): PSS, mean of eight guests at their prompts.
+workers=8
+state=$(mktemp -d)
+(
+    export XDG_RUNTIME_DIR=$state/run XDG_STATE_HOME=$state/state HV_HOST=user
+    mkdir -m 700 -p "$XDG_RUNTIME_DIR" "$XDG_STATE_HOME"
+    "$build/bin/hvd" --user --idle 0 >"$work/hvd.log" 2>&1 &
+    hvd=$!
+    for ((i = 0; i < 100; i++)); do [ ! -S "$XDG_RUNTIME_DIR/hv/org.hv.Manager" ] || break; sleep 0.1; done
+    for ((i = 1; i <= workers; i++)); do
+        "$build/bin/hvctl" create "pss$i" --memory 256M --kernel "$kernel" --initrd "$work/initrd" --cmdline "$append" --engine soft --start -q
+    done
+    sleep 20
+    pgrep -P "$hvd" hv-worker | while read -r pid; do
+        awk '/^Pss:/ { pss = $2 } /^Pss_Shmem:/ { ram = $2 } END { printf "%.1f\n", (pss - ram) / 1024 }' "/proc/$pid/smaps_rollup"
+    done >"$work/pss"
+    "$build/bin/hvctl" stop --all --turn-off --yes -q -t 20s || true
+    kill "$hvd"
+    wait "$hvd" 2>/dev/null || true
+) || true
+rm -rf "$state"
+LC_ALL=C awk -v want="$workers" '{ sum += $1; n++; if ($1 > most) most = $1 }
+    END { if (n == want) printf "\nworker beside guest RAM: %.1f MiB PSS (mean of %d, most %.1f)\n", sum / n, n, most
+          else print "\nworker beside guest RAM: not measured" }' "$work/pss"
+
 # CPU time of an idle guest at its prompt.
 "$vmboot" --timeout 300s --kernel "$kernel" --initrd "$work/initrd" --cmdline "$append" \
     --until 'demo:~# ' --for 3s --send 'echo idle-begins' --until 'idle-begins' --for 30s >"$work/idle.out" 2>&1 &

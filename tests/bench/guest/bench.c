@@ -2,9 +2,14 @@
  * Small programs whose speed inside a guest says something: `bench NAME SCALE` does SCALE
  * rounds of one of them and prints "NAME ROUNDS NANOSECONDS CHECK". Static, no files.
  * CHECK depends on the result only, so that two hypervisors can be compared for truth too.
+ *
+ *   bench all ROUNDS          every program
+ *   bench parallel N          sha256 in one process, then in N at once; prints both times
+ *   bench exit N              exits with N: what `execs` executes
  */
 #define _GNU_SOURCE
 #include <emmintrin.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -215,6 +220,187 @@ static uint64_t switches(void)
     return sum;
 }
 
+/* Direct calls and returns, with a frame each: 196418 = fib(27). */
+__attribute__((noinline, optimize("no-optimize-sibling-calls", "no-inline"))) static uint64_t fib(unsigned n)
+{
+    return n < 2 ? n : fib(n - 1) + fib(n - 2);
+}
+static uint64_t calls(void) { return fib(27); }
+
+/* A small interpreter: a jump through a table for each of its instructions, which follow no pattern. */
+static uint64_t indirect(void)
+{
+    enum { N = 4096 };
+    static uint8_t code[N + 1];
+    static const void *const ops[] = {&&add, &&sub, &&xor, &&mul, &&rot, &&not, &&swap, &&end};
+    uint64_t a = 1, b = 2, rounds = 50;
+    for (int i = 0; i < N; i++) {
+        code[i] = (uint8_t)(next() % 7);
+    }
+    code[N] = 7;
+    const uint8_t *pc = code;
+#define NEXT_OP goto *ops[*pc++]
+    NEXT_OP;
+add: a += b; NEXT_OP;
+sub: a -= 3 * b; NEXT_OP;
+xor: a ^= b; NEXT_OP;
+mul: a *= 0x9e3779b97f4a7c15ull; NEXT_OP;
+rot: a = a >> 7 | a << 57; NEXT_OP;
+not: b = ~b; NEXT_OP;
+swap: { uint64_t t = a; a = b; b = t; } NEXT_OP;
+end:
+    pc = code;
+    if (--rounds) {
+        NEXT_OP;
+    }
+    return a ^ b;
+}
+
+/* Extended precision: 48 x 48 matrices, and a root. */
+static uint64_t x87(void)
+{
+    enum { N = 48 };
+    static long double a[N][N], b[N][N], c[N][N];
+    for (int i = 0; i < N; i++) {
+        for (int k = 0; k < N; k++) {
+            a[i][k] = (long double)(i + 2 * k) / 3;
+            b[i][k] = (long double)(i - k) / 7;
+        }
+    }
+    long double trace = 0;
+    for (int i = 0; i < N; i++) {
+        for (int k = 0; k < N; k++) {
+            long double s = 0;
+            for (int n = 0; n < N; n++) {
+                s += a[i][n] * b[n][k];
+            }
+            c[i][k] = s;
+        }
+        long double r;
+        __asm__("fsqrt" : "=t"(r) : "0"(__builtin_fabsl(c[i][i])));
+        trace += r;
+    }
+    return (uint64_t)(trace * 65536);
+}
+
+/* The string instruction, from 64 bytes to 64 KiB at a time. */
+static uint64_t movsb(void)
+{
+    enum { N = 1 << 20 };
+    static uint8_t from[N], to[N];
+    uint64_t sum = 0;
+    for (size_t len = 64; len <= 65536; len *= 4) {
+        for (size_t at = 0; at + len <= N; at += len) {
+            void *d = to + at;
+            const void *s = from + at;
+            size_t n = len;
+            from[at] = (uint8_t)(at >> 6);
+            __asm__ volatile("rep movsb" : "+D"(d), "+S"(s), "+c"(n) : : "memory");
+            sum += to[at];
+        }
+    }
+    return sum;
+}
+
+/* strlen() as C libraries have it: 16 bytes a step. */
+static uint64_t simdlen(void)
+{
+    enum { N = 1 << 20 };
+    static char text[N] __attribute__((aligned(16)));
+    uint64_t sum = 0;
+    memset(text, 'x', N - 1);
+    for (int k = 0; k < 16; k++) {
+        const char *p = text;
+        unsigned m;
+        text[N - 2 - k] = 0;
+        while (!(m = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_load_si128((const __m128i *)(const void *)p), _mm_setzero_si128())))) {
+            p += 16;
+        }
+        sum += (uint64_t)(p - text) + (unsigned)__builtin_ctz(m);
+    }
+    return sum;
+}
+
+static volatile uint64_t caught;
+static void on_signal(int sig) { caught += (uint64_t)sig; }
+static uint64_t signals(void)
+{
+    struct sigaction sa = {.sa_handler = on_signal};
+    sigaction(SIGUSR1, &sa, NULL);
+    caught = 0;
+    pid_t pid = getpid();
+    for (int i = 0; i < 4000; i++) {
+        kill(pid, SIGUSR1);
+    }
+    return caught;
+}
+
+/* A function is written anew and called, 10000 times: what a simple compiler at run time does. */
+static uint64_t rewrite(void)
+{
+    static uint8_t *code;
+    uint64_t sum = 0;
+    if (!code) {
+        code = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (code == MAP_FAILED) {
+            return 0;
+        }
+    }
+    for (uint32_t i = 0; i < 10000; i++) {
+        /* lea eax, [rdi + imm32]; imul eax, eax, imm8; ret */
+        uint8_t now[] = {0x8d, 0x87, (uint8_t)i, (uint8_t)(i >> 8), 0, 0, 0x6b, 0xc0, (uint8_t)(i & 15), 0xc3};
+        memcpy(code + i % 8 * 64, now, sizeof(now));
+        uint32_t (*fn)(uint32_t) = (uint32_t(*)(uint32_t))(uintptr_t)(code + i % 8 * 64);
+        for (uint32_t k = 0; k < 4; k++) {
+            sum += fn(i ^ k);
+        }
+    }
+    return sum;
+}
+
+/* This program again, as another process. */
+static uint64_t execs(void)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < 10; i++) {
+        char code[4] = {(char)('0' + i), 0};
+        pid_t child = fork();
+        if (child == 0) {
+            execl("/proc/self/exe", "bench", "exit", code, (char *)NULL);
+            _exit(99);
+        }
+        int status = 0;
+        waitpid(child, &status, 0);
+        sum = sum * 3 + (uint64_t)WEXITSTATUS(status);
+    }
+    return sum;
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* The same work in each of n processes: what they take together. */
+static int64_t side_by_side(unsigned n)
+{
+    enum { ROUNDS = 12 };
+    int64_t began = now_ns();
+    for (unsigned i = 0; i < n; i++) {
+        if (fork() == 0) {
+            for (int k = 0; k < ROUNDS; k++) {
+                sha256();
+            }
+            _exit(0);
+        }
+    }
+    while (wait(NULL) > 0) {
+    }
+    return now_ns() - began;
+}
+
 /* Two instructions a round, for MIPS: 4 million rounds. */
 static uint64_t loop(void)
 {
@@ -227,24 +413,32 @@ static const struct {
     const char *name;
     uint64_t (*run)(void);
 } benches[] = {{"loop", loop}, {"sieve", sieve}, {"sha256", sha256}, {"sorting", sorting}, {"sse2", sse2},
-               {"copies", copies}, {"syscalls", syscalls}, {"faults", faults}, {"forks", forks}, {"switches", switches}};
+               {"copies", copies}, {"syscalls", syscalls}, {"faults", faults}, {"forks", forks}, {"switches", switches},
+               {"calls", calls}, {"indirect", indirect}, {"x87", x87}, {"movsb", movsb}, {"simdlen", simdlen},
+               {"execs", execs}, {"signals", signals}, {"rewrite", rewrite}};
 
 int main(int argc, char **argv)
 {
     unsigned rounds = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 1;
+    if (argc > 2 && !strcmp(argv[1], "exit")) {
+        return (int)rounds;
+    }
+    if (argc > 2 && !strcmp(argv[1], "parallel")) {
+        side_by_side(rounds);          /* translated on every vCPU by then */
+        int64_t one = side_by_side(1), all = side_by_side(rounds);
+        printf("bench-parallel %u %lld %lld\n", rounds, (long long)one, (long long)all);
+        return 0;
+    }
     for (size_t i = 0; i < sizeof(benches) / sizeof(benches[0]); i++) {
         if (argc > 1 && strcmp(argv[1], "all") && strcmp(argv[1], benches[i].name)) {
             continue;
         }
-        struct timespec a, b;
         uint64_t check = benches[i].run(); /* once for the caches, and for truth */
-        clock_gettime(CLOCK_MONOTONIC, &a);
+        int64_t began = now_ns();
         for (unsigned r = 0; r < rounds; r++) {
             check = check * 31 + benches[i].run();
         }
-        clock_gettime(CLOCK_MONOTONIC, &b);
-        printf("bench %s %u %lld %016llx\n", benches[i].name, rounds,
-               (long long)(b.tv_sec - a.tv_sec) * 1000000000ll + b.tv_nsec - a.tv_nsec, (unsigned long long)check);
+        printf("bench %s %u %lld %016llx\n", benches[i].name, rounds, (long long)(now_ns() - began), (unsigned long long)check);
         fflush(stdout);
     }
     puts("bench done");

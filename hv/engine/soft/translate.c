@@ -25,26 +25,60 @@ int translate_threshold(void)
 
 /* ---- flags ---- */
 
-static void compare_again(struct emit *e, const struct again *a)
+static void again_imm(struct emit *e, unsigned size, uint32_t v)
 {
-    if (!a->imm) {
-        emit_rm(e, a->size, a->size == 1 ? (a->test ? 0x84u : 0x3au) : a->test ? 0x85u : 0x3bu, a->a, rm_reg(a->b));
-    } else if (!a->test) {
-        emit_alu_imm(e, a->size, 7, rm_reg(a->a), a->value, 0);
-    } else {
-        emit_rm(e, a->size, a->size == 1 ? 0xf6 : 0xf7, 0, rm_reg(a->a));
-        for (unsigned i = 0; i < MIN(a->size, 4); i++)
-            put8(e, (uint8_t)((uint32_t)a->value >> 8 * i));
+    for (unsigned i = 0; i < MIN(size, 4u); i++)
+        put8(e, (uint8_t)(v >> 8 * i));
+}
+
+/* ADD (digit 0) or SUB (5) of a recipe's second operand. */
+static void again_operand(struct emit *e, const struct again *a, unsigned digit, unsigned to)
+{
+    if (a->imm)
+        emit_alu_imm(e, a->size, digit, rm_reg(to), a->value, 0);
+    else
+        emit_rm(e, a->size, digit * 8 + (a->size == 1 ? 2u : 3u), to, rm_reg(a->b));
+}
+
+/* The flags of a recipe into EFLAGS. */
+static void flags_again(struct emit *e, const struct again *a, unsigned scratch)
+{
+    const bool byte = a->size == 1;
+    switch ((enum again_kind)a->kind) {
+    case AGAIN_CMP:
+        again_operand(e, a, 7, a->a);
+        return;
+    case AGAIN_TEST:
+        emit_rm(e, a->size, a->imm ? (byte ? 0xf6u : 0xf7u) : byte ? 0x84u : 0x85u, a->imm ? 0 : a->a,
+                rm_reg(a->imm ? a->a : a->b));
+        if (a->imm)
+            again_imm(e, a->size, (uint32_t)a->value);
+        return;
+    case AGAIN_ADD: case AGAIN_SUB:
+        emit_mov(e, 8, scratch, a->a);
+        again_operand(e, a, a->kind == AGAIN_ADD ? 5 : 0, scratch);
+        again_operand(e, a, a->kind == AGAIN_ADD ? 0 : 5, scratch);
+        return;
+    case AGAIN_NEG:
+        emit_mov(e, 8, scratch, a->a);
+        emit_rm(e, a->size, byte ? 0xf6 : 0xf7, 3, rm_reg(scratch));
+        emit_rm(e, a->size, byte ? 0xf6 : 0xf7, 3, rm_reg(scratch));
+        return;
+    case AGAIN_INC: case AGAIN_DEC:
+        emit_lea(e, 8, scratch, rm_mem(a->a, a->kind == AGAIN_INC ? -1 : 1));
+        put8(e, 0xf8);                                   /* CLC */
+        emit_rm(e, a->size, byte ? 0xfe : 0xff, a->kind == AGAIN_INC ? 0 : 1, rm_reg(scratch));
+        return;
     }
 }
 
 /* Flags that are in no place are put into EFLAGS. */
-static void make_flags(struct tr *t)
+static void make_flags(struct tr *t, unsigned scratch)
 {
     if (t->host || t->mem)
         return;
     hv_assert(t->again.valid);
-    compare_again(&t->e, &t->again);
+    flags_again(&t->e, &t->again, scratch);
     t->host = true;
 }
 
@@ -93,7 +127,7 @@ void flags_save(struct tr *t)
 {
     if (t->mem)
         return;
-    make_flags(t);
+    make_flags(t, T1);
     emit_mov(&t->e, 8, T1, H_RAX);
     put8(&t->e, 0x9f);                                   /* LAHF */
     emit_rm(&t->e, 1, OP_0F | 0x90, 0, rm_reg(H_RAX));   /* SETO AL */
@@ -104,7 +138,7 @@ void flags_save(struct tr *t)
 
 void flags_load(struct tr *t, unsigned scratch)
 {
-    make_flags(t);
+    make_flags(t, scratch);
     if (t->host)
         return;
     emit_mov(&t->e, 8, scratch, H_RAX);
@@ -118,7 +152,7 @@ void flags_load(struct tr *t, unsigned scratch)
 void flags_load_carry(struct tr *t)
 {
     if (!t->mem) {
-        make_flags(t);
+        make_flags(t, T1);
         return;
     }
     emit_rm(&t->e, 4, OP_0F | 0xba, 4, CPU(cc));         /* BT */
@@ -188,6 +222,7 @@ static void emit_stub(struct tr *t, const struct stub *s)
     if (s->kind == STUB_JUMP) {
         t->host = s->host;
         t->mem = s->mem;
+        t->again.valid = false;
         flags_save(t);
         jump_to(t, s->off, s->insn + 1u);
         return;
@@ -198,7 +233,7 @@ static void emit_stub(struct tr *t, const struct stub *s)
         return;
     }
     if (s->lazy.valid) {
-        compare_again(&t->e, &s->lazy);
+        flags_again(&t->e, &s->lazy, T1);
         t->host = true;
         t->mem = false;
         flags_save(t);
@@ -238,7 +273,7 @@ static void one(struct tr *t)
         return;
     if (t->again.valid && changes_compared(in, &t->again)) {
         if (!t->dead[t->i])
-            make_flags(t);
+            make_flags(t, T1);
         else if (!t->mem)
             t->host = true;        /* whatever is there: nobody looks */
         t->again.valid = false;
@@ -246,7 +281,7 @@ static void one(struct tr *t)
     if (!translate_int(t, in) && !translate_flow(t, in) && !translate_sse(t, in) && !translate_sys(t, in)) {
         flags_save(t);
         call_out(t, t->i);
-        t->host = t->again.valid = false;
+        t->host = t->again.valid = t->no_carry = false;
         t->mem = true;
     } else if (t->slow && !ends) {
         t->slow->back = t->e.p;
@@ -279,6 +314,24 @@ static unsigned decode(struct cpu *c, const struct block *b, struct x86_insn *in
     return pos == b->len && insn[0].op == b->first ? n : 0;
 }
 
+/* The instructions of the block; what comes behind them is at `end`. */
+static void copy(struct tr *t, int32_t end)
+{
+    t->ended = false;
+    if (t->xmm_until) {
+        emit_alu_imm(&t->e, 1, 7, CPU(jit.live), 0, 0);
+        t->stub[t->stubs] = (struct stub){ .kind = STUB_XMM, .from = { emit_jcc_later(&t->e, 4) }, .froms = 1 };
+        t->stub[t->stubs++].back = t->e.p;
+    }
+    for (t->i = 0; t->i < t->n; t->i++)
+        one(t);
+    if (!t->ended) {
+        t->i = t->n - 1;
+        t->at = t->pos[t->i];
+        jump_to(t, end, t->n);
+    }
+}
+
 static void translate(struct cpu *c, struct block *b)
 {
     struct code_cache *k = c->code;
@@ -302,18 +355,15 @@ static void translate(struct cpu *c, struct block *b)
         if (translate_sse_known(&t, &insn[i]))
             t.xmm_until = i + 1;
     }
-    if (t.xmm_until) {
-        emit_alu_imm(&t.e, 1, 7, CPU(jit.live), 0, 0);
-        t.stub[t.stubs] = (struct stub){ .kind = STUB_XMM, .from = { emit_jcc_later(&t.e, 4) }, .froms = 1 };
-        t.stub[t.stubs++].back = t.e.p;
-    }
-    for (t.i = 0; t.i < t.n; t.i++)
-        one(&t);
-    if (!t.ended) {
-        flags_save(&t);
-        t.i = t.n - 1;
-        t.at = t.pos[t.i];
-        jump_to(&t, pos, t.n);
+    copy(&t, pos);
+    if (t.loops) {
+        t.round = 1;
+        t.loop_entry = t.e.p;
+        for (unsigned i = 0; i < t.loops; i++)
+            emit_patch(&t.e, t.loop_from[i]);
+        t.host = t.mem = t.no_carry = false;
+        t.again = t.loop;
+        copy(&t, pos);
     }
     for (unsigned i = 0; i < t.stubs; i++)
         emit_stub(&t, &t.stub[i]);

@@ -13,7 +13,13 @@
  * form of flags.h) or in both; the translator knows which (tr.host, tr.mem). They are saved before
  * host code that clobbers EFLAGS, and loaded before an instruction that reads them or keeps
  * some. Those of a comparison need not be saved while its registers keep their values: it is made
- * again by whoever wants them, stubs included (tr.again). At the start and at the ends of a block, and wherever a fault can come from, they are in c->cc.
+ * again by whoever wants them, stubs included; additions and their like are undone in a scratch
+ * register and done again (tr.again). At the start and at the ends of a block, and wherever a fault
+ * can come from, they are in c->cc.
+ *
+ * Loops. A block that jumps to itself does so without saving its flags if they can be made again: by
+ * the exit the jump may take, and by whoever wants them early in the next round. Unless they are dead there
+ * this needs a second copy of the block, which begins with them in this state (tr.round).
  *
  * XMM registers and MXCSR are the host's while c->jit.live is set: see translate_sse.c.
  *
@@ -123,8 +129,12 @@ void cache_thunks(struct code_cache *k);
 #define T1 H_R14
 #define T2 H_R15
 
-/* A comparison that can be made again: CMP or TEST of pinned registers, or with an immediate. */
-struct again { bool valid, test, imm; uint8_t size, a, b; int32_t value; };
+/*
+ * How to make the flags again: a CMP or TEST of pinned registers, or with an immediate; or the arithmetic that
+ * left its result in `a`. INC and DEC of AGAIN_INC and AGAIN_DEC found the carry clear.
+ */
+enum again_kind { AGAIN_CMP, AGAIN_TEST, AGAIN_ADD, AGAIN_SUB, AGAIN_NEG, AGAIN_INC, AGAIN_DEC };
+struct again { bool valid, imm; uint8_t kind, size, a, b; int32_t value; };
 
 struct stub {
     uint8_t *from[8];
@@ -149,6 +159,12 @@ struct tr {
     int32_t start, at, next;       /* offsets in the page: of the block, this instruction, the next one */
     bool host, mem;                /* where the guest's flags are; neither: they are those of `again` */
     struct again again;            /* valid: the flags are its, and its registers unchanged */
+    bool no_carry;                 /* CF is known to be 0 */
+    unsigned round;                /* 0: first copy; 1: second copy of a loop */
+    struct again loop;             /* valid: the state of the flags the second copy begins with */
+    uint8_t *loop_entry;           /* the second copy, once it is begun */
+    uint8_t *loop_from[4];         /* jumps to it until then */
+    unsigned loops;
     bool dead[BLOCK_MAX_INSNS + 1];      /* before instruction i: nobody can see the flags any more */
     unsigned xmm_until;            /* instructions below this may use XMM registers */
     bool look;                     /* every end looks at attention: STI came before the last instruction */
@@ -156,7 +172,7 @@ struct tr {
     uint16_t pos[BLOCK_MAX_INSNS];       /* offsets in the page of all of them */
     int tlb;                       /* offset in struct cpu of the TLB in force */
     uint8_t *entry;
-    struct stub stub[2 * BLOCK_MAX_INSNS + 1];
+    struct stub stub[4 * BLOCK_MAX_INSNS + 2];
     unsigned stubs;
     struct stub *slow;             /* this instruction's slow path, if it has one yet */
 };
@@ -177,10 +193,10 @@ void reg_out(struct tr *t, unsigned guest, unsigned host);
 
 void flags_save(struct tr *t);                         /* into c->cc; uses T1 */
 void flags_load(struct tr *t, unsigned scratch);       /* into EFLAGS */
-void flags_load_carry(struct tr *t);
+void flags_load_carry(struct tr *t);                   /* CF into EFLAGS; uses T1 unless they are saved */
 /* Before an instruction that keeps some flags: unless what it leaves is dead. */
 void flags_keep(struct tr *t, unsigned scratch);
-static inline void flags_set(struct tr *t) { t->host = true; t->mem = t->again.valid = false; }
+static inline void flags_set(struct tr *t) { t->host = true; t->mem = t->again.valid = t->no_carry = false; }
 /* EFLAGS are about to be clobbered: the flags are in c->cc, or can be made again. */
 void flags_clobber(struct tr *t);
 
@@ -196,7 +212,7 @@ struct rm addr_check(struct tr *t, const struct addr *a, unsigned size, bool wri
 /* LEA: keeps flags. */
 void addr_lea(struct tr *t, const struct addr *a, unsigned size, unsigned to);
 
-/* An end of the block: count, look at attention, go to page + off. Flags are saved. */
+/* An end of the block: save the flags if that has to be, count, look at attention, go to page + off. */
 void jump_to(struct tr *t, int32_t off, unsigned n);
 
 /* One instruction. False: not known, nothing was emitted. */

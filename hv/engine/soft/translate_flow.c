@@ -19,9 +19,27 @@ static void attention(struct tr *t, uint8_t *leave[2])
     leave[1] = emit_jcc_later(&t->e, 5);
 }
 
+static bool same_again(const struct again *a, const struct again *b)
+{
+    return a->valid == b->valid && a->imm == b->imm && a->kind == b->kind && a->size == b->size && a->a == b->a &&
+           a->b == b->b && a->value == b->value;
+}
+
+/* A jump to the start of the block with flags that can be made again: is the second copy for it? */
+static bool second_copy(struct tr *t)
+{
+    if (!t->loop.valid && t->round == 0)
+        t->loop = t->again;
+    return same_again(&t->loop, &t->again) && (t->round == 1 || t->loops < ARRAY_SIZE(t->loop_from));
+}
+
 void jump_to(struct tr *t, int32_t off, unsigned n)
 {
     struct emit *e = &t->e;
+    const bool self = off == t->start;
+    const bool lazy = self && !t->mem && t->again.valid && (t->dead[0] || second_copy(t));
+    if (!lazy)
+        flags_save(t);
     const bool in_page = off >= 0 && off < (int32_t)HV_PAGE_SIZE;
     struct jit_slot *s = cache_data(t->k, sizeof(*s));
     *s = (struct jit_slot){ .to = &t->c->blocks->none, .off = off, .key = t->b->mode & BLOCK_KEY,
@@ -49,14 +67,20 @@ void jump_to(struct tr *t, int32_t off, unsigned n)
             attention(t, leave);
             leaves = 2;
         }
-        if (off == t->start)
-            emit_jmp(e, t->entry);
+        if (lazy && !t->dead[0] && t->round == 0)
+            t->loop_from[t->loops++] = emit_jmp_later(e);
+        else if (self)
+            emit_jmp(e, lazy && !t->dead[0] ? t->loop_entry : t->entry);
         else
             emit_jmp_through(e, &s->code);
     }
     for (unsigned i = 0; i < leaves; i++)
         emit_patch(e, leave[i]);
     s->code = s->miss = e->p;
+    if (lazy) {
+        t->host = false;
+        flags_save(t);
+    }
     emit_lea_rip(e, T1, s);
     emit_jmp(e, t->k->exit_slot);
 }
@@ -183,8 +207,8 @@ static bool jcc(struct tr *t, const struct x86_insn *in)
     if (off == t->start) {         /* a loop: stay in line */
         const bool mem = t->mem;
         uint8_t *over = emit_jcc_later(&t->e, in->cc ^ 1u);
-        flags_save(t);
         jump_to(t, off, t->i + 1);
+        t->host = true;
         t->mem = mem;
         emit_patch(&t->e, over);
         return true;
@@ -276,7 +300,6 @@ bool translate_flow(struct tr *t, const struct x86_insn *in)
     case X86_OP_JMP:
         if (!target(t, in, &off))
             return false;
-        flags_save(t);
         jump_to(t, off, t->i + 1);
         return true;
     default: return false;

@@ -50,6 +50,8 @@ static bool alu(struct tr *t, const struct x86_insn *in, unsigned k)
     if (is_mem(in, 0)) {
         if (!(is_reg(in, 1) || is_imm(in, 1)))
             return false;
+        if (carry)
+            flags_save(t);
         struct rm m = mem(t, in, s, write, &spare);
         unsigned src = is_reg(in, 1) ? reg_in(t, in->opnd[1].reg, spare) : 0;
         if (carry)
@@ -68,12 +70,19 @@ static bool alu(struct tr *t, const struct x86_insn *in, unsigned k)
     if (!is_reg(in, 0))
         return false;
     const unsigned d = in->opnd[0].reg;
-    struct again again = { 0 };
-    if (!write && pinned(d) && (is_imm(in, 1) || (is_reg(in, 1) && pinned(in->opnd[1].reg))))
-        again = (struct again){ .valid = true, .test = test, .imm = is_imm(in, 1), .size = (uint8_t)s,
-                                .a = (uint8_t)host_of(d), .b = (uint8_t)host_of(in->opnd[1].reg & 15),
-                                .value = (int32_t)in->imm };
+    const bool logic = k == 1 || k == 4 || k == 6 || test, source = is_imm(in, 1) || (is_reg(in, 1) && pinned(in->opnd[1].reg));
+    struct again again = { .imm = is_imm(in, 1), .size = (uint8_t)s, .a = (uint8_t)host_of(d),
+                           .b = (uint8_t)host_of(in->opnd[1].reg & 15), .value = (int32_t)in->imm };
+    if (write && logic) {          /* the same flags as a TEST of what it leaves */
+        again.imm = false;
+        again.b = again.a;
+        again.value = 0;
+    }
+    again.kind = test || logic ? AGAIN_TEST : k == 7 ? AGAIN_CMP : k == 0 ? AGAIN_ADD : AGAIN_SUB;
+    again.valid = pinned(d) && (write ? logic || (!carry && source && (again.imm || again.b != again.a)) : source);
     if (is_mem(in, 1)) {
+        if (carry)
+            flags_save(t);
         struct rm m = mem(t, in, s, false, &spare);
         unsigned r = reg_in(t, d, spare);
         if (carry)
@@ -105,6 +114,7 @@ static bool alu(struct tr *t, const struct x86_insn *in, unsigned k)
     }
     flags_set(t);
     t->again = again;
+    t->no_carry = logic;
     return true;
 }
 
@@ -113,9 +123,11 @@ static bool unary(struct tr *t, const struct x86_insn *in, unsigned op, unsigned
 {
     struct emit *e = &t->e;
     const unsigned s = in->opnd[0].size;
-    const bool keeps_carry = op == 0xff, flags = in->op != X86_OP_NOT;
+    const bool keeps_carry = op == 0xff, flags = in->op != X86_OP_NOT, no_carry = keeps_carry && t->no_carry;
     if (is_mem(in, 0)) {
         unsigned spare;
+        if (keeps_carry)
+            flags_save(t);
         struct rm m = mem(t, in, s, true, &spare);
         if (keeps_carry)
             flags_load_carry(t);
@@ -129,8 +141,13 @@ static bool unary(struct tr *t, const struct x86_insn *in, unsigned op, unsigned
     } else {
         return false;
     }
-    if (flags)
-        flags_set(t);
+    if (!flags)
+        return true;
+    flags_set(t);
+    t->no_carry = no_carry;
+    if (is_reg(in, 0) && pinned(in->opnd[0].reg) && (no_carry || !keeps_carry))
+        t->again = (struct again){ .valid = true, .size = (uint8_t)s, .a = (uint8_t)host_of(in->opnd[0].reg),
+                                   .kind = !keeps_carry ? AGAIN_NEG : digit == 0 ? AGAIN_INC : AGAIN_DEC };
     return true;
 }
 

@@ -114,7 +114,7 @@ static void ticks(bool on)
     setitimer(ITIMER_REAL, &t, NULL);
 }
 
-struct start { uint64_t gpr[16], rflags, rip; uint32_t mxcsr; union vec xmm[16]; };
+struct start { uint64_t gpr[16], rflags, rip; uint32_t mxcsr; int32_t budget; union vec xmm[16]; };
 
 static bool run(struct test_vm *v, const struct start *s, uint64_t *ret_insns)
 {
@@ -141,6 +141,7 @@ static bool run(struct test_vm *v, const struct start *s, uint64_t *ret_insns)
     for (unsigned i = 0; i < 16; i++)
         c->xmm[i] = s->xmm[i];
     c->rip = s->rip;
+    c->budget = s->budget;
     uint64_t before = c->insns;
     soft_enter_guest(p);
     enum leave_reason why = cpu_loop(c);
@@ -319,6 +320,7 @@ static void random_start(struct start *s)
     s->gpr[R_RSP] = STACK_TOP;
     s->gpr[R_RBP] = 1 + rnd() % 4;
     s->rflags = (rnd() & FL_ARITH) | 2;
+    s->budget = one_in(2) ? 16384 : 1 + (int32_t)(rnd() % 40);       /* the loop looks around somewhere in it */
     s->mxcsr = one_in(4) ? (uint32_t)rnd() & 0xffff : 0x1f80 | (one_in(4) ? (uint32_t)rnd() & 0xe03f : 0);
     for (unsigned i = 0; i < 16; i++) {
         for (unsigned k = 0; k < 8; k++)
@@ -372,9 +374,15 @@ static unsigned random_code(uint8_t *code, unsigned count, bool vector)
         memcpy(code + n, insn, len);
         n += len;
     }
-    /* dec ebp; jnz start; hlt, which is #GP for users and the end for kernels */
-    code[n++] = 0xff;
-    code[n++] = 0xcd;
+    /* ebp--, in ways that leave all kinds of flags; jnz start; hlt, which is #GP for users and the end for kernels */
+    static const struct { uint8_t len, byte[8]; } count_down[] = {
+        { 2, { 0xff, 0xcd } }, { 3, { 0x83, 0xed, 1 } }, { 3, { 0x83, 0xc5, 0xff } }, { 4, { 0xff, 0xcd, 0x85, 0xed } },
+        { 7, { 0xf7, 0xdd, 0x83, 0xc5, 1, 0xf7, 0xdd } }, { 4, { 0x31, 0xdb, 0xff, 0xcd } }, { 5, { 0x66, 0xff, 0xcd, 9, 0xed } },
+        { 6, { 0x83, 0xcb, 1, 0x83, 0xed, 1 } }, { 5, { 0xff, 0xcd, 0x83, 0xfd, 0 } }, { 6, { 0x83, 0xf6, 5, 0x40, 0xfe, 0xcd } },
+    };
+    const unsigned way = (unsigned)(rnd() % ARRAY_SIZE(count_down));
+    memcpy(code + n, count_down[way].byte, count_down[way].len);
+    n += count_down[way].len;
     code[n++] = 0x0f;
     code[n++] = 0x85;
     int32_t back = -(int32_t)(n + 4);

@@ -113,13 +113,25 @@ static void xmm_out(struct emit *e)
     emit_patch(e, skip);
 }
 
-/* RDI = struct cpu *, RSP = the C stack, registers in c->gpr[]. */
+static void call_c(struct emit *e, uintptr_t fn)
+{
+    emit_mov_imm(e, H_RAX, fn);
+    emit_rm(e, 4, 0xff, 2, rm_reg(H_RAX));
+}
+
+/* RDI = RBX = struct cpu *, RSP = the C stack, registers in c->gpr[]; keeps T1 and T2. */
 static void to_c(struct emit *e)
 {
     registers(e, H_RSP, false);
     xmm_out(e);
     emit_mov(e, 8, H_RDI, H_RSP);
+    emit_mov(e, 8, H_RBX, H_RSP);
     emit_load(e, 8, H_RSP, CPU(jit.host_rsp));
+    emit_alu_imm(e, 1, 7, rm_mem(H_RDI, offsetof(struct cpu, jit.x87)), 0, 0);
+    uint8_t *skip = emit_jcc_later(e, 4);
+    call_c(e, (uintptr_t)x87_take);
+    emit_mov(e, 8, H_RDI, H_RBX);
+    emit_patch(e, skip);
 }
 
 /*
@@ -142,10 +154,12 @@ static const struct block *next_block(struct cpu *c)
 static uintptr_t callout(struct cpu *c, const struct jit_call *k)
 {
     const uint64_t rip = c->jit.page + k->off, next = rip + k->in.len;
+    if (c->jit.x87)
+        x87_take(c);
     c->rip = rip;
     c->next_rip = next;
     int r = k->fn(c, &k->in);
-    if (HV_LIKELY(r == X_OK && c->next_rip == next && !c->code_dropped && !k->end))
+    if (HV_LIKELY(r == X_OK && c->next_rip == next && !c->code_dropped && !k->end && (!k->x87 || x87_can_give(c))))
         return 0;
     c->budget -= k->n;
     if (r != X_OK)
@@ -183,8 +197,7 @@ void cache_thunks(struct code_cache *k)
     emit_mov(&e, 8, H_RSI, T1);
     emit_mov(&e, 8, H_RBX, H_RSP);
     emit_load(&e, 8, H_RSP, CPU(jit.host_rsp));
-    emit_mov_imm(&e, H_RAX, (uint64_t)(uintptr_t)callout);
-    emit_rm(&e, 4, 0xff, 2, rm_reg(H_RAX));
+    call_c(&e, (uintptr_t)callout);
     emit_rm(&e, 8, 0x85, H_RAX, rm_reg(H_RAX));
     uint8_t *over = emit_jcc_later(&e, 5);
     emit_mov(&e, 8, H_RSP, H_RBX);
@@ -212,6 +225,26 @@ void cache_thunks(struct code_cache *k)
     emit_rm(&e, 1, 0xc6, 0, CPU(jit.live));
     put8(&e, 1);
     emit_rm(&e, 4, 0xff, 4, rm_reg(T2));
+
+    /* The x87 into the host's; T2 = where to go on; refused: jit.temp is the block to interpret, at its start. */
+    k->x87 = e.p;
+    emit_store(&e, 8, CPU(jit.resume), T2);
+    to_c(&e);
+    call_c(&e, (uintptr_t)x87_give);
+    emit_rm(&e, 1, 0x84, H_RAX, rm_reg(H_RAX));
+    uint8_t *refused = emit_jcc_later(&e, 4);
+    emit_mov(&e, 8, H_RSP, H_RBX);
+    registers(&e, H_RSP, true);
+    emit_rm(&e, 4, 0xff, 4, CPU(jit.resume));
+    emit_patch(&e, refused);
+    emit_mov(&e, 8, H_RDI, H_RBX);
+    emit_load(&e, 8, T2, rm_mem(H_RDI, offsetof(struct cpu, jit.temp)));
+    emit_load(&e, 8, T1, BLOCK(T2, vrip));
+    emit_store(&e, 8, rm_mem(H_RDI, offsetof(struct cpu, rip)), T1);
+    emit_lea(&e, 8, H_RSI, rm_mem(T2, sizeof(struct block)));
+    emit_load(&e, 4, H_RDX, rm_mem(H_RDI, offsetof(struct cpu, cc)));
+    emit_load(&e, 8, H_RAX, rm_mem(H_RSI, offsetof(struct op, fn)));
+    leave(&e, true);
 
     /* T2 = a block to interpret. */
     k->interpret = e.p;

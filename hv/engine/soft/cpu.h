@@ -186,6 +186,8 @@ struct cpu {
         uint64_t temp;
         uint32_t mxcsr, mxcsr_default;
         bool live;           /* XMM registers and MXCSR are in the host's */
+        bool x87;            /* the x87 state is in the host's */
+        bool x87_ran;        /* since then: an instruction that changes FIP */
     } jit;
     uint8_t cpl;
     uint8_t shadow;          /* SHADOW_*: interrupts are held off for one instruction */

@@ -114,7 +114,10 @@ static bool changes_compared(const struct x86_insn *in, const struct again *a)
             written |= 1u << (in->opnd[0].reg >= 16 ? in->opnd[0].reg - 16 : in->opnd[0].reg);
         break;
     default:
-        return true;
+        if (!cpu_fpu_ops[in->op].fn)
+            return true;
+        if (in->opnd[0].kind == X86_OPND_GPR)
+            written = 1u << (in->opnd[0].reg & 15);
     }
     for (unsigned g = 0; g <= 12; g++) {
         if (written >> g & 1 && (host_of(g) == a->a || (!a->imm && host_of(g) == a->b)))
@@ -196,8 +199,9 @@ static void call_out(struct tr *t, unsigned i)
     const struct op_desc *d = in->op == X86_OP_STI && i + 1 < t->n ? lower_sti_inner()
                                                                    : lower_find_callout(in, t->b->mode);
     struct jit_call *k = cache_data(t->k, sizeof(*k));
+    x87_note(t, (int)i - 1);
     *k = (struct jit_call){ .fn = d->fn, .off = (uint16_t)t->pos[i], .n = (uint8_t)(i + 1), .in = *in,
-                            .end = lower_ends_block(in, t->b->mode) || in->op == X86_OP_JCC ||
+                            .x87 = i + 1 < t->x87_until, .end = lower_ends_block(in, t->b->mode) || in->op == X86_OP_JCC ||
                                    (in->op == X86_OP_STI && i + 1 == t->n) };
     emit_lea_rip(&t->e, T1, k);
     if (k->end) {
@@ -206,6 +210,10 @@ static void call_out(struct tr *t, unsigned i)
     }
     emit_lea_rip(&t->e, T2, t->e.p + 7 + 5);
     emit_jmp(&t->e, t->k->call);
+    if (i + 1 < t->x87_until) {    /* not refused: callout() would have left */
+        emit_lea_rip(&t->e, T2, t->e.p + 7 + 5);
+        emit_jmp(&t->e, t->k->x87);
+    }
     if (i + 1 < t->xmm_until) {
         emit_lea_rip(&t->e, T2, t->e.p + 7 + 5);
         emit_jmp(&t->e, t->k->xmm);
@@ -227,16 +235,23 @@ static void emit_stub(struct tr *t, const struct stub *s)
         jump_to(t, s->off, s->insn + 1u);
         return;
     }
-    if (s->kind == STUB_XMM) {
-        emit_lea_rip(&t->e, T2, s->back);
-        emit_jmp(&t->e, t->k->xmm);
-        return;
-    }
     if (s->lazy.valid) {
         flags_again(&t->e, &s->lazy, T1);
         t->host = true;
         t->mem = false;
         flags_save(t);
+    }
+    if (s->kind == STUB_X87) {
+        emit_mov_imm(&t->e, T1, (uint64_t)(uintptr_t)t->b);
+        emit_store(&t->e, 8, CPU(jit.temp), T1);
+        emit_lea_rip(&t->e, T2, s->back);
+        emit_jmp(&t->e, t->k->x87);
+        return;
+    }
+    if (s->kind == STUB_XMM) {
+        emit_lea_rip(&t->e, T2, s->back);
+        emit_jmp(&t->e, t->k->xmm);
+        return;
     }
     call_out(t, s->insn);
     if (!s->back)
@@ -278,9 +293,11 @@ static void one(struct tr *t)
             t->host = true;        /* whatever is there: nobody looks */
         t->again.valid = false;
     }
-    if (!translate_int(t, in) && !translate_flow(t, in) && !translate_sse(t, in) && !translate_sys(t, in)) {
+    if (!translate_int(t, in) && !translate_flow(t, in) && !translate_sse(t, in) && !translate_sys(t, in) &&
+        !translate_x87(t, in)) {
         flags_save(t);
         call_out(t, t->i);
+        t->out[t->i] = true;
         t->host = t->again.valid = t->no_carry = false;
         t->mem = true;
     } else if (t->slow && !ends) {
@@ -318,6 +335,12 @@ static unsigned decode(struct cpu *c, const struct block *b, struct x86_insn *in
 static void copy(struct tr *t, int32_t end)
 {
     t->ended = false;
+    if (t->x87_until) {
+        emit_alu_imm(&t->e, 1, 7, CPU(jit.x87), 0, 0);
+        t->stub[t->stubs] = (struct stub){ .kind = STUB_X87, .from = { emit_jcc_later(&t->e, 4) }, .froms = 1,
+                                           .lazy = t->again };
+        t->stub[t->stubs++].back = t->e.p;
+    }
     if (t->xmm_until) {
         emit_alu_imm(&t->e, 1, 7, CPU(jit.live), 0, 0);
         t->stub[t->stubs] = (struct stub){ .kind = STUB_XMM, .from = { emit_jcc_later(&t->e, 4) }, .froms = 1 };
@@ -354,6 +377,8 @@ static void translate(struct cpu *c, struct block *b)
     for (unsigned i = 0; i < t.n; i++) {
         if (translate_sse_known(&t, &insn[i]))
             t.xmm_until = i + 1;
+        if (translate_x87_known(&t, &insn[i]))
+            t.x87_until = i + 1;
     }
     copy(&t, pos);
     if (t.loops) {

@@ -21,7 +21,8 @@
  * the exit the jump may take, and by whoever wants them early in the next round. Unless they are dead there
  * this needs a second copy of the block, which begins with them in this state (tr.round).
  *
- * XMM registers and MXCSR are the host's while c->jit.live is set: see translate_sse.c.
+ * XMM registers and MXCSR are the host's while c->jit.live is set: see translate_sse.c. The x87 is the host's
+ * while c->jit.x87 is: see translate_x87.c.
  *
  * RIP. Code is independent of where it is mapped: c->jit.page is the linear page the running block
  * begins in, all else is a distance from it. Whoever enters another page stores it. c->rip is valid
@@ -52,7 +53,8 @@
  *   emit.c             machine code                 cache.c          memory, slots, links, thunks
  *   translate.c        a block, its stubs and ends  translate_mem.c  addresses, TLB
  *   translate_int.c    integer instructions         translate_flow.c jumps, calls, stack
- *   translate_sse.c    vector instructions          translate_sys.c  kernels' favourites, division
+ *   translate_sse.c    vector instructions          translate_x87.c  x87
+ *   translate_sys.c    kernels' favourites, division
  */
 #ifndef HV_ENGINE_SOFT_TRANSLATE_H
 #define HV_ENGINE_SOFT_TRANSLATE_H
@@ -99,6 +101,7 @@ struct jit_call {
     uint16_t off;                  /* of the instruction in the page */
     uint8_t n;                     /* instructions of the block up to and including it */
     bool end;
+    bool x87;                      /* what follows in the block wants the x87 */
     struct x86_insn in;
 };
 
@@ -108,7 +111,7 @@ struct code_cache {
     size_t code_size, code_used, data_size, data_used, thunks_end;
     size_t rx_end;                 /* executable up to here, writable after */
     int threshold;
-    const void *call, *xmm, *interpret, *exit_slot, *exit_rip;       /* thunks */
+    const void *call, *xmm, *x87, *interpret, *exit_slot, *exit_rip;       /* thunks */
     op_handler *enter;
     struct block *queue[CODE_QUEUE];
     unsigned queued;
@@ -142,12 +145,12 @@ struct stub {
     uint8_t kind;                  /* STUB_* */
     bool host, mem;                /* STUB_JUMP: flags when the jump was made */
     bool load;                     /* STUB_SLOW: EFLAGS are wanted at `back` */
-    struct again lazy;             /* STUB_SLOW, valid: the flags are those of this */
+    struct again lazy;             /* STUB_SLOW, STUB_X87; valid: the flags are those of this */
     uint8_t insn;
     uint8_t *back;
     int32_t off;                   /* STUB_JUMP */
 };
-enum { STUB_SLOW, STUB_JUMP, STUB_XMM };
+enum { STUB_SLOW, STUB_JUMP, STUB_XMM, STUB_X87 };
 
 struct tr {
     struct cpu *c;
@@ -167,6 +170,8 @@ struct tr {
     unsigned loops;
     bool dead[BLOCK_MAX_INSNS + 1];      /* before instruction i: nobody can see the flags any more */
     unsigned xmm_until;            /* instructions below this may use XMM registers */
+    unsigned x87_until;            /* the same for the x87 */
+    bool out[BLOCK_MAX_INSNS];     /* instruction i always is a call-out */
     bool look;                     /* every end looks at attention: STI came before the last instruction */
     bool ended;                    /* nothing gets past this instruction */
     uint16_t pos[BLOCK_MAX_INSNS];       /* offsets in the page of all of them */
@@ -207,6 +212,8 @@ void slow_if(struct tr *t, unsigned cc);
 struct addr { uint8_t base, index, scale, seg; bool a32; uint8_t align /* 1 to 16, else slow; 0: any */; int64_t disp; };
 struct addr addr_of(const struct x86_insn *in);
 bool addr_ok(const struct tr *t, const struct addr *a);
+/* The same wherever in a page the instruction is. */
+bool addr_ok_anywhere(const struct x86_insn *in, const struct addr *a);
 /* Saves the flags and checks the TLB. Uses T1 and T2; *ret_spare is the one that is free again. */
 struct rm addr_check(struct tr *t, const struct addr *a, unsigned size, bool write, unsigned *ret_spare);
 /* LEA: keeps flags. */
@@ -221,6 +228,17 @@ bool translate_flow(struct tr *t, const struct x86_insn *in);
 bool translate_sse(struct tr *t, const struct x86_insn *in);
 bool translate_sys(struct tr *t, const struct x86_insn *in);
 bool translate_sse_known(const struct tr *t, const struct x86_insn *in);
+bool translate_x87(struct tr *t, const struct x86_insn *in);
+bool translate_x87_known(const struct tr *t, const struct x86_insn *in);
+/* Before C may look: FIP, if instructions up to `last` and since the last call-out changed it. Uses T1, keeps flags. */
+void x87_note(struct tr *t, int last);
+
+/* ---- translate_x87.c, while code runs ---- */
+/* The guest's x87 into the host's. False: an exception is not masked, nothing was done. */
+bool x87_give(struct cpu *c);
+bool x87_can_give(const struct cpu *c);
+/* And back; the host's is as after FNINIT. */
+void x87_take(struct cpu *c);
 
 /* ---- code_region.c ---- */
 /* The part of a vCPU, `size` bytes that can be read and written; the same size for each. NULL: none. */

@@ -38,6 +38,7 @@ void jump_to(struct tr *t, int32_t off, unsigned n)
     struct emit *e = &t->e;
     const bool self = off == t->start;
     const bool lazy = self && !t->mem && t->again.valid && (t->dead[0] || second_copy(t));
+    x87_note(t, (int)t->i);
     if (!lazy)
         flags_save(t);
     const bool in_page = off >= 0 && off < (int32_t)HV_PAGE_SIZE;
@@ -110,6 +111,7 @@ static void jump_found(struct tr *t, unsigned n)
 {
     struct emit *e = &t->e;
     uint8_t *leave[2];
+    x87_note(t, (int)t->i);
     emit_load(e, 8, T1, BLOCK(T2, vrip));
     emit_alu_imm(e, 8, 4, rm_reg(T1), -(int32_t)HV_PAGE_SIZE, 0);
     emit_store(e, 8, CPU(jit.page), T1);

@@ -32,6 +32,11 @@ bool addr_ok(const struct tr *t, const struct addr *a)
     return disp + 64 <= INT32_MAX && disp >= INT32_MIN;
 }
 
+bool addr_ok_anywhere(const struct x86_insn *in, const struct addr *a)
+{
+    return in->adsize != 2 && a->disp <= INT32_MAX - 65536 && a->disp >= INT32_MIN + 65536;
+}
+
 static bool has_reg(uint8_t r) { return r < 16; }
 
 /* T1 = the linear address; changes EFLAGS. */

@@ -55,8 +55,7 @@ bool translate_sse_known(const struct tr *t, const struct x86_insn *in)
             return false;
         if (in->opnd[i].kind == X86_OPND_MEM) {
             struct addr a = addr_of(in);
-            /* t->next is not known yet: leave room for any. */
-            if (in->adsize == 2 || a.disp > INT32_MAX - 65536 || a.disp < INT32_MIN + 65536)
+            if (!addr_ok_anywhere(in, &a))
                 return false;
         }
     }

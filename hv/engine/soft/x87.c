@@ -193,9 +193,12 @@ int x87_exec(struct cpu *c, const struct x86_insn *in)
     if (HV_UNLIKELY(r)) {
         return r;
     }
-    f->fop = (uint16_t)(opcode << 8 | in->modrm);
     f->fip = c->rip;
     f->fcs = c->seg[X86_SEG_CS].sel;
+    if (HV_LIKELY(!(f->sw & X87_ES))) {
+        return X_OK;                        /* SDM 1, 8.1.8 and 8.1.9.1: the others are for unmasked exceptions only */
+    }
+    f->fop = (uint16_t)(opcode << 8 | in->modrm);
     if (size) {
         f->fdp = cpu_ea(c, in);
         f->fds = c->seg[in->seg].sel;

@@ -114,7 +114,7 @@ static void ticks(bool on)
     setitimer(ITIMER_REAL, &t, NULL);
 }
 
-struct start { uint64_t gpr[16], rflags, rip; uint32_t mxcsr; int32_t budget; union vec xmm[16]; };
+struct start { uint64_t gpr[16], rflags, rip; uint32_t mxcsr; int32_t budget; struct x87 x87; union vec xmm[16]; };
 
 static bool run(struct test_vm *v, const struct start *s, uint64_t *ret_insns)
 {
@@ -134,6 +134,7 @@ static bool run(struct test_vm *v, const struct start *s, uint64_t *ret_insns)
     c->cr2 = 0;
     c->mxcsr = s->mxcsr;
     fpu_reset(c, false);
+    c->x87 = s->x87;
     c->mxcsr = s->mxcsr;
     cpu_set_rflags(c, s->rflags | FL_IF, UINT64_MAX);
     cpu_update_mode(c);
@@ -175,6 +176,14 @@ static void print_state(const char *what, struct cpu *c, uint64_t insns)
     for (unsigned i = 0; i < 16; i++)
         printf("%s%016llx%016llx", i % 2 ? " " : "\n    ", (unsigned long long)c->xmm[i].u64[1],
                (unsigned long long)c->xmm[i].u64[0]);
+    printf("\n    cw %x sw %x tag %x fip %llx fcs %x fop %x", c->x87.cw, c->x87.sw, c->x87.tag, (unsigned long long)c->x87.fip,
+           c->x87.fcs, c->x87.fop);
+    for (unsigned i = 0; i < 8; i++) {
+        uint64_t m, e = 0;
+        memcpy(&m, &c->x87.st[i], 8);
+        memcpy(&e, (const char *)&c->x87.st[i] + 8, 2);
+        printf("%s%04llx %016llx", i % 4 ? "  " : "\n    ", (unsigned long long)e, (unsigned long long)m);
+    }
     printf("\n");
 }
 
@@ -193,6 +202,16 @@ static int differ_at(uint64_t *ret)
         }
     }
     return 0;
+}
+
+/* Of a register, ten bytes. */
+static bool same_x87(const struct x87 *a, const struct x87 *b)
+{
+    bool same = a->cw == b->cw && a->sw == b->sw && a->tag == b->tag && a->fop == b->fop && a->fip == b->fip &&
+                a->fdp == b->fdp && a->fcs == b->fcs && a->fds == b->fds;
+    for (unsigned i = 0; i < 8; i++)
+        same = same && memcmp(&a->st[i], &b->st[i], 10) == 0;
+    return same;
 }
 
 static void compare(const uint8_t *code, unsigned len, uint64_t va, const struct start *s)
@@ -218,7 +237,7 @@ static void compare(const uint8_t *code, unsigned len, uint64_t va, const struct
     bool same = memcmp(a->gpr, b->gpr, sizeof(a->gpr)) == 0 && a->rip == b->rip && cpu_rflags(a) == cpu_rflags(b) &&
                 a->cr2 == b->cr2 && a->mxcsr == b->mxcsr && insns[0] == insns[1] && a->cpl == b->cpl &&
                 a->seg[X86_SEG_GS].base == b->seg[X86_SEG_GS].base && a->kernel_gs_base == b->kernel_gs_base &&
-                a->shadow == b->shadow && memcmp(&a->x87, &b->x87, sizeof(a->x87)) == 0;
+                a->shadow == b->shadow && same_x87(&a->x87, &b->x87);
     for (unsigned i = 0; i < 16; i++)
         same = same && memcmp(&a->xmm[i], &b->xmm[i], 16) == 0;
     cases++;
@@ -262,9 +281,12 @@ static bool known(const struct x86_insn *in)
     return int_op_find(in->op) || cpu_fpu_ops[in->op].fn;
 }
 
+enum flavour { INTEGER, VECTOR, X87 };
+
 /* A random instruction at code[0]; its length. */
-static unsigned random_insn(uint8_t code[16], bool vector)
+static unsigned random_insn(uint8_t code[16], enum flavour flavour)
 {
+    const bool vector = flavour == VECTOR, x87 = flavour == X87;
     for (;;) {
         unsigned n = 0;
         struct x86_insn in;
@@ -279,12 +301,12 @@ static unsigned random_insn(uint8_t code[16], bool vector)
             code[n++] = mandatory[rnd() % 3];
         if (one_in(2))
             code[n++] = 0x40 | (rnd() & 0xf);
-        if (vector || one_in(4)) {
+        if (!x87 && (vector || one_in(4))) {
             code[n++] = 0x0f;
             if (vector && one_in(4))
                 code[n++] = one_in(2) ? 0x38 : 0x3a;
         }
-        code[n++] = (uint8_t)rnd();
+        code[n++] = (uint8_t)(x87 ? (one_in(16) ? 0x9b : 0xd8 | (rnd() & 7)) : rnd());
         unsigned modrm = rnd() & 0xff;
         if (one_in(2))
             modrm |= 0xc0;
@@ -322,6 +344,25 @@ static void random_start(struct start *s)
     s->rflags = (rnd() & FL_ARITH) | 2;
     s->budget = one_in(2) ? 16384 : 1 + (int32_t)(rnd() % 40);       /* the loop looks around somewhere in it */
     s->mxcsr = one_in(4) ? (uint32_t)rnd() & 0xffff : 0x1f80 | (one_in(4) ? (uint32_t)rnd() & 0xe03f : 0);
+    /* Mostly with all exceptions masked, and some registers in use; or as after FNINIT. */
+    memset(&s->x87, 0, sizeof(s->x87));
+    s->x87.cw = one_in(5) ? (uint16_t)(rnd() & 0x1f3f) | 0x40 : (uint16_t)((rnd() & 0x1f00) | 0x7f);
+    s->x87.sw = (uint16_t)(rnd() & 0x7f7f);
+    s->x87.sw |= s->x87.sw & ~s->x87.cw & 0x3f ? 0x8080 : 0;
+    s->x87.tag = (uint8_t)(one_in(3) ? rnd() : rnd() | rnd());
+    s->x87.fip = rnd();
+    s->x87.fcs = (uint16_t)rnd();
+    if (one_in(3)) {
+        s->x87.cw = 0x37f;
+        s->x87.sw = s->x87.tag = 0;
+    }
+    for (unsigned i = 0; i < 8; i++) {
+        static const uint16_t exponent[] = { 0, 1, 0x3ffe, 0x3fff, 0x4000, 0x4005, 0x403e, 0x7ffe, 0x7fff, 0xbfff };
+        uint64_t m = one_in(4) ? rnd() : rnd() | 1ull << 63;
+        uint16_t e = one_in(4) ? (uint16_t)rnd() : exponent[rnd() % ARRAY_SIZE(exponent)];
+        memcpy(&s->x87.st[i], &m, 8);
+        memcpy((char *)&s->x87.st[i] + 8, &e, 2);
+    }
     for (unsigned i = 0; i < 16; i++) {
         for (unsigned k = 0; k < 8; k++)
             s->xmm[i].u64[k] = k < 2 ? rnd() : 0;
@@ -336,12 +377,12 @@ static void random_start(struct start *s)
  * `count` instructions with jumps between them, and around them a loop over RBP. Shapes: direct jumps forward,
  * calls and returns, indirect jumps; the loop is the block itself or several.
  */
-static unsigned random_code(uint8_t *code, unsigned count, bool vector)
+static unsigned random_code(uint8_t *code, unsigned count, enum flavour flavour)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < count; i++) {
         uint8_t insn[16];
-        unsigned len = random_insn(insn, vector && !one_in(4));
+        unsigned len = random_insn(insn, one_in(4) ? (enum flavour)(rnd() % 3) : flavour);
         static const struct { uint8_t len, byte[4]; } special[] = {
             { 1, { 0xfa } }, { 1, { 0xfb } }, { 3, { 0x0f, 0x01, 0xf8 } }, { 2, { 0x9c, 0x58 } }, { 1, { 0x9c } },
             { 2, { 0x8c, 0xd1 } }, { 3, { 0x48, 0x8c, 0xc8 } }, { 1, { 0xfc } },   /* CLI STI SWAPGS PUSHF MOV r, sreg CLD */
@@ -392,16 +433,16 @@ static unsigned random_code(uint8_t *code, unsigned count, bool vector)
     return n;
 }
 
-static void many(unsigned rounds, unsigned max, bool vector)
+static void many(unsigned rounds, unsigned max, enum flavour flavour)
 {
     const char *more = getenv("HV_SEED");
-    seed = max * 2u + vector + (kernel ? 1000 : 0) + (more ? strtoull(more, NULL, 0) * 0x100000000000000ull : 0);
+    seed = max * 4u + flavour + (kernel ? 1000 : 0) + (more ? strtoull(more, NULL, 0) * 0x100000000000000ull : 0);
     cases = faults = endless = 0;
     ticks(true);
     for (unsigned i = 0; i < rounds; i++) {
         uint8_t code[1024];
         struct start s;
-        unsigned len = random_code(code, 1 + (unsigned)(rnd() % max), vector);
+        unsigned len = random_code(code, 1 + (unsigned)(rnd() % max), flavour);
         random_start(&s);
         uint64_t va = one_in(4) ? WINDOW + 4096 - rnd() % len : WINDOW + rnd() % 2048;
         s.rip = va;
@@ -413,15 +454,17 @@ static void many(unsigned rounds, unsigned max, bool vector)
     printf("%u cases, %u endless, %llu blocks translated\n", cases, endless, (unsigned long long)vm_cpu(&vm[1], 0)->code->translated);
 }
 
-static void single_instructions(void **state) { many(20000, 1, false); }
-static void vector_instructions(void **state) { many(30000, 2, true); }
-static void sequences(void **state) { many(12000, 24, false); }
-static void vector_sequences(void **state) { many(12000, 16, true); }
+static void single_instructions(void **state) { many(20000, 1, INTEGER); }
+static void vector_instructions(void **state) { many(30000, 2, VECTOR); }
+static void x87_instructions(void **state) { many(20000, 2, X87); }
+static void sequences(void **state) { many(12000, 24, INTEGER); }
+static void vector_sequences(void **state) { many(12000, 16, VECTOR); }
+static void x87_sequences(void **state) { many(12000, 16, X87); }
 
 static void kernel_sequences(void **state)
 {
     kernel = true;
-    many(12000, 16, false);
+    many(12000, 16, INTEGER);
     kernel = false;
 }
 
@@ -458,7 +501,7 @@ static void bounded(void **state)
     size_t data_size = k->data_size;
     uint64_t flushes = k->flushes;
     k->data_size = MAX(2 * (size_t)CODE_BLOCK_MAX, k->data_used);        /* only this much from now on */
-    many(3000, 24, false);
+    many(3000, 24, INTEGER);
     assert_true(k->flushes > flushes);
     assert_true(k->data_used <= k->data_size && k->code_used <= k->code_size);
     k->data_size = data_size;
@@ -468,6 +511,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(single_instructions), cmocka_unit_test(vector_instructions),
+        cmocka_unit_test(x87_instructions), cmocka_unit_test(x87_sequences),
         cmocka_unit_test(sequences), cmocka_unit_test(vector_sequences), cmocka_unit_test(kernel_sequences),
         cmocka_unit_test(never_writable_and_executable), cmocka_unit_test(bounded),
     };

@@ -3,6 +3,7 @@
  * on random stacks, control words and pending exceptions.
  */
 #include "native.h"
+#include "hv/engine/soft/x87.h"
 
 #define CASES 420          /* an encoding */
 
@@ -183,7 +184,7 @@ static void pending_without_ne_is_ignored(void **state)
     assert_true(cpu->x87.st[0] == 4.0L);
 }
 
-/* FIP, FOP and FDP name the last instruction that was not a control one, with their selectors. */
+/* FIP names the last instruction that was not a control one, with its selector. */
 static void pointers_follow_the_last_instruction(void **state)
 {
     static const uint8_t fadd[] = { 0xdc, 0x46, 0x10 };        /* fadd qword [rsi + 16] */
@@ -201,9 +202,18 @@ static void pointers_follow_the_last_instruction(void **state)
     assert_int_equal(x86_decode(fnstcw, sizeof(fnstcw), X86_MODE_64, &in), 0);
     assert_int_equal(cpu_fpu_ops[in.op].fn(cpu, &in), X_OK);
     assert_int_equal(cpu->x87.fip, 0x123456789a);
+    assert_int_equal(cpu->x87.fcs, 0x33);
+    assert_int_equal(cpu->x87.fop, 0);
+    assert_int_equal(cpu->x87.fdp, 0);
+    /* The others of the last one that raised an unmasked exception: 1 + 2 with the invalid operand of an SNaN. */
+    cpu->x87.cw = 0x37e;
+    cpu->rip = 0x123456789a;
+    memcpy(data + 16, "\1\0\0\0\0\0\xf0\x7f", 8);
+    assert_int_equal(x86_decode(fadd, sizeof(fadd), X86_MODE_64, &in), 0);
+    assert_int_equal(cpu_fpu_ops[in.op].fn(cpu, &in), X_OK);
+    assert_true(cpu->x87.sw & X87_ES);
     assert_int_equal(cpu->x87.fop, 0x446);
     assert_int_equal(cpu->x87.fdp, (uintptr_t)data + 16);
-    assert_int_equal(cpu->x87.fcs, 0x33);
     assert_int_equal(cpu->x87.fds, 0x2b);
 }
 

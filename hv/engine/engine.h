@@ -107,11 +107,11 @@ struct engine_ops {
     struct vcpu *(*vcpu)(struct engine *g, unsigned vp);
     enum engine_stop (*run)(struct vcpu *v, struct hv_error *e);   /* [vcpu] */
     void (*kick)(struct vcpu *v);   /* makes a running or halted vCPU, or its next run, return soon */
-    int (*get_regs)(struct vcpu *v, struct vcpu_regs *ret);        /* [vcpu] or [quiesced], as the next four */
+    int (*get_regs)(struct vcpu *v, struct vcpu_regs *ret);        /* [vcpu] or [quiesced], as the next three */
     int (*set_regs)(struct vcpu *v, const struct vcpu_regs *regs);
     enum vcpu_mp_state (*get_mp)(struct vcpu *v);
     void (*set_mp)(struct vcpu *v, enum vcpu_mp_state st);
-    uint64_t (*read_tsc)(struct vcpu *v);                          /* guest TSC now */
+    uint64_t (*read_tsc)(struct vcpu *v);                          /* guest TSC now; any thread */
     /* Power-on state: registers, LAPIC, MSRs; AP waits for SIPI. Guest memory is not touched. [quiesced] */
     void (*reset)(struct engine *g);
     /* Everything architectural of every vCPU incl. LAPIC page, MSRs, FPU, MP state, TSC. [quiesced]

@@ -77,6 +77,8 @@ static int vcpu_new(struct kvm *k, unsigned vp, struct hv_error *e)
     struct vcpu *v = &k->vcpu[vp];
     v->kvm = k;
     v->vp = vp;
+    pthread_mutex_init(&v->ask_lock, NULL);
+    pthread_cond_init(&v->answered, NULL);
     v->fd = kvm_ioctl_value(k->vm_fd, KVM_CREATE_VCPU, vp);
     if (v->fd < 0)
         return hv_fail_errno(e, -v->fd, NULL, "KVM: cannot make vCPU %u", vp);
@@ -190,6 +192,8 @@ static void destroy(struct engine *g)
         if (v->fd >= 0)
             close(v->fd);
         kvm_state_free(&v->power_on);
+        pthread_mutex_destroy(&v->ask_lock);
+        pthread_cond_destroy(&v->answered);
     }
     if (k->vm_fd >= 0)
         close(k->vm_fd);
@@ -321,13 +325,6 @@ static int dirty_fetch(struct engine *g, gpa_t gpa, uint64_t pages, uint64_t *bi
     return kvm_dirty_fetch(kvm_checked(g), gpa, pages, bitmap);
 }
 
-static uint64_t read_tsc(struct vcpu *v)
-{
-    uint64_t tsc = 0;
-    (void)kvm_msr_read(v, KVM_MSR_TSC, &tsc);
-    return tsc;
-}
-
 static void reset(struct engine *g)
 {
     const char *what;
@@ -355,5 +352,5 @@ const struct engine_ops engine_kvm = {
     .set_route = set_route, .set_extint = set_extint, .nmi = nmi, .drop_code = drop_code,
     .mirror_msr = mirror_msr, .dirty_log = dirty_log, .dirty_fetch = dirty_fetch, .vcpu = vcpu_of, .run = kvm_run_vcpu, .kick = kvm_kick,
     .get_regs = kvm_regs_get, .set_regs = kvm_regs_set, .get_mp = kvm_mp_get, .set_mp = kvm_mp_set,
-    .read_tsc = read_tsc, .reset = reset, .save = save, .load = load, .stats = stats,
+    .read_tsc = kvm_read_tsc, .reset = reset, .save = save, .load = load, .stats = stats,
 };

@@ -54,6 +54,11 @@ struct vcpu {
     struct kvm_run *run;
     atomic_bool kicked;
     atomic_int tid;                     /* of the thread inside run(), else 0 */
+    pthread_mutex_t ask_lock;           /* guards inside, and the answer */
+    pthread_cond_t answered;
+    bool inside;                        /* a thread is in run() */
+    atomic_bool asked;                  /* somebody waits for the TSC */
+    uint64_t answer;
     struct kvm_state power_on;
     char group[16];
     struct stats_table table;
@@ -108,6 +113,10 @@ enum engine_stop kvm_run_vcpu(struct vcpu *v, struct hv_error *e);
 void kvm_kick(struct vcpu *v);
 /* Have a vCPU look at the engine's flags soon, without ending its run. */
 void kvm_poke(struct vcpu *v);
+/* May this thread use the vCPU's descriptor? Else the call would wait until the guest exits: for ever, if it is idle. */
+bool kvm_is_mine(const struct vcpu *v);
+/* The guest's TSC. Any thread. */
+uint64_t kvm_read_tsc(struct vcpu *v);
 void kvm_count(struct vcpu *v, enum kvm_stat s);
 
 /* kvm_irq.c */

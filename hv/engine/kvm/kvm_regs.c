@@ -44,6 +44,7 @@ int kvm_regs_get(struct vcpu *v, struct vcpu_regs *ret)
     struct kvm_sregs s = { 0 };
     struct kvm_debugregs d = { 0 };
     struct kvm_xcrs x = { 0 };
+    hv_assert(kvm_is_mine(v));
     int err = kvm_ioctl(v->fd, KVM_GET_REGS, &r);
     if (err == 0)
         err = kvm_ioctl(v->fd, KVM_GET_SREGS, &s);
@@ -73,6 +74,7 @@ int kvm_regs_set(struct vcpu *v, const struct vcpu_regs *g)
     struct kvm_sregs s = { 0 };
     struct kvm_debugregs d = { .dr6 = g->dr[6], .dr7 = g->dr[7] };
     struct kvm_xcrs x = { .nr_xcrs = 1, .xcrs[0] = { .xcr = 0, .value = g->xcr0 } };
+    hv_assert(kvm_is_mine(v));
     int err = kvm_ioctl(v->fd, KVM_GET_SREGS, &s);      /* APIC base and what is being injected stay */
     if (err < 0)
         return err;
@@ -106,6 +108,7 @@ int kvm_regs_set(struct vcpu *v, const struct vcpu_regs *g)
 enum vcpu_mp_state kvm_mp_get(struct vcpu *v)
 {
     struct kvm_mp_state mp = { .mp_state = KVM_MP_STATE_RUNNABLE };
+    hv_assert(kvm_is_mine(v));
     (void)kvm_ioctl(v->fd, KVM_GET_MP_STATE, &mp);
     switch (mp.mp_state) {
     case KVM_MP_STATE_HALTED: return VCPU_MP_HALTED;
@@ -120,5 +123,6 @@ void kvm_mp_set(struct vcpu *v, enum vcpu_mp_state st)
     struct kvm_mp_state mp = { .mp_state = st == VCPU_MP_HALTED      ? KVM_MP_STATE_HALTED
                                            : st == VCPU_MP_WAIT_SIPI ? KVM_MP_STATE_INIT_RECEIVED
                                                                      : KVM_MP_STATE_RUNNABLE };
+    hv_assert(kvm_is_mine(v));
     (void)kvm_ioctl(v->fd, KVM_SET_MP_STATE, &mp);
 }

@@ -54,6 +54,59 @@ void kvm_kick(struct vcpu *v)
     kvm_poke(v);
 }
 
+/* ---- what other threads want to know ---- */
+
+static _Thread_local const struct vcpu *running;
+
+bool kvm_is_mine(const struct vcpu *v)
+{
+    return running == v || !atomic_load(&v->tid);
+}
+
+static uint64_t tsc_now(struct vcpu *v)
+{
+    uint64_t tsc = 0;
+    (void)kvm_msr_read(v, KVM_MSR_TSC, &tsc);
+    return tsc;
+}
+
+/* inside: does the run go on? Whoever asked has the answer before it ends. */
+static void answer(struct vcpu *v, bool inside)
+{
+    pthread_mutex_lock(&v->ask_lock);
+    if (atomic_load(&v->asked)) {
+        v->answer = tsc_now(v);
+        atomic_store(&v->asked, false);
+        pthread_cond_broadcast(&v->answered);
+    }
+    v->inside = inside;
+    pthread_mutex_unlock(&v->ask_lock);
+    running = inside ? v : NULL;
+}
+
+/*
+ * The kernel lets one thread at a time use a vCPU, and one that runs or sleeps in HLT is in
+ * use until it exits. So its own thread answers, between two runs.
+ */
+uint64_t kvm_read_tsc(struct vcpu *v)
+{
+    if (running == v)
+        return tsc_now(v);
+    uint64_t tsc;
+    pthread_mutex_lock(&v->ask_lock);
+    if (v->inside) {
+        atomic_store(&v->asked, true);
+        kvm_poke(v);
+        while (atomic_load(&v->asked))
+            pthread_cond_wait(&v->answered, &v->ask_lock);
+        tsc = v->answer;
+    } else {
+        tsc = tsc_now(v);               /* no run begins while the lock is held */
+    }
+    pthread_mutex_unlock(&v->ask_lock);
+    return tsc;
+}
+
 /* ---- hypercalls ---- */
 
 /* The bytes before linear address rip are `out 0xEA, al`. */
@@ -257,9 +310,13 @@ enum engine_stop kvm_run_vcpu(struct vcpu *v, struct hv_error *e)
     sigaddset(&set, KICK_SIGNAL);
     atomic_store(&v->tid, (int)gettid());
     pthread_sigmask(SIG_UNBLOCK, &set, &old);
+    answer(v, true);
     v->run->ready_for_interrupt_injection = 0;  /* of an earlier state */
     while (stop == ENGINE_STOP_KICKED) {
-        kvm_offer_extint(v, prepare(v));
+        const bool enter = prepare(v);
+        if (atomic_load(&v->asked))
+            answer(v, true);
+        kvm_offer_extint(v, enter);
         if (ioctl(v->fd, KVM_RUN, 0) == 0) {
             kvm_count(v, KSTAT_EXITS);
             stop = handle(v, e);
@@ -274,6 +331,7 @@ enum engine_stop kvm_run_vcpu(struct vcpu *v, struct hv_error *e)
             stop = ENGINE_STOP_ERROR;
         }
     }
+    answer(v, false);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     atomic_store(&v->tid, 0);
     return stop;

@@ -250,6 +250,37 @@ static void test_a_kick_ends_a_run_or_the_next_one(void **state)
     assert_true(r.gpr[0] > 100);
 }
 
+GUEST_CODE(code_idle, "mov dx, 0xed; mov al, 1; out dx, al; 1: sti; hlt; jmp 1b\n");
+
+static atomic_bool idle;
+static uint64_t tsc_twice[2];
+
+static void now_idle(struct test_vm *t, unsigned vp, uint32_t val) { atomic_store(&idle, true); }
+
+static void *read_from_outside(void *arg)
+{
+    struct timespec nap = { .tv_nsec = 20000000 };
+    while (!atomic_load(&idle))
+        nanosleep(&nap, NULL);
+    nanosleep(&nap, NULL);                          /* it sleeps in HLT, or is about to */
+    for (unsigned i = 0; i < ARRAY_SIZE(tsc_twice); i++)
+        tsc_twice[i] = vm.g->ops->read_tsc(vm.g->ops->vcpu(vm.g, 0));
+    vm_stop(&vm, 3);
+    return NULL;
+}
+
+static void test_the_tsc_of_an_idle_guest_can_be_read(void **state)
+{
+    pthread_t t;
+    atomic_store(&idle, false);
+    vm.on_out = now_idle;
+    assert_int_equal(pthread_create(&t, NULL, read_from_outside, NULL), 0);
+    assert_int_equal(RUN64(code_idle), 3);          /* -4: nobody could ask until it was stopped */
+    pthread_join(t, NULL);
+    assert_true(tsc_twice[0] > 0 && tsc_twice[1] > tsc_twice[0]);
+    assert_true(vm.g->ops->read_tsc(vm.g->ops->vcpu(vm.g, 0)) > tsc_twice[1]);
+}
+
 GUEST_CODE(code_save,
     "mov r12d, 0x55667788; rdtsc; mov r13d, eax; mov r14d, edx; mov dx, 0xed; mov al, 1; out dx, al\n"
     "mov eax, r12d; out 0xe9, eax; rdtsc; shl rdx, 32; or rax, rdx; shl r14, 32; or r13, r14\n"
@@ -534,7 +565,7 @@ int main(int argc, char **argv)
         T1(test_a_triple_fault_stops_it), T1(test_msrs_hypercall_and_cpuid),
         T1(test_an_unknown_hypercall_is_an_undefined_opcode), T1(test_interrupts_of_every_kind),
         T2(test_a_second_cpu_by_init_and_sipi), T1(test_a_kick_ends_a_run_or_the_next_one),
-        T1(test_goes_on_in_another_vm), T1(test_the_dirty_log_has_what_was_written),
+        T1(test_the_tsc_of_an_idle_guest_can_be_read), T1(test_goes_on_in_another_vm), T1(test_the_dirty_log_has_what_was_written),
         T1(test_protected_mode), T1(test_paging_and_gates_of_32_bit), T1(test_the_cpus_msrs), T1(test_the_timer_by_tsc_deadline),
         T1(test_sse), T1(test_x87), T1(test_int3), T1(test_popcnt), T1(test_cmpxchg16b), T1(test_xsave),
         T1(test_system_calls_from_ring_3),

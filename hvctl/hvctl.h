@@ -146,6 +146,6 @@ int attach_console(struct cli_call *c, const char *name, struct hv_error *e);
 
 /* ---- tables ---- */
 extern const struct cli_command vm_commands[], memory_commands[], host_commands[], job_commands[], events_commands[],
-    help_commands[], completion_commands[], disk_commands[], dvd_commands[];
+    help_commands[], completion_commands[], disk_commands[], dvd_commands[], shell_commands[];
 
 #endif

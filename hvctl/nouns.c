@@ -15,6 +15,7 @@ static const struct cli_noun nouns[] = {
     {"events", NULL, "what happens, as it happens", events_commands},
     {"completion", NULL, "print the completion file of a shell", completion_commands},
     {"help", NULL, "the manual page of a command", help_commands},
+    {"shell", NULL, "the interactive shell, and scripts", shell_commands},
     {"processor", "cpu", "virtual processors"},
     {"net", "nic", "network adapters"},
     {"switch", NULL, "virtual switches"},
@@ -32,7 +33,6 @@ static const struct cli_noun nouns[] = {
     {"diff", NULL, "how the host differs from a file"},
     {"apply", NULL, "make the host match a file"},
     {"edit", NULL, "settings in an editor"},
-    {"shell", NULL, "the interactive shell"},
     {"bridge", NULL, "join stdin and stdout to the service"},
     {0},
 };
@@ -42,6 +42,7 @@ const struct cli_tool hvctl_tool = {
     .help = "manage virtual machines",
     .nouns = nouns,
     .default_noun = "vm",
+    .bare = "shell",
     .later_hint = "man hv-from-hyperv",
     .complete = names_complete,
 };

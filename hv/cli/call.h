@@ -33,6 +33,8 @@ struct cli_call {
     const struct cli_command *cmd;              /* NULL: nothing but options was typed */
     enum cli_help want_help;
     bool implied_verb;                          /* the verb was the noun's default, not typed */
+    bool bare;                                  /* no noun was typed: tool->bare */
+    const struct cli_context *context;          /* of a command that a shell runs; NULL: none */
 
     struct cli_value values[CLI_MAX_VALUES];
     unsigned n_values;
@@ -52,6 +54,12 @@ struct cli_call {
     bool tty_out, tty_err, tty_in;
     int exit_code;                              /* a handler's result that is no error: PARTIAL, DIFFERS */
     void *data;                                 /* the tool's own */
+};
+
+/* What a shell knows when it runs a command. */
+struct cli_context {
+    const char *target;         /* stands in where the command's first argument is a VM and is missing; NULL: none */
+    const char *where;          /* "lab.hv:3": in front of errors; NULL: nothing */
 };
 
 void cli_call_init(struct cli_call *c, const struct cli_tool *tool);
@@ -148,5 +156,7 @@ int cli_completion(struct cli_call *c, struct hv_error *e);
  * the error. Returns the exit code.
  */
 int cli_main(const struct cli_tool *tool, int argc, char **argv, void *data);
+/* One command of a shell: the same without what only a process of its own needs, and without hidden commands. */
+int cli_run(const struct cli_tool *tool, int argc, char **argv, const struct cli_context *context);
 
 #endif

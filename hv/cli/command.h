@@ -142,6 +142,7 @@ struct cli_tool {
     const char *default_noun;                 /* whose verbs may stand alone: "vm" */
     bool many_hosts;                          /* --host may be given more than once: cli_opt_nth() */
     bool one_command;                         /* no noun is ever typed: nouns[0] has the only command */
+    const char *bare;                         /* the noun that is meant where none is typed ("shell"), or NULL */
     const char *later_hint;                   /* "man hv-from-hyperv" */
     /* Candidates that only the service knows; calls add() for each. Silent on failure. */
     void (*complete)(struct cli_call *c, enum cli_type type, const char *prefix,

@@ -204,8 +204,12 @@ static void help_tool(const struct cli_call *c)
 
     /* A tool whose nouns have no verbs has commands. */
     bool verbs = t->default_noun != NULL;
-    fprintf(f, "%s: %s\n\nusage: %s %s [TARGET]... [options]\n\n", t->name, t->help, t->name,
+    fprintf(f, "%s: %s\n\nusage: %s %s [TARGET]... [options]\n", t->name, t->help, t->name,
             verbs ? "NOUN VERB" : "COMMAND");
+    if (t->bare) {
+        fprintf(f, "       %s [-f FILE] [options]            as %s %s\n", t->name, t->name, t->bare);
+    }
+    fputc('\n', f);
     for (const struct cli_noun *n = t->nouns; n->name; n++) {
         if (n->commands) {
             entry(f, n->name, n->help);

@@ -222,7 +222,7 @@ static int unknown_option(struct parse *p, const char *shown, const char *name, 
         r = unknown_command(c->tool, c->noun, c->args[0], p->e);
         return r;
     }
-    if (c->cmd) {
+    if (c->cmd && !c->bare) {
         r = hv_fail(p->e, HV_USAGE, NULL, "'%s' has no %s", cli_command_name(c->cmd, cmd, sizeof(cmd)), shown);
     } else {
         r = hv_fail(p->e, HV_USAGE, NULL, "there is no option %s", shown);
@@ -362,6 +362,25 @@ static int short_options(struct parse *p, const char *word)
 }
 
 /* ---- positional arguments ---- */
+
+/* In a shell after `use VM`: a command that needs a VM in front and has too few arguments means that one. */
+static void add_target(struct cli_call *c)
+{
+    const struct cli_arg *a = c->cmd->args;
+    unsigned need = 0;
+    if (!c->context || !c->context->target || c->all || !a || !a->name || (a->flags & CLI_OPTIONAL) ||
+        (a->type != CLI_VM && a->type != CLI_VM_RUNNING && a->type != CLI_VM_OFF)) {
+        return;
+    }
+    for (; a->name; a++) {
+        need += !(a->flags & CLI_OPTIONAL);
+    }
+    if (c->n_args < need) {
+        memmove(&c->args[1], &c->args[0], c->n_args * sizeof(*c->args));
+        c->args[0] = c->context->target;
+        c->n_args++;
+    }
+}
 
 static int check_args(struct parse *p)
 {
@@ -555,7 +574,12 @@ int cli_parse(struct cli_call *c, int argc, char **argv, struct hv_error *e)
     c->noun = f.noun;
     c->cmd = f.cmd;
     c->implied_verb = f.implied_verb;
-    c->args = hv_alloc_array((size_t)argc + 1, sizeof(*c->args));
+    if (f.noun_at < 0 && c->tool->bare) {
+        c->noun = cli_noun_find(c->tool, c->tool->bare);
+        c->cmd = cli_verb_find(c->noun, NULL);
+        c->bare = true;
+    }
+    c->args = hv_alloc_array((size_t)argc + 2, sizeof(*c->args));
     if (!c->args) {
         return hv_fail(e, HV_NO_RESOURCES, NULL, "out of memory");
     }
@@ -595,5 +619,6 @@ int cli_parse(struct cli_call *c, int argc, char **argv, struct hv_error *e)
         }
         return 0;
     }
+    add_target(c);
     return check_args(&p);
 }

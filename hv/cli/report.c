@@ -33,6 +33,9 @@ static void print_error_json(const struct cli_call *c, const struct hv_error *e)
         j = json_pack("{s:{s:s,s:s,s:s,s:s}}", "error", "code", hv_code_word(e->code), "object", "", "message",
                       "the message is not UTF-8 text", "hint", "");
     }
+    if (j && c->context && c->context->where) {
+        json_object_set_new(json_object_get(j, "error"), "where", json_string(c->context->where));
+    }
     hv_autofree char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
     if (text) {
         fprintf(c->err, "%s\n", text);
@@ -50,6 +53,10 @@ void cli_print_error(const struct cli_call *c, const struct hv_error *e)
     }
     bool ascii = cli_ascii(c);
     strbuf_addf(&sb, "%s: ", c->tool->name);
+    if (c->context && c->context->where) {
+        cli_clean(&sb, c->context->where, ascii);
+        strbuf_adds(&sb, ": ");
+    }
     if (e->object[0]) {
         cli_clean(&sb, e->object, ascii);
         strbuf_adds(&sb, ": ");

@@ -88,11 +88,37 @@ static int hidden(struct cli_call *c, int argc, char **argv, int *ret_code)
     return 0;
 }
 
+static int perform(struct cli_call *c, int argc, char **argv)
+{
+    struct hv_error e = {0};
+    int code, r = cli_parse(c, argc, argv, &e);
+    if (r < 0) {
+        code = fail_code(c, &e, r);
+    } else if (c->want_help) {
+        cli_print_help(c);
+        code = HV_OK;
+    } else if (!c->cmd) {
+        c->out = c->err;
+        cli_print_help(c);
+        c->out = stdout;
+        code = HV_USAGE;
+    } else {
+        r = c->cmd->run(c, &e);
+        code = r < 0 ? fail_code(c, &e, r) : c->exit_code;
+        if (code && r >= 0 && c->context && c->context->where) {
+            cli_warn(c, c->context->where, "exit code %d", code);     /* not every one comes with a sentence */
+        }
+    }
+    code = close_output(c, &e, code);
+    cli_call_fini(c);
+    return code;
+}
+
 int cli_main(const struct cli_tool *tool, int argc, char **argv, void *data)
 {
     struct cli_call c;
     struct hv_error e = {0};
-    int code, r;
+    int code;
 
     fill_standard_fds();
     setlocale(LC_CTYPE, "");
@@ -101,22 +127,13 @@ int cli_main(const struct cli_tool *tool, int argc, char **argv, void *data)
     if (hidden(&c, argc, argv, &code)) {
         return close_output(&c, &e, code);
     }
-    r = cli_parse(&c, argc, argv, &e);
-    if (r < 0) {
-        code = fail_code(&c, &e, r);
-    } else if (c.want_help) {
-        cli_print_help(&c);
-        code = HV_OK;
-    } else if (!c.cmd) {
-        c.out = c.err;
-        cli_print_help(&c);
-        c.out = stdout;
-        code = HV_USAGE;
-    } else {
-        r = c.cmd->run(&c, &e);
-        code = r < 0 ? fail_code(&c, &e, r) : c.exit_code;
-    }
-    code = close_output(&c, &e, code);
-    cli_call_fini(&c);
-    return code;
+    return perform(&c, argc, argv);
+}
+
+int cli_run(const struct cli_tool *tool, int argc, char **argv, const struct cli_context *context)
+{
+    struct cli_call c;
+    cli_call_init(&c, tool);
+    c.context = context;
+    return perform(&c, argc, argv);
 }

@@ -13,7 +13,7 @@ const struct cli_option cli_universal[] = {
      .help = "columns to show; +col adds, -col takes away, help lists them"},
     {.name = "delay", .letter = 'd', .type = CLI_DURATION, .arg = "DURATION", .def = "2s",
      .use = CLI_USE_WATCH | CLI_USE_SAMPLE, .help = "sampling interval of anything that repeats"},
-    {.name = "file", .letter = 'f', .type = CLI_FILE, .arg = "FILE", .flags = CLI_LATER, .use = CLI_USE_FILE,
+    {.name = "file", .letter = 'f', .type = CLI_FILE, .arg = "FILE", .use = CLI_USE_FILE,
      .help = "read the request from FILE, - is stdin"},
     {.name = "filter", .letter = 'F', .type = CLI_FILTER, .arg = "EXPR", .use = CLI_USE_LIST,
      .help = "keep rows: state=running, demand.gt=2G, name~^web, joined by commas"},

@@ -85,7 +85,8 @@ options() {
 @test "table: every example of the table parses" {
     # Whatever it would do, it must get as far as asking for a service.
     jq -r '.nouns[].commands[].examples[]' <<<"$DUMP" | while IFS= read -r example; do
-        case $example in *'$('* | *completion* | 'hvctl help'*) continue ;; esac
+        # The shell reads from a terminal, a file or a pipe: hvctl-shell.bats.
+        case $example in *'$('* | *completion* | 'hvctl help'* | hvctl | 'hvctl -f '* | *'| hvctl '*) continue ;; esac
         run --separate-stderr timeout 20 bash -c "$example </dev/null"
         [ "$status" -eq 6 ] || { echo "$example: $status: $stderr"; exit 1; }
     done

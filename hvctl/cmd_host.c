@@ -18,6 +18,9 @@ static const struct cli_column host_columns[] = {
     {"free", "memory.free", .unit = CLI_UNIT_SIZE, .help = "memory that may still be given to VMs"},
     {"vm_memory", "memory.vm_memory", .unit = CLI_UNIT_SIZE, .help = "configured limit of all VMs together; 0: none"},
     {"pressure_pct", "memory.average_pressure_pct", .unit = CLI_UNIT_PCT, .help = "mean of demand in per cent of assigned"},
+    {"balancer", "balancer_on", .unit = CLI_UNIT_SWITCH, .help = "does it move memory"},
+    {"balancer_delay_ms", .unit = CLI_UNIT_NUMBER, .help = "how long nothing is taken from a guest that has just started"},
+    {"metrics", .help = "where hv-metrics listens"},
     {"vms", .unit = CLI_UNIT_NUMBER, .help = "virtual machines"},
     {"running", .unit = CLI_UNIT_NUMBER, .help = "those that run"},
     {"state_dir", .cut = true, .help = "where their settings are"},
@@ -132,6 +135,11 @@ static const struct cli_option set_options[] = {
      .help = "most that all VMs together may have; default: what the host has less its reserve"},
     {.name = "root-reserve", .type = CLI_SIZE, .arg = "SIZE", .flags = CLI_NONE_DEFAULT,
      .help = "memory kept for the host; default: 384M and 30M for each GiB it has"},
+    {.name = "balancer", .type = CLI_SWITCH, .arg = "on|off", .def = "on", .help = "move memory between virtual machines"},
+    {.name = "balancer-delay", .type = CLI_DURATION, .arg = "DURATION", .flags = CLI_NONE_DEFAULT, .def = "60s",
+     .help = "how long nothing is taken from a guest that has just started"},
+    {.name = "metrics", .type = CLI_STRING, .arg = "ADDR:PORT|off", .def = "127.0.0.1:9177",
+     .help = "where hv-metrics listens"},
     {0},
 };
 
@@ -145,6 +153,19 @@ static int host_set(struct cli_call *c, struct hv_error *e)
         if (v) {
             json_object_set_new(params, limits[i].key, json_integer(v->is_none || v->is_default ? 0 : (json_int_t)v->u));
         }
+    }
+    const struct cli_value *on = cli_opt(c, "balancer"), *delay = cli_opt(c, "balancer-delay");
+    const char *metrics = cli_text(c, "metrics", NULL);
+    if (on) {
+        json_object_set_new(params, "balancer", json_boolean(on->u));
+    }
+    if (delay) {
+        json_int_t ms = delay->is_default ? 60000 : delay->is_none ? 0 : (json_int_t)(delay->u / NS_PER_MS);
+        json_object_set_new(params, "balancer_delay_ms", json_integer(ms));
+    }
+    if (metrics) {
+        bool off = strcmp(metrics, "off") == 0 || strcmp(metrics, "none") == 0;
+        json_object_set_new(params, "metrics", json_string(off ? "" : metrics));
     }
     if (json_object_size(params) == 0) {
         json_decref(params);

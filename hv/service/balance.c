@@ -214,7 +214,8 @@ static void plan_and_act(struct service *svc, uint64_t now)
         who[i]->balance.plan = plan[i];
         who[i]->balance.planned = true;
         tell_status(who[i], &plan[i], now);
-        carry_out(who[i], &in[i], &plan[i], now);
+        if (!svc->host.balancer_off)
+            carry_out(who[i], &in[i], &plan[i], now);
     }
 }
 
@@ -262,7 +263,7 @@ void balance_report(struct svc_vm *vm)
     vm->last_runtime_ns = hv_now_ns();
     if (resets != vm->balance.resets) {             /* the guest starts over with what it boots with */
         vm->balance = (struct svc_balance){.resets = resets};
-        dm_settle(&vm->balance.memo, vm->last_runtime_ns / NS_PER_MS);
+        dm_settle(&vm->balance.memo, vm->last_runtime_ns / NS_PER_MS, vm->svc->host.balancer_delay_ms);
     }
     if (vm->settings.memory.dynamic && member(report, "demand") > member(m, "assigned") && !vm->svc->balance_early) {
         vm->svc->balance_early = true;
@@ -275,7 +276,7 @@ void balance_state(struct svc_vm *vm, enum svc_state old)
     if (vm->state == SVC_OFF)
         vm->balance = (struct svc_balance){0};
     else if (vm->state == SVC_RUNNING && old != SVC_STOPPING)
-        dm_settle(&vm->balance.memo, hv_now_ns() / NS_PER_MS);
+        dm_settle(&vm->balance.memo, hv_now_ns() / NS_PER_MS, vm->svc->host.balancer_delay_ms);
 }
 
 void balance_json(const struct svc_vm *vm, json_t *memory)
@@ -316,7 +317,7 @@ const char *balance_word(const struct service *svc)
     unsigned dynamic = 0;
     for (const struct svc_vm *vm = svc->vms; vm; vm = vm->next)
         dynamic += vm->state != SVC_OFF && vm->settings.memory.dynamic;
-    if (!dynamic)
+    if (!dynamic || svc->host.balancer_off)
         return "off";
     return p->deficit || p->unmet ? "short" : p->in_flight_in ? "adding" : p->in_flight_out ? "reclaiming" : "at rest";
 }

@@ -113,9 +113,9 @@ uint32_t dm_demand(const struct dm_vm *vm)
     return (uint32_t)min64(d, most);
 }
 
-void dm_settle(struct dm_memo *memo, uint64_t now)
+void dm_settle(struct dm_memo *memo, uint64_t now, uint64_t ms)
 {
-    memo->no_shrink_until = now + DM_SETTLE_MS;
+    memo->no_shrink_until = now + ms;
 }
 
 void dm_answered(struct dm_memo *memo, uint64_t now, uint32_t asked, uint32_t got)

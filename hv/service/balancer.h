@@ -57,7 +57,7 @@ enum dm_reason {
 enum {
     DM_STALE_MS = 5000,        /* older reports are not acted upon */
     DM_LOST_MS = 60000,        /* a guest silent for longer counts as static */
-    DM_SETTLE_MS = 60000,      /* nothing is taken for so long after boot, reset, resume */
+    DM_SETTLE_MS = 60000,      /* nothing is taken for so long after boot, reset, resume; the default */
     DM_WINDOW_SLOTS = 30,      /* a peak is remembered for 30 slots of 10 s */
     DM_WINDOW_SLOT_MS = 10000,
     DM_HOT_ADD_MIB = 128,      /* hv_balloon's HA_CHUNK */
@@ -164,8 +164,8 @@ int dm_plan(const struct dm_host *host, const struct dm_vm *vm, size_t n, struct
  */
 void dm_answered(struct dm_memo *memo, uint64_t now, uint32_t asked, uint32_t got);
 
-/* The VM was started, reset, resumed or moved: take nothing from it for DM_SETTLE_MS. */
-void dm_settle(struct dm_memo *memo, uint64_t now);
+/* The VM was started, reset, resumed or moved: take nothing from it for so long. */
+void dm_settle(struct dm_memo *memo, uint64_t now, uint64_t ms);
 
 /*
  * What a Linux guest of total MiB keeps for itself whatever the host asks: the limit hv_balloon

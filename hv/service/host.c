@@ -1,4 +1,5 @@
 /* The host: its memory, whether a VM fits, what `host show` says. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <sys/stat.h>
@@ -6,6 +7,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "hv/base/log.h"
 #include "hv/base/strbuf.h"
 #include "hv/base/units.h"
 #include "hv/service/cgroup.h"
@@ -42,7 +44,7 @@ void host_memory(struct service *svc, struct host_memory *ret)
     within_groups(ret);
     /* Kept for the host itself: 384 MiB and 30 MiB for each GiB, or 4 per cent, or what was configured. */
     uint64_t formula = MAX(384 * MIB + ret->total / GIB * 30 * MIB, ret->total / 25);
-    ret->reserve = MAX(formula, svc->root_reserve);
+    ret->reserve = MAX(formula, svc->host.root_reserve);
     for (const struct svc_vm *vm = svc->vms; vm; vm = vm->next) {
         if (vm->state == SVC_OFF)
             continue;
@@ -54,7 +56,7 @@ void host_memory(struct service *svc, struct host_memory *ret)
         ret->untouched += charge > resident ? charge - resident : 0;
     }
     uint64_t all = ret->total > ret->reserve ? ret->total - ret->reserve : 0;
-    all = svc->vm_memory ? MIN(all, svc->vm_memory) : all;
+    all = svc->host.vm_memory ? MIN(all, svc->host.vm_memory) : all;
     ret->pool = all > ret->overhead ? all - ret->overhead : 0;
     /* Other programs and other users' services count: no more than what is really there. */
     uint64_t taken = ret->untouched + ret->reserve / 2;
@@ -62,30 +64,108 @@ void host_memory(struct service *svc, struct host_memory *ret)
     ret->free = MIN(there, ret->pool > ret->charged ? ret->pool - ret->charged : 0);
 }
 
-/* ---- configured limits: host.json in the state folder ---- */
+/* ---- configured values: host.json in the state folder ---- */
+
+#define BALANCER_DELAY_MAX_MS (24 * 3600 * 1000)
+#define METRICS_DEFAULT "127.0.0.1:9177"
+
+/* ADDR:PORT or [ADDR]:PORT, numbers only: nothing is looked up. */
+static bool is_address(const char *s)
+{
+    char addr[64];
+    unsigned char raw[16];
+    const char *colon = strrchr(s, ':'), *from = s, *end = colon;
+    if (!colon)
+        return false;
+    bool six = *s == '[' && colon > s && colon[-1] == ']';
+    if (six)
+        from++, end--;
+    size_t digits = strspn(colon + 1, "0123456789"), len = (size_t)(end - from);
+    if (len >= sizeof(addr) || digits == 0 || digits > 5 || colon[1 + digits] || strtoul(colon + 1, NULL, 10) > 65535)
+        return false;
+    memcpy(addr, from, len);
+    addr[len] = 0;
+    return inet_pton(six ? AF_INET6 : AF_INET, addr, raw) == 1;
+}
+
+/* Take what o has of the settings. What it has not stays; what makes no sense is an error. */
+static int take(struct host_settings *h, const json_t *o, struct hv_error *e)
+{
+    const struct { const char *key; uint64_t *value, max; } numbers[] = {
+        {"vm_memory", &h->vm_memory, UINT64_C(1) << 50},
+        {"root_reserve", &h->root_reserve, UINT64_C(1) << 50},
+        {"balancer_delay_ms", &h->balancer_delay_ms, BALANCER_DELAY_MAX_MS},
+    };
+    for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++) {
+        const json_t *v = json_object_get(o, numbers[i].key);
+        if (!json_is_integer(v))
+            continue;
+        if (json_integer_value(v) < 0 || (uint64_t)json_integer_value(v) > numbers[i].max)
+            return hv_fail(e, HV_USAGE, numbers[i].key, "%" JSON_INTEGER_FORMAT " is out of range", json_integer_value(v));
+        *numbers[i].value = (uint64_t)json_integer_value(v);
+    }
+    const json_t *on = json_object_get(o, "balancer"), *metrics = json_object_get(o, "metrics");
+    if (json_is_boolean(on))
+        h->balancer_off = json_is_false(on);
+    const char *at = json_string_value(metrics);
+    if (!at)
+        return 0;
+    if (strcmp(at, "default") == 0)
+        at = METRICS_DEFAULT;
+    if (*at && !is_address(at)) {
+        hv_fail(e, HV_USAGE, at, "is no address to listen at");
+        hv_hint(e, "127.0.0.1:9177, [::1]:9177, or off");
+        return -EINVAL;
+    }
+    hv_strlcpy(h->metrics, at, sizeof(h->metrics));
+    return 0;
+}
+
+static json_t *settings_json(const struct host_settings *h)
+{
+    return json_pack("{s:I s:I s:I s:b s:s}", "vm_memory", (json_int_t)h->vm_memory, "root_reserve",
+                     (json_int_t)h->root_reserve, "balancer_delay_ms", (json_int_t)h->balancer_delay_ms, "balancer",
+                     !h->balancer_off, "metrics", h->metrics);
+}
 
 void host_settings_load(struct service *svc)
 {
     hv_autofree char *path = hv_asprintf("%s/host.json", svc->paths.state);
     json_t *o = path ? json_load_file(path, 0, NULL) : NULL;
-    json_int_t cap = json_integer_value(json_object_get(o, "vm_memory"));
-    json_int_t reserve = json_integer_value(json_object_get(o, "root_reserve"));
-    svc->vm_memory = cap > 0 ? (uint64_t)cap : 0;
-    svc->root_reserve = reserve > 0 ? (uint64_t)reserve : 0;
+    struct hv_error e = {0};
+    svc->host = (struct host_settings){.balancer_delay_ms = DM_SETTLE_MS, .metrics = METRICS_DEFAULT};
+    struct host_settings read = svc->host;
+    if (o && take(&read, o, &e) < 0)
+        log_warning("%s: %s %s: defaults are taken", path, e.object, e.message);
+    else
+        svc->host = read;
     json_decref(o);
 }
 
-int host_settings_store(struct service *svc, struct hv_error *e)
+static int store(struct service *svc, const struct host_settings *h, struct hv_error *e)
 {
     hv_autofree char *path = hv_asprintf("%s/host.json", svc->paths.state);
-    json_t *o = json_pack("{s:I s:I}", "vm_memory", (json_int_t)svc->vm_memory, "root_reserve",
-                          (json_int_t)svc->root_reserve);
+    json_t *o = settings_json(h);
     hv_autofree char *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
     json_decref(o);
     if (!path || !text)
         return hv_fail(e, HV_NO_RESOURCES, "host", "out of memory");
     int r = hv_replace_file(path, text, strlen(text), 0600);
     return r < 0 ? hv_fail_errno(e, -r, path, "cannot store the host's settings") : 0;
+}
+
+int host_settings_change(struct service *svc, const json_t *params, bool *ret_changed, struct hv_error *e)
+{
+    struct host_settings h = svc->host;
+    int r = take(&h, params, e);
+    bool changed = r == 0 && memcmp(&h, &svc->host, sizeof(h)) != 0;
+    if (changed)
+        r = store(svc, &h, e);
+    if (r < 0)
+        return r;
+    svc->host = h;
+    *ret_changed = changed;
+    return 0;
 }
 
 int host_admit(struct svc_vm *vm, struct hv_error *e)
@@ -134,13 +214,15 @@ json_t *host_json(struct service *svc)
     host_memory(svc, &m);
     if (uname(&u) < 0)
         memset(&u, 0, sizeof(u));
-    return json_pack("{s:s s:s s:s s:s s:s s:s s:i s:i s:i s:{s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I}}", "name", u.nodename, "version",
+    return json_pack("{s:s s:s s:s s:s s:s s:s s:i s:i s:i s:b s:I s:s? s:{s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I}}", "name", u.nodename, "version",
                      HV_VERSION, "mode", svc->paths.mode == HV_MODE_SYSTEM ? "system" : "user", "kernel", u.release,
                      "engine", "soft", "state_dir", svc->paths.state, "cpus", (int)sysconf(_SC_NPROCESSORS_ONLN),
-                     "vms", (int)count(svc, false), "running", (int)count(svc, true), "memory", "total",
+                     "vms", (int)count(svc, false), "running", (int)count(svc, true), "balancer_on", !svc->host.balancer_off,
+                     "balancer_delay_ms", (json_int_t)svc->host.balancer_delay_ms, "metrics",
+                     svc->host.metrics[0] ? svc->host.metrics : NULL, "memory", "total",
                      (json_int_t)m.total, "available", (json_int_t)m.available, "reserve", (json_int_t)m.reserve,
                      "charged", (json_int_t)m.charged, "free", (json_int_t)m.free, "pool", (json_int_t)m.pool, "overhead",
-                     (json_int_t)m.overhead, "vm_memory", (json_int_t)svc->vm_memory, "spike_pool",
+                     (json_int_t)m.overhead, "vm_memory", (json_int_t)svc->host.vm_memory, "spike_pool",
                      (json_int_t)(svc->balance_plan.spike_pool * MIB), "average_pressure_pct",
                      (json_int_t)svc->balance_plan.average_pressure, "current_pressure_pct",
                      (json_int_t)svc->balance_plan.current_pressure);

@@ -740,32 +740,17 @@ static void host_show(void *arg, struct varlink_call *call, const json_t *params
     varlink_reply(call, json_pack("{s:o}", "host", host_json(arg)), false);
 }
 
-/* A size, 0 for automatic, or absent: as it is. */
-static bool host_size(const json_t *params, const char *key, uint64_t *ret)
-{
-    const json_t *v = json_object_get(params, key);
-    if (!json_is_integer(v) || json_integer_value(v) < 0)
-        return false;
-    bool other = *ret != (uint64_t)json_integer_value(v);
-    *ret = (uint64_t)json_integer_value(v);
-    return other;
-}
-
 static void host_set(void *arg, struct varlink_call *call, const json_t *params)
 {
     struct service *svc = arg;
     struct hv_error e = {0};
-    const uint64_t cap = svc->vm_memory, reserve = svc->root_reserve;
-    bool changed = host_size(params, "vm_memory", &svc->vm_memory);
-    changed |= host_size(params, "root_reserve", &svc->root_reserve);
-    if (changed && host_settings_store(svc, &e) < 0) {
-        svc->vm_memory = cap;
-        svc->root_reserve = reserve;
+    bool changed;
+    if (host_settings_change(svc, params, &changed, &e) < 0) {
         fail(call, &e);
         return;
     }
     if (changed)
-        event_add(svc, "config", NULL, "info", caller(call), NULL, NULL, "memory limits of the host changed");
+        event_add(svc, "config", NULL, "info", caller(call), NULL, NULL, "settings of the host changed");
     varlink_reply(call, json_pack("{s:o}", "host", host_json(svc)), false);
 }
 

@@ -76,6 +76,14 @@ struct svc_vm {
     struct svc_vm *next;
 };
 
+/* What `hvctl host set` sets, kept in host.json. */
+struct host_settings {
+    uint64_t vm_memory, root_reserve;   /* bytes; 0: automatic */
+    uint64_t balancer_delay_ms;         /* nothing is taken from a guest for so long after its start */
+    bool balancer_off;                  /* nothing moves: everybody keeps what it has */
+    char metrics[80];                   /* where hv-metrics listens, ADDR:PORT; "": nowhere */
+};
+
 struct service {
     uint32_t magic;
     struct loop *loop;
@@ -100,7 +108,7 @@ struct service {
     bool balance_early;
     struct dm_host_memo balance_memo;
     struct dm_host_plan balance_plan;   /* the last */
-    uint64_t vm_memory, root_reserve;   /* configured, bytes; 0: automatic */
+    struct host_settings host;
     uint64_t idle_since_ns;
     uint64_t idle_ns;                   /* end after so long without VMs and clients; 0: never */
 };
@@ -295,9 +303,10 @@ json_t *host_json(struct service *svc);
 /* Has the CPU VT-x or AMD-V? */
 bool host_virtualization(void);
 bool host_cpu_flag(const char *flag);     /* of /proc/cpuinfo */
-/* Configured limits: read at the start; changed and stored. 0: automatic. */
+/* Configured values: read at the start, or the defaults. */
 void host_settings_load(struct service *svc);
-int host_settings_store(struct service *svc, struct hv_error *e);
+/* Those of SetHost's parameters: checked, stored, in force. ret_changed: is anything other than it was? */
+int host_settings_change(struct service *svc, const json_t *params, bool *ret_changed, struct hv_error *e);
 
 /* ---- doctor.c ---- */
 json_t *host_doctor(struct service *svc);

@@ -98,3 +98,19 @@ status_is() { [ "$(get "$1" status)" = "$2" ]; }
     run -2 --separate-stderr hvctl host set
     [[ $stderr =~ "nothing to change" ]]
 }
+
+@test "the balancer's switch and delay and the metrics address are checked, stored and shown" {
+    run -0 hvctl host show -o json
+    [ "$(jq -c '[.balancer_on, .balancer_delay_ms, .metrics]' <<<"$output")" = '[true,60000,"127.0.0.1:9177"]' ]
+    hvctl host set --balancer off --balancer-delay 5s --metrics '[::1]:9200' -q
+    run -0 hvctl host show -o json
+    [ "$(jq -c '[.balancer_on, .balancer_delay_ms, .metrics]' <<<"$output")" = '[false,5000,"[::1]:9200"]' ]
+    [ "$(jq -r .metrics "$XDG_STATE_HOME/hv/host.json")" = '[::1]:9200' ]
+    for bad in localhost:1 1.2.3.4 1.2.3.4:70000 :80 '[::1:80'; do
+        run -2 --separate-stderr hvctl host set --metrics "$bad"
+        [[ $stderr =~ "is no address to listen at" ]]
+    done
+    hvctl host set --balancer on --balancer-delay default --metrics off -q
+    run -0 hvctl host show -o json
+    [ "$(jq -c '[.balancer_on, .balancer_delay_ms, .metrics]' <<<"$output")" = '[true,60000,null]' ]
+}

@@ -86,7 +86,7 @@ static inline void model_report(struct model_vm *v, uint64_t second)
     struct dm_vm *d = &v->dm;
     if (d->state == DM_BOOT && second >= v->boots_until) {
         d->state = DM_ACTIVE;
-        dm_settle(&d->memo, second * 1000);
+        dm_settle(&d->memo, second * 1000, DM_SETTLE_MS);
     }
     d->available = d->assigned > v->used ? d->assigned - v->used : 0;
     d->committed = v->committed + dm_guest_floor(d->assigned) + d->ballooned + d->offline;

@@ -4,7 +4,7 @@
 #   mkinitrd.sh [-k cloud|generic|pae] [-m MODULE]... [-f FILE:PATH]... [-r SCRIPT] [-d] OUT
 #
 #   -k   whose kernel's modules (cloud); pae gets a 32-bit busybox
-#   -m   load this module too, after what it depends on; may be repeated
+#   -m   load this module too, after what it depends on; "NAME KEY=VALUE" with parameters; may be repeated
 #   -f   put FILE of the host at PATH in the guest
 #   -r   run SCRIPT in the guest once, before the shell (its output is on ttyS0)
 #   -d   no shell: load the modules, mount what root= names and go on there
@@ -54,7 +54,8 @@ ln -s bin/init "$root/init"
 [ -z "$disk" ] || modules=("${modules[@]:2}" sd_mod ext4)        # the others are for a shell
 declare -A seen=()
 add_module() {
-    local name=${1//-/_} path dep deps
+    local name=${1%% *} path dep deps
+    name=${name//-/_}
     [ -z "${seen[$name]:-}" ] || return 0
     seen[$name]=1
     path=$(find -L "$cache/modules-$kernel/kernel" -name "$name.ko*" -o -name "${name//_/-}.ko*" | head -n 1)
@@ -68,7 +69,7 @@ add_module() {
         add_module "$dep"
     done
     install -m 644 "$path" "$root/lib/modules/$name.ko"
-    printf '%s\n' "$name" >>"$root/etc/modules"
+    printf '%s%s\n' "$name" "${1#"${1%% *}"}" >>"$root/etc/modules"
 }
 for module in "${modules[@]}"; do
     add_module "$module"
@@ -86,8 +87,8 @@ grep -q ' /dev ' /proc/mounts || mount -t devtmpfs dev /dev
 mount -t sysfs sys /sys
 mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
 hostname demo
-while read -r module; do
-    insmod "/lib/modules/$module.ko"
+while read -r module parameters; do
+    insmod "/lib/modules/$module.ko" $parameters
 done </etc/modules
 # acpid reads the input devices that are there when it starts.
 acpid -l /dev/null -p /run/acpid.pid
@@ -101,8 +102,8 @@ mkdir -p /dev /proc /sys /newroot
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
-while read -r module; do
-    insmod "/lib/modules/$module.ko"
+while read -r module parameters; do
+    insmod "/lib/modules/$module.ko" $parameters
 done </etc/modules
 root=$(sed -n 's/.*\<root=\([^ ]*\).*/\1/p' /proc/cmdline)
 case $root in

@@ -670,7 +670,7 @@ static void test_guest_near_its_end_keeps_its_buffer(void **state)
     c.host.now += 1000;
     assert_int_equal(plan_of(&c).plan[1].action, DM_SHRINK);
     /* After a boot or a reset nothing is taken for a minute. */
-    dm_settle(&c.vm[1].memo, c.host.now);
+    dm_settle(&c.vm[1].memo, c.host.now, DM_SETTLE_MS);
     assert_int_equal(plan_of(&c).plan[1].action, DM_KEEP);
     c.host.now += DM_SETTLE_MS;
     assert_int_equal(plan_of(&c).plan[1].action, DM_SHRINK);

@@ -130,6 +130,7 @@ static void layer_free(struct disk_layer *l)
         return;
     }
     disk_file_unref(l->file);
+    free(l->busy.span);
     pthread_mutex_destroy(&l->lock);
     pthread_mutex_destroy(&l->flush_lock);
     l->magic = 0;

@@ -125,6 +125,13 @@ int disk_map(struct disk *d, uint64_t off, uint64_t len, struct disk_extent *ret
  */
 int disk_write_prepare(struct disk *d, uint64_t off, uint64_t len, struct disk_extent *ret);
 int disk_write_done(struct disk *d, uint64_t off, uint64_t len, bool ok);
+/*
+ * disk_map() for those who read the bytes themselves: until done, what is at the extent stays of
+ * that range, whatever is discarded meanwhile. One done for each prepare that succeeded, with
+ * its extent. Without it the room may hold another block's bytes by the time it is read.
+ */
+int disk_read_prepare(struct disk *d, uint64_t off, uint64_t len, struct disk_extent *ret);
+void disk_read_done(struct disk *d, uint64_t off, const struct disk_extent *x);
 
 /* What `vhdtool info` shows of one layer. */
 struct disk_info {
@@ -193,7 +200,8 @@ int disk_set_parent(struct disk *d, const char *path, bool ignore_id, struct hv_
 int disk_set_id(struct disk *d, const struct guid *id, struct hv_error *e);
 int disk_set_physical_sector(struct disk *d, uint32_t bytes, struct hv_error *e);
 /* Move blocks so that the file ends with the last one in use, drop blocks that hold zeros only
- * (scan) and punch the rest. Content and DataWriteGuid stay. progress may be NULL. */
+ * (scan) and punch the rest. Content and DataWriteGuid stay. progress may be NULL. Nobody else
+ * uses the disk meanwhile. */
 typedef void disk_progress_fn(void *arg, uint64_t done, uint64_t total);
 int disk_compact(struct disk *d, bool scan, disk_progress_fn *progress, void *arg, struct hv_error *e);
 

@@ -15,6 +15,12 @@
 
 #define DISK_LAYER_MAGIC 0x4c4b5344u
 
+/* Ranges whose bytes are being moved: between a prepare and its done. */
+struct disk_busy {
+    struct disk_span { uint64_t off, len; } *span;
+    size_t count, cap;
+};
+
 struct disk_layer {
     uint32_t magic;
     const struct disk_format *format;
@@ -22,6 +28,7 @@ struct disk_layer {
     void *state;                 /* the format's own */
     pthread_mutex_t lock;
     pthread_mutex_t flush_lock;
+    struct disk_busy busy;       /* of a layer that is written; guarded by lock */
     bool writable;
     bool ignore_id;
     /* Set by open(): */
@@ -76,7 +83,8 @@ struct disk_format {
     /*
      * Make a prefix of [off, off+len), whole logical sectors, read as zeros without data, as far
      * as the map can hold that: *ret_len bytes were done (0: the start of the range cannot be;
-     * the caller writes zeros up to the next multiple of the block size).
+     * the caller writes zeros up to the next multiple of the block size). Room given up here may
+     * be another block's soon: disk_io.c calls it only while no bytes of the range are on their way.
      */
     int (*unmap)(struct disk_layer *l, uint64_t off, uint64_t len, uint64_t *ret_len);
     /* Everything written() and unmap()ped before the call is durable afterwards. */

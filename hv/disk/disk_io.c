@@ -18,7 +18,47 @@ int disk_layer_map(struct disk_layer *l, uint64_t off, uint64_t len, struct disk
     return r;
 }
 
-int disk_map(struct disk *d, uint64_t off, uint64_t len, struct disk_extent *ret)
+/* ---- bytes on their way ---- */
+
+/*
+ * Between prepare and done the bytes of a range are moved without a lock. Were its block unmapped
+ * meanwhile, its room could be given to another block and the bytes land there. So a range that is
+ * busy is not unmapped: it is zeroed in place, or (discard) left alone.
+ */
+static int busy_add(struct disk_layer *l, uint64_t off, uint64_t len)
+{
+    struct disk_busy *b = &l->busy;
+
+    if (b->count == b->cap) {
+        size_t cap = b->cap ? b->cap * 2 : 64;
+        struct disk_span *grown = hv_realloc_array(b->span, cap, sizeof(*grown));
+
+        if (!grown) {
+            return -ENOMEM;
+        }
+        b->span = grown;
+        b->cap = cap;
+    }
+    b->span[b->count++] = (struct disk_span){ off, len };
+    return 0;
+}
+
+static void busy_remove(struct disk_layer *l, uint64_t off, uint64_t len)
+{
+    struct disk_busy *b = &l->busy;
+
+    for (size_t i = b->count; i-- > 0;) {
+        if (b->span[i].off == off && b->span[i].len == len) {
+            b->span[i] = b->span[--b->count];
+            return;
+        }
+    }
+    hv_assert(!"done without prepare");
+}
+
+/* ---- reading ---- */
+
+static int map_layers(struct disk *d, uint64_t off, uint64_t len, bool hold, struct disk_extent *ret)
 {
     HV_CHECK(d, DISK_MAGIC);
     if (len == 0 || off >= disk_size(d) || len > disk_size(d) - off) {
@@ -32,10 +72,16 @@ int disk_map(struct disk *d, uint64_t off, uint64_t len, struct disk_extent *ret
             break;                       /* a parent smaller than its child: zeros from here on */
         }
         len = MIN(len, l->size - off);
-        r = disk_layer_map(l, off, len, ret);
+        pthread_mutex_lock(&l->lock);
+        r = l->format->map(l, off, len, ret);
+        if (r == 0 && hold && l->writable && ret->where == DISK_DATA) {
+            r = busy_add(l, off, ret->len);
+        }
+        pthread_mutex_unlock(&l->lock);
         if (r < 0) {
             return r;
         }
+        hv_assert(ret->len > 0 && ret->len <= len);
         ret->layer = i;
         if (ret->where != DISK_ABSENT) {
             return 0;
@@ -49,19 +95,41 @@ int disk_map(struct disk *d, uint64_t off, uint64_t len, struct disk_extent *ret
     return 0;
 }
 
+int disk_map(struct disk *d, uint64_t off, uint64_t len, struct disk_extent *ret)
+{
+    return map_layers(d, off, len, false, ret);
+}
+
+int disk_read_prepare(struct disk *d, uint64_t off, uint64_t len, struct disk_extent *ret)
+{
+    return map_layers(d, off, len, true, ret);
+}
+
+void disk_read_done(struct disk *d, uint64_t off, const struct disk_extent *x)
+{
+    struct disk_layer *l = d->layers[x->layer];
+
+    if (x->where == DISK_DATA && l->writable) {
+        pthread_mutex_lock(&l->lock);
+        busy_remove(l, off, x->len);
+        pthread_mutex_unlock(&l->lock);
+    }
+}
+
 int disk_read(struct disk *d, uint64_t off, void *buf, uint64_t len)
 {
     char *to = buf;
 
     while (len > 0) {
         struct disk_extent x;
-        int r = disk_map(d, off, len, &x);
+        int r = disk_read_prepare(d, off, len, &x);
 
         if (r < 0) {
             return r;
         }
         if (x.where == DISK_DATA) {
             r = disk_file_read(x.file, x.file_offset, to, x.len);
+            disk_read_done(d, off, &x);
             if (r < 0) {
                 return r;
             }
@@ -94,6 +162,9 @@ int disk_write_prepare(struct disk *d, uint64_t off, uint64_t len, struct disk_e
     }
     pthread_mutex_lock(&l->lock);
     r = l->format->allocate(l, off, len, ret);
+    if (r == 0) {
+        r = busy_add(l, off, ret->len);  /* room that was made stays, and shows what it showed */
+    }
     pthread_mutex_unlock(&l->lock);
     hv_assert(r < 0 || (ret->len > 0 && ret->len <= len && ret->where == DISK_DATA));
     return r;
@@ -102,13 +173,13 @@ int disk_write_prepare(struct disk *d, uint64_t off, uint64_t len, struct disk_e
 int disk_write_done(struct disk *d, uint64_t off, uint64_t len, bool ok)
 {
     struct disk_layer *l = d->layers[0];
-    int r;
+    int r = 0;
 
-    if (!ok) {
-        return 0;                        /* room that was made stays, and shows what it showed */
-    }
     pthread_mutex_lock(&l->lock);
-    r = l->format->written(l, off, len);
+    busy_remove(l, off, len);
+    if (ok) {                            /* else the room stays, and shows what it showed */
+        r = l->format->written(l, off, len);
+    }
     pthread_mutex_unlock(&l->lock);
     return r;
 }
@@ -186,16 +257,38 @@ int disk_write(struct disk *d, uint64_t off, const void *buf, uint64_t len)
     return 0;
 }
 
+/* A prefix of [off, off+len) on all of which bytes are on their way, or on none. Lock held. */
+static uint64_t busy_prefix(const struct disk_layer *l, uint64_t off, uint64_t len, bool *ret_busy)
+{
+    *ret_busy = false;
+    for (size_t i = 0; i < l->busy.count; i++) {
+        const struct disk_span *s = &l->busy.span[i];
+
+        if (s->off <= off && off < s->off + s->len) {
+            *ret_busy = true;
+            return MIN(len, s->off + s->len - off);
+        }
+        if (s->off > off && s->off < off + len) {
+            len = s->off - off;
+        }
+    }
+    return len;
+}
+
 /* A prefix of whole sectors reads as zeros: unmapped, punched, or left where it does already. */
 static int zero_prefix(struct disk *d, uint64_t off, uint64_t len, bool discard, uint64_t *ret_len)
 {
     struct disk_layer *l = d->layers[0];
     struct disk_extent x;
-    int r;
+    bool busy;
+    int r = 0;
 
     *ret_len = 0;
     pthread_mutex_lock(&l->lock);
-    r = l->format->unmap(l, off, len, ret_len);
+    len = busy_prefix(l, off, len, &busy);
+    if (!busy) {
+        r = l->format->unmap(l, off, len, ret_len);
+    }
     pthread_mutex_unlock(&l->lock);
     if (r < 0 || *ret_len > 0) {
         return r;
@@ -205,8 +298,11 @@ static int zero_prefix(struct disk *d, uint64_t off, uint64_t len, bool discard,
         return r;
     }
     *ret_len = x.len;
-    if (x.where != DISK_DATA || (discard && x.layer > 0)) {
-        return 0;                        /* zeros already; or the parent's, which may stay */
+    if (x.where != DISK_DATA || (discard && (x.layer > 0 || busy))) {
+        return 0;                        /* zeros already; the parent's, which may stay; or in use */
+    }
+    if (l->block_size) {                 /* what follows may be whole blocks, to be unmapped */
+        x.len = MIN(x.len, l->block_size - off % l->block_size);
     }
     r = disk_write_prepare(d, off, x.len, &x);
     if (r < 0) {
@@ -215,7 +311,11 @@ static int zero_prefix(struct disk *d, uint64_t off, uint64_t len, bool discard,
     *ret_len = x.len;
     r = l->type == DISK_FIXED ? disk_file_zero_keep(x.file, x.file_offset, x.len)
                               : disk_file_zero(x.file, x.file_offset, x.len);
-    return r < 0 ? r : disk_write_done(d, off, x.len, true);
+    if (r < 0) {
+        disk_write_done(d, off, x.len, false);
+        return r;
+    }
+    return disk_write_done(d, off, x.len, true);
 }
 
 int disk_zero(struct disk *d, uint64_t off, uint64_t len)

@@ -20,6 +20,7 @@ struct piece {
     struct disk_request *req;
     struct disk_file *file;          /* a reference */
     uint64_t disk_off, file_off, len;
+    unsigned layer;                  /* of the chain, that file belongs to */
     int result;
     unsigned iov_count;
     struct iovec iov[];              /* a copy: cut to the piece, and as it moves on */
@@ -170,6 +171,9 @@ static void finish(struct disk_queue *q, struct piece *p)
         int w = disk_write_done(r->disk, p->disk_off, p->len, result == 0);
 
         result = result ? result : w;
+    } else if (r->op == DISK_OP_READ && p->file) {
+        disk_read_done(r->disk, p->disk_off,
+                       &(struct disk_extent){ .len = p->len, .where = DISK_DATA, .layer = p->layer });
     }
     if (result < 0 && r->result == 0) {
         r->result = result;
@@ -373,7 +377,7 @@ static int make_pieces(struct disk_queue *q, struct disk_request *r)
     while (done < r->len) {
         struct disk_extent x;
         struct piece *p;
-        int err = r->op == DISK_OP_READ ? disk_map(r->disk, r->off + done, r->len - done, &x)
+        int err = r->op == DISK_OP_READ ? disk_read_prepare(r->disk, r->off + done, r->len - done, &x)
                                         : disk_write_prepare(r->disk, r->off + done, r->len - done, &x);
 
         if (err < 0) {
@@ -383,6 +387,8 @@ static int make_pieces(struct disk_queue *q, struct disk_request *r)
         if (!p) {
             if (r->op == DISK_OP_WRITE) {
                 disk_write_done(r->disk, r->off + done, x.len, false);
+            } else {
+                disk_read_done(r->disk, r->off + done, &x);
             }
             return -ENOMEM;
         }
@@ -398,6 +404,7 @@ static int make_pieces(struct disk_queue *q, struct disk_request *r)
         } else {
             p->file = disk_file_ref(x.file);
             p->file_off = x.file_offset;
+            p->layer = x.layer;
             hand_in(q, p);
         }
         done += x.len;

@@ -53,3 +53,11 @@ $(BUILD)/share/hv/sample.hvrec: $(HVREC_MAKE)
 	$(call say,GEN,$@)
 	@mkdir -p $(@D)
 	$(Q)$(HVREC_MAKE) --day $@
+
+# Small requests through the worker's disk queue.
+DISK_IO := $(BUILD)/tests/bench/disk_io
+$(BUILD)/obj/tests/bench/disk_io.o: PKGS := libuv
+$(DISK_IO): $(BUILD)/obj/tests/bench/disk_io.o $(foreach r,disk rpc base,$(BUILD)/lib/$(r).a)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(call pkglibs,jansson libuv liburing) -lm

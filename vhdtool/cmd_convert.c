@@ -45,7 +45,7 @@ static int from_stdin(struct cli_call *c, const char *to, struct disk_create *ho
     if (r < 0) {
         return r;
     }
-    r = disk_open(to, &(struct disk_options){.format = (int)how->kind, .flags = DISK_WRITE}, &d, e);
+    r = disk_open(to, &(struct disk_options){.format = (int)how->kind, .flags = DISK_WRITE | DISK_NO_SYNC}, &d, e);
     if (r == 0) {
         r = copy_stream_in(STDIN_FILENO, d, &bytes);
         if (r < 0) {
@@ -86,7 +86,7 @@ static int to_file(struct cli_call *c, struct disk *from, const char *to, struct
     if (r < 0) {
         return r;
     }
-    r = disk_open(to, &(struct disk_options){.format = (int)how->kind, .flags = DISK_WRITE}, &d, e);
+    r = disk_open(to, &(struct disk_options){.format = (int)how->kind, .flags = DISK_WRITE | DISK_NO_SYNC}, &d, e);
     if (r == 0) {
         progress_begin(&p, c, to);
         r = copy_disk(from, d, &copy);

@@ -66,7 +66,7 @@ static int fill(struct cli_call *c, const char *path, const char *from, struct h
     struct progress p;
     uint64_t bytes = 0;
     struct copy how = {.scan = true, .progress = progress_update, .progress_arg = &p};
-    int r = disk_open(path, &(struct disk_options){.format = wanted_format(c), .flags = DISK_WRITE}, &to, e);
+    int r = disk_open(path, &(struct disk_options){.format = wanted_format(c), .flags = DISK_WRITE | DISK_NO_SYNC}, &to, e);
 
     if (r < 0) {
         return r;

@@ -1,7 +1,8 @@
 /*
- * Content from disk to disk. What the source's map says is zeros is never read, never written:
- * the target reads as zeros already. Data goes in large pieces, one being read while the one
- * before is written.
+ * Content from disk to disk. What the source's map, or the host's, says is zeros is never read and
+ * never written: the target reads as zeros already. The rest goes in pieces, several at once: one is
+ * read while another is written. Pieces get their room in the target in the order of the disk, so
+ * that it can be read in one go later. Where the host can share blocks of files, it does.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -12,8 +13,10 @@
 
 #include "vhdtool/vhdtool.h"
 
-#define PIECE  (2 * MIB)
-#define GRAIN  (64 * KIB)        /* zeros are looked for in units of this */
+#define PIECE   (1 * MIB)
+#define WORKERS 4u
+#define GRAIN   (64 * KIB)       /* zeros are looked for in units of this */
+#define RUNS    (PIECE / GRAIN)
 
 bool is_zero(const void *p, size_t len)
 {
@@ -22,194 +25,223 @@ bool is_zero(const void *p, size_t len)
     return len == 0 || (b[0] == 0 && memcmp(b, b + 1, len - 1) == 0);
 }
 
-/* ---- two buffers between a reader and a writer ---- */
+/* ---- what is to be copied ---- */
 
-struct piece { uint64_t off, len; uint8_t *data; };
-
-struct pipe {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    struct piece piece[4];
-    unsigned head, count;        /* filled pieces */
-    bool done, failed;
-    int error;
-    struct disk *to;
+struct job {
+    struct disk *from, *to;
     const struct copy *how;
+    pthread_mutex_t lock;
+    pthread_cond_t turn_changed;
+    struct disk_extent x;        /* of from, what is left of it; DATA, or len 0 */
+    uint64_t off;                /* where x starts, and the next piece */
+    uint64_t taken, turn;        /* pieces handed out; whose turn it is to get room */
+    bool no_clone;               /* the host cannot share blocks between these files */
+    int error;
 };
 
-static int write_piece(struct pipe *p, const struct piece *x)
+/* The host's holes under an extent are zeros too: *skip bytes of one in front, x cut before the next. */
+static void look_for_holes(struct disk_extent *x, uint64_t *skip)
 {
-    uint64_t at = 0;
+    uint64_t start = x->file_offset, data, hole;
 
-    if (!p->how->scan) {
-        return disk_write(p->to, x->off, x->data, x->len);
+    *skip = 0;
+    data = disk_file_skip_hole(x->file, start);
+    if (data > start) {
+        *skip = ROUND_DOWN(MIN(data - start, x->len), 512);
     }
-    while (at < x->len) {                /* runs of grains that are not zeros */
-        uint64_t n = MIN(GRAIN, x->len - at), run = 0;
-        int r;
-
-        while (n > 0 && !is_zero(x->data + at + run, n)) {
-            run += n;
-            n = MIN(GRAIN, x->len - at - run);
-        }
-        r = run ? disk_write(p->to, x->off + at, x->data + at, run) : 0;
-        if (r < 0) {
-            return r;
-        }
-        at += run + n;
+    if (*skip < x->len) {
+        hole = disk_file_skip_data(x->file, start + *skip);
+        x->len = MIN(x->len, ROUND_UP(hole - start, 512));
     }
-    return 0;
 }
 
-static void *writer(void *arg)
+/* The next stretch of data into j->x. 1, 0 at the end, -errno. Lock held. */
+static int next_extent(struct job *j)
 {
-    struct pipe *p = arg;
+    uint64_t size = disk_size(j->from), skip;
 
-    pthread_mutex_lock(&p->lock);
-    for (;;) {
-        while (p->count == 0 && !p->done) {
-            pthread_cond_wait(&p->changed, &p->lock);
-        }
-        if (p->count == 0) {
-            break;
-        }
-        struct piece *x = &p->piece[p->head];
-        int r = 0;
-
-        if (!p->failed) {
-            pthread_mutex_unlock(&p->lock);
-            r = write_piece(p, x);
-            pthread_mutex_lock(&p->lock);
-        }
-        if (r < 0) {
-            p->failed = true;
-            p->error = r;
-        }
-        p->head = (p->head + 1) % ARRAY_SIZE(p->piece);
-        p->count--;
-        pthread_cond_broadcast(&p->changed);
-    }
-    pthread_mutex_unlock(&p->lock);
-    return NULL;
-}
-
-/* A free piece, or NULL when the writer failed. */
-static struct piece *take_free(struct pipe *p)
-{
-    struct piece *x = NULL;
-
-    pthread_mutex_lock(&p->lock);
-    while (p->count == ARRAY_SIZE(p->piece) && !p->failed) {
-        pthread_cond_wait(&p->changed, &p->lock);
-    }
-    if (!p->failed) {
-        x = &p->piece[(p->head + p->count) % ARRAY_SIZE(p->piece)];
-    }
-    pthread_mutex_unlock(&p->lock);
-    return x;
-}
-
-static void put_filled(struct pipe *p)
-{
-    pthread_mutex_lock(&p->lock);
-    p->count++;
-    pthread_cond_broadcast(&p->changed);
-    pthread_mutex_unlock(&p->lock);
-}
-
-/* The next piece of the source at or after *off that may hold data. 1, 0 at the end, -errno. */
-static int next_data(struct disk *from, uint64_t *off, uint64_t *ret_len)
-{
-    uint64_t size = disk_size(from), start;
-
-    for (start = *off; start < size; start = *off) {
-        struct disk_extent x;
-        int r = disk_map(from, start, size - start, &x);
+    while (j->off < size) {
+        int r = disk_map(j->from, j->off, size - j->off, &j->x);
 
         if (r < 0) {
             return r;
         }
-        if (x.where == DISK_DATA && disk_file_fd(x.file) >= 0) {
-            /* Holes of the file under it are zeros too. */
-            off_t data = lseek(disk_file_fd(x.file), (off_t)x.file_offset, SEEK_DATA);
-            off_t hole;
-
-            if (data < 0 && errno == ENXIO) {
-                data = (off_t)(x.file_offset + x.len);
-            }
-            if (data > (off_t)x.file_offset) {
-                uint64_t skip = ROUND_DOWN(MIN((uint64_t)data - x.file_offset, x.len), 512);
-
-                if (skip > 0) {
-                    *off = start + skip;
-                    continue;
-                }
-            }
-            hole = lseek(disk_file_fd(x.file), (off_t)x.file_offset, SEEK_HOLE);
-            if (hole > (off_t)x.file_offset) {
-                x.len = MIN(x.len, ROUND_UP((uint64_t)hole - x.file_offset, 512));
-            }
+        if (j->x.where != DISK_DATA) {
+            j->off += j->x.len;
+            continue;
         }
-        if (x.where == DISK_DATA) {
-            *off = start;
-            *ret_len = MIN(x.len, PIECE);
+        look_for_holes(&j->x, &skip);
+        j->off += skip;
+        j->x.file_offset += skip;
+        j->x.len -= skip;
+        if (j->x.len > 0) {
             return 1;
         }
-        *off = start + x.len;
+    }
+    j->x.len = 0;
+    return 0;
+}
+
+struct piece {
+    uint64_t off, len, no;
+    struct disk_extent from;
+    struct run { uint64_t off, len; struct disk_extent to; } run[2 * RUNS];   /* where it goes, room given */
+    unsigned runs;
+    uint8_t *data;
+};
+
+/* 1, 0 when there is no more. Pieces end where the host's alignment wants it. */
+static int take_piece(struct job *j, struct piece *p)
+{
+    int r = 1;
+
+    pthread_mutex_lock(&j->lock);
+    if (j->error == 0 && j->x.len == 0) {
+        r = next_extent(j);
+        j->error = r < 0 ? r : 0;
+    }
+    r = j->error < 0 ? 0 : r;
+    if (r > 0) {
+        p->off = j->off;
+        p->len = MIN(j->x.len, PIECE - j->off % PIECE);
+        p->no = j->taken++;
+        p->from = j->x;
+        p->from.len = p->len;
+        j->off += p->len;
+        j->x.len -= p->len;
+        j->x.file_offset += p->len;
+        if (j->how->progress) {
+            j->how->progress(j->how->progress_arg, j->off, disk_size(j->from));
+        }
+    }
+    pthread_mutex_unlock(&j->lock);
+    return r;
+}
+
+/* ---- one piece ---- */
+
+/* Room for [at, at+len) of the piece. */
+static int add_runs(struct job *j, struct piece *p, uint64_t at, uint64_t len)
+{
+    while (len > 0) {
+        struct run *run = &p->run[p->runs];
+        int r = p->runs < ARRAY_SIZE(p->run) ? disk_write_prepare(j->to, p->off + at, len, &run->to) : -E2BIG;
+
+        if (r < 0) {
+            return r;
+        }
+        run->off = at;
+        run->len = run->to.len;
+        p->runs++;
+        at += run->len;
+        len -= run->len;
     }
     return 0;
 }
 
-static int read_all(struct pipe *p, struct disk *from)
+/* Runs of grains that are not zeros, or all of it. */
+static int make_runs(struct job *j, struct piece *p)
 {
-    uint64_t off = 0, len;
+    uint64_t at = 0;
+    int r = 0;
+
+    p->runs = 0;
+    if (!j->how->scan) {
+        return add_runs(j, p, 0, p->len);
+    }
+    while (at < p->len && r == 0) {
+        uint64_t n = MIN(GRAIN, p->len - at), run = 0;
+
+        while (n > 0 && !is_zero(p->data + at + run, n)) {
+            run += n;
+            n = MIN(GRAIN, p->len - at - run);
+        }
+        r = run ? add_runs(j, p, at, run) : 0;
+        at += run + n;
+    }
+    return r;
+}
+
+static int move_run(struct job *j, struct piece *p, const struct run *run, bool *read)
+{
     int r;
 
-    while ((r = next_data(from, &off, &len)) > 0) {
-        struct piece *x = take_free(p);
-
-        if (!x) {
-            return 0;                    /* the writer says why */
+    if (!j->how->scan && !j->no_clone) {
+        r = disk_file_clone(p->from.file, p->from.file_offset + run->off, run->to.file, run->to.file_offset, run->len);
+        if (r != -EOPNOTSUPP) {
+            return r;
         }
-        x->off = off;
-        x->len = len;
-        r = disk_read(from, off, x->data, len);
+        j->no_clone = true;
+    }
+    if (!*read) {
+        r = disk_file_read(p->from.file, p->from.file_offset, p->data, p->len);
         if (r < 0) {
             return r;
         }
-        put_filled(p);
-        off += len;
-        if (p->how->progress) {
-            p->how->progress(p->how->progress_arg, off, disk_size(from));
-        }
+        *read = true;
+    }
+    return disk_file_write(run->to.file, run->to.file_offset, p->data + run->off, run->len);
+}
+
+static int copy_piece(struct job *j, struct piece *p)
+{
+    bool read = j->how->scan || j->no_clone;
+    int r = read ? disk_file_read(p->from.file, p->from.file_offset, p->data, p->len) : 0;
+
+    p->runs = 0;
+    pthread_mutex_lock(&j->lock);
+    while (j->turn != p->no) {
+        pthread_cond_wait(&j->turn_changed, &j->lock);
+    }
+    pthread_mutex_unlock(&j->lock);
+    r = r < 0 ? r : make_runs(j, p);
+    pthread_mutex_lock(&j->lock);
+    j->turn++;
+    pthread_cond_broadcast(&j->turn_changed);
+    pthread_mutex_unlock(&j->lock);
+    for (unsigned i = 0; i < p->runs; i++) {
+        int w;
+
+        r = r < 0 ? r : move_run(j, p, &p->run[i], &read);
+        w = disk_write_done(j->to, p->off + p->run[i].off, p->run[i].len, r == 0);
+        r = r < 0 ? r : w;
     }
     return r;
+}
+
+static void *worker(void *arg)
+{
+    struct job *j = arg;
+    struct piece p = { .data = aligned_alloc(4096, PIECE) };
+    int r = p.data ? 0 : -ENOMEM;
+
+    while (r == 0 && take_piece(j, &p) > 0) {
+        r = copy_piece(j, &p);
+    }
+    if (r < 0) {
+        pthread_mutex_lock(&j->lock);
+        j->error = j->error ? j->error : r;
+        pthread_mutex_unlock(&j->lock);
+    }
+    free(p.data);
+    return NULL;
 }
 
 int copy_disk(struct disk *from, struct disk *to, const struct copy *how)
 {
-    struct pipe p = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .to = to, .how = how};
-    uint8_t *buf = NULL;
-    pthread_t thread;
-    int r = posix_memalign((void **)&buf, 4096, ARRAY_SIZE(p.piece) * PIECE) ? -ENOMEM : 0;
+    struct job j = { .from = from, .to = to, .how = how, .lock = PTHREAD_MUTEX_INITIALIZER,
+                     .turn_changed = PTHREAD_COND_INITIALIZER };
+    pthread_t thread[WORKERS - 1];
+    unsigned n = 0;
 
-    for (size_t i = 0; i < ARRAY_SIZE(p.piece) && r == 0; i++) {
-        p.piece[i].data = buf + i * PIECE;
+    while (n < ARRAY_SIZE(thread) && pthread_create(&thread[n], NULL, worker, &j) == 0) {
+        n++;
     }
-    if (r == 0) {
-        r = -pthread_create(&thread, NULL, writer, &p);
+    worker(&j);
+    while (n > 0) {
+        pthread_join(thread[--n], NULL);
     }
-    if (r == 0) {
-        r = read_all(&p, from);
-        pthread_mutex_lock(&p.lock);
-        p.done = true;
-        pthread_cond_broadcast(&p.changed);
-        pthread_mutex_unlock(&p.lock);
-        pthread_join(thread, NULL);
-        r = r < 0 ? r : p.error;
-    }
-    free(buf);
-    return r;
+    return j.error;
 }
 
 /* ---- streams ---- */

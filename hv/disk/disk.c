@@ -302,6 +302,7 @@ int disk_open(const char *path, const struct disk_options *o, struct disk **ret,
     flags |= want & DISK_WRITE ? DISK_FILE_WRITE : 0;
     flags |= want & DISK_DIRECT ? DISK_FILE_DIRECT : 0;
     flags |= want & DISK_SHARED ? DISK_FILE_NO_LOCK : 0;
+    flags |= want & DISK_NO_SYNC ? DISK_FILE_NO_SYNC : 0;
     r = disk_file_open(path, flags, &f, e);
     return r < 0 ? r : disk_open_file(f, o, ret, e);
 }

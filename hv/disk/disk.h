@@ -54,6 +54,7 @@ enum {
     DISK_NO_PARENT = 8,     /* leaf alone: reads of what the parent holds fail with -ENOLINK */
     DISK_IGNORE_ID = 16,    /* a parent that was changed is accepted, with a warning in info */
     DISK_AS_RAW    = 32,    /* do not look for a format */
+    DISK_NO_SYNC   = 64,    /* nothing is waited for, as with cp: a disk that is being made */
 };
 
 struct disk_options {

@@ -341,6 +341,9 @@ int disk_file_sync(struct disk_file *f)
     if (f->ops) {
         return f->ops->sync(f->arg);
     }
+    if (f->flags & DISK_FILE_NO_SYNC && !f->device) {
+        return 0;
+    }
     return fdatasync(f->fd) < 0 ? -errno : 0;
 }
 
@@ -354,6 +357,29 @@ uint64_t disk_file_skip_hole(struct disk_file *f, uint64_t off)
     }
     at = lseek(f->fd, (off_t)off, SEEK_DATA);
     return at >= 0 ? (uint64_t)at : errno == ENXIO ? MAX(disk_file_size(f), off) : off;
+}
+
+uint64_t disk_file_skip_data(struct disk_file *f, uint64_t off)
+{
+    off_t at;
+
+    HV_CHECK(f, FILE_MAGIC);
+    if (f->ops || f->device || off > INT64_MAX) {
+        return MAX(disk_file_size(f), off);
+    }
+    at = lseek(f->fd, (off_t)off, SEEK_HOLE);
+    return at > (off_t)off ? (uint64_t)at : MAX(disk_file_size(f), off);
+}
+
+int disk_file_clone(struct disk_file *from, uint64_t off, struct disk_file *to, uint64_t to_off, uint64_t len)
+{
+    struct file_clone_range range = { .src_fd = from->fd, .src_offset = off, .src_length = len, .dest_offset = to_off };
+
+    if (from->ops || to->ops || from->device || to->device || !(to->flags & DISK_FILE_WRITE) ||
+        ioctl(to->fd, FICLONERANGE, &range) < 0) {
+        return -EOPNOTSUPP;
+    }
+    return 0;
 }
 
 uint64_t disk_file_size(struct disk_file *f)

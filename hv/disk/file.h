@@ -27,6 +27,7 @@ enum {
     DISK_FILE_CREATE = 2,    /* a new file; -EEXIST if there is one */
     DISK_FILE_DIRECT = 4,    /* disk_file_direct_fd() is wanted */
     DISK_FILE_NO_LOCK = 8,   /* do not lock; for info, map and ls of a disk in use */
+    DISK_FILE_NO_SYNC = 16,  /* sync does nothing for a file: one that is made, and made again if need be */
 };
 
 /*
@@ -67,6 +68,13 @@ int disk_file_sync(struct disk_file *f);
 /* The first byte from off on that the host does not know to be zero, or the file's end; off itself
  * where it knows nothing of holes. */
 uint64_t disk_file_skip_hole(struct disk_file *f, uint64_t off);
+/* And the first one from off on, which is none, that it knows to be zero; the file's end at the latest. */
+uint64_t disk_file_skip_data(struct disk_file *f, uint64_t off);
+/*
+ * Let [to_off, to_off+len) of `to` share the host's blocks of `from`: both read the same, and are
+ * written apart. -EOPNOTSUPP where the host cannot: copy the bytes instead.
+ */
+int disk_file_clone(struct disk_file *from, uint64_t off, struct disk_file *to, uint64_t to_off, uint64_t len);
 uint64_t disk_file_size(struct disk_file *f);       /* bytes; a device's capacity */
 uint64_t disk_file_allocated(struct disk_file *f);  /* bytes the host really holds */
 bool disk_file_writable(const struct disk_file *f);

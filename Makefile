@@ -107,7 +107,7 @@ DEPS_CHECK := bats libcmocka-dev libzydis-dev libzycore-dev tmux mandoc zsh fish
               binutils xz-utils lz4 util-linux qemu-utils \
               e2fsprogs dosfstools fdisk attr acl libcap2-bin fuse3
 DEPS_SLOW  := dpkg-dev debhelper lintian mmdebstrap qemu-system-x86
-DEPS_BENCH := qemu-system-x86 time
+DEPS_BENCH := qemu-system-x86 qemu-utils time
 DEPS_FUZZ  := clang libclang-rt-14-dev
 
 # Installs what is missing, says what, and does nothing when all is there.
@@ -159,10 +159,11 @@ check-slow: check deps-slow
 	@BUILD=$(BUILD) tests/check-slow.sh
 
 bench: deps deps-bench
-	@$(MAKE) -j$$(nproc) all $(BUILD)/tests/tools/vmboot $(BUILD)/tests/bench/dm_sim
+	@$(MAKE) -j$$(nproc) all $(BUILD)/tests/tools/vmboot $(BUILD)/tests/bench/dm_sim $(BUILD)/tests/bench/disk_io
 	@BUILD=$(BUILD) tests/bench/run.sh
 	@$(BUILD)/tests/bench/dm_sim && $(BUILD)/tests/bench/dm_sim --time
 	@BUILD=$(BUILD) tests/bench/hvtop.sh
+	@BUILD=$(BUILD) tests/bench/disk.sh
 
 # ---- installation ----
 

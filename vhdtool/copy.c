@@ -14,7 +14,7 @@
 #include "vhdtool/vhdtool.h"
 
 #define PIECE   (1 * MIB)
-#define WORKERS 4u
+#define WORKERS 3u
 #define GRAIN   (64 * KIB)       /* zeros are looked for in units of this */
 #define RUNS    (PIECE / GRAIN)
 

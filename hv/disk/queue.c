@@ -13,6 +13,7 @@
 #define QUEUE_MAGIC 0x65757571u
 #define THREADS_MAX 8u
 #define DIRECT_ALIGN 4096u
+#define SUBMIT_EVERY 4u
 
 /* One extent of a request, or (FLUSH, ZERO, DISCARD) all of it. */
 struct piece {
@@ -39,6 +40,7 @@ struct disk_queue {
     int event_fd;
     struct loop_fd *watch;
     unsigned in_ring;                /* pieces the kernel has */
+    unsigned in_turn;                /* in a turn of the loop that ends with a kick */
     struct list waiting;             /* for a place in the ring */
     struct list ready;               /* finished, on the loop's thread */
 
@@ -253,17 +255,23 @@ static void completed(struct disk_queue *q, struct piece *p, int res)
     finish(q, p);
 }
 
+/* What came back; what is submitted meanwhile goes out a few at a time, so that the host has work. */
 static void reap(struct disk_queue *q)
 {
     struct io_uring_cqe *cqe;
 
+    q->in_turn++;
     while (io_uring_peek_cqe(&q->ring, &cqe) == 0) {
         struct piece *p = io_uring_cqe_get_data(cqe);
         int res = cqe->res;
 
         io_uring_cqe_seen(&q->ring, cqe);
         completed(q, p, res);
+        if (io_uring_sq_ready(&q->ring) >= SUBMIT_EVERY) {
+            disk_queue_kick(q);
+        }
     }
+    q->in_turn--;
 }
 
 void disk_queue_kick(struct disk_queue *q)
@@ -306,9 +314,11 @@ static void on_post(void *arg)
     while ((p = list_take(&q->ready))) {
         list_add(&done, p);
     }
+    q->in_turn++;
     while ((p = list_take(&done))) {
         finish(q, p);
     }
+    q->in_turn--;
     disk_queue_kick(q);
 }
 
@@ -400,7 +410,6 @@ static int make_pieces(struct disk_queue *q, struct disk_request *r)
                 memset(p->iov[k].iov_base, 0, p->iov[k].iov_len);
             }
             list_add(&q->ready, p);
-            loop_post(q->loop, &q->post);
         } else {
             p->file = disk_file_ref(x.file);
             p->file_off = x.file_offset;
@@ -438,7 +447,9 @@ void disk_queue_submit(struct disk_queue *q, struct disk_request *r)
         }
     }
     r->left--;
-    loop_post(q->loop, &q->post);
+    if (q->in_turn == 0 || q->ready.first) {
+        loop_post(q->loop, &q->post);    /* else the turn kicks at its end */
+    }
 }
 
 unsigned disk_queue_pending(const struct disk_queue *q)

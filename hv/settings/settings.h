@@ -38,6 +38,7 @@ struct settings {
     bool hyperv, lock;
     struct { bool dynamic; uint64_t startup, min, max, buffer_pct, priority; } memory;
     struct { uint64_t cpus; } processor;
+    struct { bool heartbeat, shutdown, time_sync, kvp, vss, file_copy; } services;
     struct { char *kernel, *initrd, *cmdline; uint64_t on_reboot, on_triple_fault; bool test_device; } boot;
     struct setting_disk *disk;          /* disk[disks], in order of lun */
     unsigned disks;

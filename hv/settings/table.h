@@ -10,8 +10,8 @@
  * default     number, or string for TEXT and PATH (NULL: not set)
  * live        NOW a running VM takes it at once · NEXT at next start · NEVER fixed at creation
  * wmi         "Class.Property:type[*2^20|/100]": what holds it in the stored XML, its CIM type, and
- *             what makes the value there ours (MiB to bytes; weight to priority). Hv_* are
- *             companion classes (DESIGN 11).
+ *             what makes the value there ours (MiB to bytes; weight to priority). A BOOL of type uint16
+ *             is an EnabledState, 2 or 3. Hv_* are companion classes (DESIGN 11).
  *
  * Ranges and defaults: specs/operator-surface "memory set", "processor"; Hyper-V's own
  * ranges for memory.buffer_pct and memory.priority.
@@ -46,6 +46,18 @@ S(MEM_PRIORITY, "memory",  "priority",   UINT, memory.priority, 0, 100, 50, NOW,
   "Msvm_MemorySettingData.Weight:uint32/100", "who gets memory first when it is short")
 S(CPU_COUNT,  "processor", "cpus",       UINT, processor.cpus, 1, 64, 1, NEXT,
   "Msvm_ProcessorSettingData.VirtualQuantity:uint64", "virtual processors")
+S(SERVICE_HEARTBEAT, "services", "heartbeat", BOOL, services.heartbeat, 0, 1, 1, NOW,
+  "Msvm_HeartbeatComponentSettingData.EnabledState:uint16", "offer the heartbeat service: does the guest still answer")
+S(SERVICE_SHUTDOWN, "services", "shutdown", BOOL, services.shutdown, 0, 1, 1, NOW,
+  "Msvm_ShutdownComponentSettingData.EnabledState:uint16", "offer the shutdown service, by which the guest is asked to power off or restart")
+S(SERVICE_TIME_SYNC, "services", "time_sync", BOOL, services.time_sync, 0, 1, 1, NOW,
+  "Msvm_TimeSyncComponentSettingData.EnabledState:uint16", "offer the time service, which keeps the clock of the guest")
+S(SERVICE_KVP, "services", "kvp", BOOL, services.kvp, 0, 1, 1, NOW,
+  "Msvm_KvpExchangeComponentSettingData.EnabledState:uint16", "offer the key-value service: what the guest tells of itself")
+S(SERVICE_VSS, "services", "vss", BOOL, services.vss, 0, 1, 1, NOW,
+  "Msvm_VssComponentSettingData.EnabledState:uint16", "offer the freeze service, for consistent copies of disks")
+S(SERVICE_FILE_COPY, "services", "file_copy", BOOL, services.file_copy, 0, 1, 1, NOW,
+  "Msvm_GuestServiceInterfaceComponentSettingData.EnabledState:uint16", "offer the file copy service")
 S(BOOT_KERNEL, "boot",     "kernel",     PATH, boot.kernel,  0, 4095, NULL, NEXT,
   "Hv_BootSettingData.Kernel:string", "Linux kernel to boot directly: a bzImage or an ELF file")
 S(BOOT_INITRD, "boot",     "initrd",     PATH, boot.initrd,  0, 4095, NULL, NEXT,

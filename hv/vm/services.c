@@ -19,13 +19,6 @@ static uint64_t reference_time(void *arg)
     return hyperv_reference_time(vm->hyperv, 0);
 }
 
-static void heartbeat_changed(void *arg)
-{
-    struct vm *vm = arg;
-    if (vm->hooks.guest_changed)
-        vm->hooks.guest_changed(vm->hooks.arg);
-}
-
 static void memory_event(void *arg, bool warning, const char *message, const char *hint)
 {
     struct vm *vm = arg;
@@ -48,11 +41,13 @@ int vm_services_new(struct vm *vm, struct hv_error *e)
         .hot_base = vm->layout.hot_add_base, .hot_top = vm->layout.hot_add_top, .max_bytes = max_bytes(vm),
         .event = memory_event, .arg = vm,
     };
-    int r = heartbeat_new(vm->vmbus, heartbeat_changed, vm, &vm->heartbeat, e);
+    int r = heartbeat_new(vm->vmbus, vm_guest_changed, vm, &vm->heartbeat, e);
     if (r == 0)
         r = shutdown_new(vm->vmbus, &vm->shutdown, e);
     if (r == 0)
         r = timesync_new(vm->vmbus, reference_time, vm, &vm->timesync, e);
+    if (r == 0)
+        r = vm_guest_new(vm, e);
     if (r == 0)
         r = keyboard_new(vm->vmbus, &vm->keyboard, e);
     if (r == 0)
@@ -63,6 +58,7 @@ int vm_services_new(struct vm *vm, struct hv_error *e)
 void vm_services_free(struct vm *vm)
 {
     vm_disks_free(vm);
+    vm_guest_free(vm);
     heartbeat_free(vm->heartbeat);
     shutdown_free(vm->shutdown);
     timesync_free(vm->timesync);
@@ -88,6 +84,7 @@ void vm_guest(struct vm *vm, struct vm_guest *ret)
     ret->heartbeats = heartbeat_count(vm->heartbeat);
     ret->shutdown = shutdown_ready(vm->shutdown);
     ret->timesync = timesync_ready(vm->timesync);
+    ret->well = vm_guest_well(vm, &ret->well_ns);
 }
 
 void vm_memory(struct vm *vm, struct vm_memory *ret)

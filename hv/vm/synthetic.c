@@ -181,4 +181,5 @@ void vm_synthetic_resume(struct vm *vm)
 {
     if (vm->vmbus)
         vmbus_resume(vm->vmbus);
+    vm_guest_resumed(vm);
 }

@@ -443,5 +443,6 @@ int vm_apply(struct vm *vm, const struct settings *s)
             setting_set_number(&vm->settings, d, setting_number(s, d));
         }
     }
+    vm_services_apply(vm);
     return 0;
 }

@@ -53,6 +53,8 @@ struct vm_hooks {
     void (*crashed)(void *arg, const uint64_t p[5], const char *text);
     /* The guest's heartbeat came, stopped, or came back. Loop thread; may call vm_*. May be NULL. */
     void (*guest_changed)(void *arg);
+    /* What an operator should know of the guest otherwise; hint may be NULL. Loop thread. May be NULL. */
+    void (*guest_event)(void *arg, bool warning, const char *message, const char *hint);
     /* What an operator should know of the guest's memory; hint may be NULL. Loop thread. May be NULL. */
     void (*memory_event)(void *arg, bool warning, const char *message, const char *hint);
     /* On each vCPU's thread, before it enters the guest for the first time. May be NULL. */
@@ -104,8 +106,56 @@ struct vm_guest {
     const char *heartbeat;             /* no-contact, ok, lost */
     uint64_t heartbeats;
     bool shutdown, timesync;           /* the services that are bound */
+    bool well;                         /* its heart beats, or where no heartbeat is offered a service of it is bound */
+    uint64_t well_ns;                  /* since so long, of guest time */
 };
 void vm_guest(struct vm *vm, struct vm_guest *ret);
+
+/* ---- guest.c: integration services ---- */
+#define VM_SERVICES(X)                                                                                       \
+    X(HEARTBEAT, "heartbeat") X(SHUTDOWN, "shutdown") X(TIME_SYNC, "time-sync") X(KVP, "kvp") X(VSS, "vss")   \
+    X(FILE_COPY, "file-copy")
+enum vm_service_id {
+#define VM_SERVICE_ENUM(name, word) VM_SERVICE_##name,
+    VM_SERVICES(VM_SERVICE_ENUM)
+#undef VM_SERVICE_ENUM
+    VM_SERVICE_COUNT
+};
+struct vm_service {
+    bool offered, open;                /* open: the guest's driver has its channel */
+    bool ready;                        /* it answers; for kvp: the daemon does */
+    bool stalled;                      /* its daemon hangs */
+    uint32_t version;                  /* agreed on, major | minor << 16; 0: none */
+};
+const char *vm_service_word(enum vm_service_id id);
+void vm_service(struct vm *vm, enum vm_service_id id, struct vm_service *ret);
+bool vm_guest_well(struct vm *vm, uint64_t *ret_ns);
+/* What the guest's key-value daemon tells of it, not older than half a minute; nothing without one. */
+void vm_guest_facts(struct vm *vm, void (*fn)(void *arg, const char *key, const char *value), void *arg);
+
+/* pool: external (the host's), guest, auto (facts), host (facts of the host). Strings live during the call. */
+typedef void vm_item_fn(void *arg, const char *pool, const char *key, const char *value);
+typedef void vm_done_fn(void *arg, const struct hv_error *e);      /* e NULL: done */
+/*
+ * Each is asked of the guest and done later (done; vm_free() may call it), or refused at once: HV_CONFLICT, of a
+ * VM that is not running or a service that is off; HV_UNSUPPORTED with the cure, without a daemon.
+ */
+int vm_items(struct vm *vm, vm_item_fn *item, vm_done_fn *done, void *arg, struct hv_error *e);
+/* An item of the host's, for the guest; value NULL: remove it. */
+int vm_item_set(struct vm *vm, const char *key, const char *value, vm_done_fn *done, void *arg, struct hv_error *e);
+/* Stop writes to the guest's file systems, ten minutes at most. timeout_ns: of guest time, for the freeze itself. */
+int vm_freeze(struct vm *vm, uint64_t timeout_ns, vm_done_fn *done, void *arg, struct hv_error *e);
+int vm_thaw(struct vm *vm, vm_done_fn *done, void *arg, struct hv_error *e);
+bool vm_frozen(const struct vm *vm);
+struct vm_copy {
+    int fd;                            /* a regular file; becomes the VM's, also on failure */
+    uint64_t size;
+    const char *path;                  /* absolute, in the guest */
+    bool overwrite, parents;
+};
+int vm_copy(struct vm *vm, const struct vm_copy *c, vm_done_fn *done, void *arg, struct hv_error *e);
+/* Of the copy under way, bytes; 0 of 0: there is none. */
+void vm_copy_progress(const struct vm *vm, uint64_t *ret_done, uint64_t *ret_size);
 /* What the guest has of memory, and what it says of it. Bytes. */
 struct vm_memory {
     uint64_t assigned, visible, resident, ballooned, hot_added, available, demand, offline, target;

@@ -45,6 +45,10 @@ struct vm {
     struct shutdown *shutdown;
     struct timesync *timesync;
     struct keyboard *keyboard;
+    struct kvp *kvp;
+    struct vss *vss;
+    struct fcopy *fcopy;
+    struct guest *guest;             /* what the services above know of it */
     struct dynmem *dynmem;
     struct storage *storage;
     struct disk_queue *disk_queue;
@@ -84,6 +88,13 @@ void vm_raise(struct vm *vm, uint32_t events);
 /* services.c: providers on the bus. */
 int vm_services_new(struct vm *vm, struct hv_error *e);
 void vm_services_free(struct vm *vm);
+
+/* guest.c: key-values, freeze, file copy, and what they tell. The others of services.c are there before. */
+int vm_guest_new(struct vm *vm, struct hv_error *e);
+void vm_guest_free(struct vm *vm);
+void vm_guest_resumed(struct vm *vm);       /* the VM runs (again), perhaps after a load */
+void vm_guest_changed(void *vm);            /* something of its services did */
+void vm_services_apply(struct vm *vm);      /* offer what the settings say */
 
 /* disks.c: the SCSI controller and the queue under it. */
 int vm_disks_new(struct vm *vm, struct hv_error *e);

@@ -138,6 +138,8 @@ void heartbeat_free(struct heartbeat *h)
     free(h);
 }
 
+struct ic *heartbeat_ic(struct heartbeat *s) { return s ? s->ic : NULL; }
+
 enum heartbeat_status heartbeat_status(const struct heartbeat *h) { return h->status; }
 uint64_t heartbeat_count(const struct heartbeat *h) { return h->answers; }
 

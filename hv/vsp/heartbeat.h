@@ -16,11 +16,13 @@ enum heartbeat_status {
 };
 
 struct heartbeat;
+struct ic;
 
 /* changed: the status did. May be NULL. */
 int heartbeat_new(struct vmbus *bus, void (*changed)(void *arg), void *arg, struct heartbeat **ret,
                   struct hv_error *e);
 void heartbeat_free(struct heartbeat *h);
+struct ic *heartbeat_ic(struct heartbeat *s);
 enum heartbeat_status heartbeat_status(const struct heartbeat *h);
 const char *heartbeat_word(enum heartbeat_status s);
 uint64_t heartbeat_count(const struct heartbeat *h);      /* answers so far */

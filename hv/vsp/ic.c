@@ -17,6 +17,7 @@ enum {
 };
 enum { FLAG_TRANSACTION = 1, FLAG_REQUEST = 2, FLAG_RESPONSE = 4 };
 #define TYPE_NEGOTIATE 0u
+#define RETRY_NS (100 * NS_PER_MS)      /* until the guest has let go of a channel that is to come back */
 
 enum ic_state { IC_CLOSED, IC_NEGOTIATING, IC_READY, IC_REFUSED, IC_STATES };
 
@@ -25,11 +26,13 @@ struct ic {
     const struct ic_service *svc;
     const struct ic_ops *ops;
     void *arg;
-    struct vmbus_channel *ch;
+    struct vmbus *bus;
+    struct vmbus_channel *ch;           /* NULL: not offered */
     struct machine *machine;
     struct device_ops device;
-    struct vsp_timer timer;
+    struct vsp_timer timer, retry;
     enum ic_state state;
+    bool wanted;                        /* offered, or to be as soon as the guest has let go of it */
     uint32_t framework, version;
     bool busy, waiting;                 /* a packet is with the guest; somebody still waits for it */
     uint64_t transaction;
@@ -150,10 +153,21 @@ static int on_packet(void *arg, const struct vmbus_packet *p)
         negotiated(ic, body, len);
     else if (type == ic->svc->type && ic->waiting)
         finish(ic, get_le32(p->payload + MSG_STATUS), body, len);
+    else if (type == ic->svc->type && ic->ops->returned)
+        ic->ops->returned(ic->arg, get_le32(p->payload + MSG_STATUS));
     return 0;
 }
 
-static const struct vmbus_channel_ops channel_ops = {.open = on_open, .close = on_close, .packet = on_packet};
+static void on_writable(void *arg)
+{
+    struct ic *ic = arg;
+    if (ic->ops->writable)
+        ic->ops->writable(ic->arg);
+}
+
+static const struct vmbus_channel_ops channel_ops = {
+    .open = on_open, .close = on_close, .packet = on_packet, .writable = on_writable,
+};
 
 static void on_timeout(void *arg)
 {
@@ -181,6 +195,8 @@ int ic_request(struct ic *ic, const void *body, uint32_t len, uint64_t timeout_n
 bool ic_open(const struct ic *ic) { return ic && vmbus_channel_is_open(ic->ch); }
 bool ic_ready(const struct ic *ic) { return ic && ic->state == IC_READY; }
 bool ic_busy(const struct ic *ic) { return ic->busy; }
+bool ic_stalled(const struct ic *ic) { return ic->state == IC_READY && ic->busy && !ic->waiting; }
+bool ic_offered(const struct ic *ic) { return ic && ic->wanted; }
 uint32_t ic_version(const struct ic *ic) { return ic->state == IC_READY ? ic->version : 0; }
 
 /* ---- the machine ---- */
@@ -224,24 +240,59 @@ static int ic_load(void *dev, struct load_section *s, struct hv_error *e)
     return ic->ops->load ? ic->ops->load(ic->arg, s) : 0;
 }
 
+/* ---- the offer ---- */
+
+static int make_offer(struct ic *ic, struct hv_error *e)
+{
+    const struct ic_service *svc = ic->svc;
+    struct vmbus_offer o = {
+        .name = svc->name, .class_id = svc->class_id, .instance_id = svc->instance_id,
+        .flags = VMBUS_OFFER_ENUMERATE | VMBUS_OFFER_NAMED_PIPE, .pipe_mode = VMBUS_PIPE_MESSAGE,
+    };
+    return vmbus_offer(ic->bus, &o, &channel_ops, ic, &ic->ch, e);
+}
+
+static void try_offer(void *arg)
+{
+    struct ic *ic = arg;
+    if (ic->wanted && !ic->ch && make_offer(ic, NULL) < 0)
+        vsp_timer_in(&ic->retry, RETRY_NS);
+}
+
+void ic_offer(struct ic *ic, bool offered)
+{
+    HV_CHECK(ic, IC_MAGIC);
+    if (ic->wanted == offered)
+        return;
+    ic->wanted = offered;
+    if (offered) {
+        try_offer(ic);
+        return;
+    }
+    struct vmbus_channel *ch = ic->ch;
+    vsp_timer_stop(&ic->retry);
+    ic->ch = NULL;
+    vmbus_withdraw(ch);
+}
+
 int ic_new(struct vmbus *bus, const struct ic_service *svc, const struct ic_ops *ops, void *arg, struct ic **ret,
            struct hv_error *e)
 {
     struct ic *ic = hv_alloc(sizeof(*ic));
     if (!ic)
         return hv_fail(e, HV_NO_RESOURCES, svc->name, "out of memory");
-    *ic = (struct ic){.magic = IC_MAGIC, .svc = svc, .ops = ops, .arg = arg, .machine = vmbus_machine(bus)};
-    struct vmbus_offer o = {
-        .name = svc->name, .class_id = svc->class_id, .instance_id = svc->instance_id,
-        .flags = VMBUS_OFFER_ENUMERATE | VMBUS_OFFER_NAMED_PIPE, .pipe_mode = VMBUS_PIPE_MESSAGE,
-    };
+    *ic = (struct ic){.magic = IC_MAGIC, .svc = svc, .ops = ops, .arg = arg, .bus = bus, .machine = vmbus_machine(bus),
+                      .wanted = true};
     int r = vsp_timer_init(&ic->timer, ic->machine, on_timeout, ic);
+    if (r == 0)
+        r = vsp_timer_init(&ic->retry, ic->machine, try_offer, ic);
     if (r < 0)
         hv_fail(e, HV_NO_RESOURCES, svc->name, "out of memory");
     else
-        r = vmbus_offer(bus, &o, &channel_ops, ic, &ic->ch, e);
+        r = make_offer(ic, e);
     if (r < 0) {
         vsp_timer_fini(&ic->timer);
+        vsp_timer_fini(&ic->retry);
         free(ic);
         return r;
     }
@@ -260,6 +311,7 @@ void ic_free(struct ic *ic)
     ic->waiting = false;                /* nobody is left to be told */
     vmbus_withdraw(ic->ch);
     vsp_timer_fini(&ic->timer);
+    vsp_timer_fini(&ic->retry);
     ic->magic = 0;
     free(ic);
 }

@@ -43,6 +43,10 @@ struct ic_ops {
     void (*gone)(void *arg);       /* the channel closed; the outstanding request got IC_GONE */
     /* What became of the request: status and the body as the guest left it. Not for load. */
     void (*reply)(void *arg, uint32_t status, const uint8_t *body, uint32_t len);
+    /* The guest has answered a request that had run out of time: it can be asked again. */
+    void (*returned)(void *arg, uint32_t status);
+    /* A request was refused with -EAGAIN: there may be room now. */
+    void (*writable)(void *arg);
     /* The rest of the saved section. */
     void (*save)(void *arg, struct save_writer *w);
     int (*load)(void *arg, struct load_section *s);
@@ -58,6 +62,14 @@ void ic_free(struct ic *ic);
 bool ic_open(const struct ic *ic);
 bool ic_ready(const struct ic *ic);
 bool ic_busy(const struct ic *ic);
+/* Does the guest still hold a request whose time is over? Its daemon hangs, or has gone. */
+bool ic_stalled(const struct ic *ic);
+/*
+ * Offer the channel, as it is at first, or take it away (the outstanding request gets IC_GONE). A guest that has
+ * not let go of it yet is offered it when it has.
+ */
+void ic_offer(struct ic *ic, bool offered);
+bool ic_offered(const struct ic *ic);
 uint32_t ic_version(const struct ic *ic);       /* agreed message version, IC_VERSION; 0: none */
 /*
  * Send a request and wait for its reply, timeout_ns of guest time at most. 0; -ENOTCONN: not ready;

@@ -60,6 +60,8 @@ void shutdown_free(struct shutdown *s)
     free(s);
 }
 
+struct ic *shutdown_ic(struct shutdown *s) { return s ? s->ic : NULL; }
+
 bool shutdown_ready(const struct shutdown *s) { return s && ic_ready(s->ic); }
 
 int shutdown_ask(struct shutdown *s, bool restart, bool force, const char *reason,

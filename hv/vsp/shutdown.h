@@ -5,9 +5,11 @@
 #include "hv/vmbus/vmbus.h"
 
 struct shutdown;
+struct ic;
 
 int shutdown_new(struct vmbus *bus, struct shutdown **ret, struct hv_error *e);
 void shutdown_free(struct shutdown *s);
+struct ic *shutdown_ic(struct shutdown *s);
 /* Is there a driver that would hear it? */
 bool shutdown_ready(const struct shutdown *s);
 /*

@@ -129,5 +129,7 @@ void timesync_free(struct timesync *t)
     free(t);
 }
 
+struct ic *timesync_ic(struct timesync *s) { return s ? s->ic : NULL; }
+
 bool timesync_ready(const struct timesync *t) { return t && ic_ready(t->ic); }
 uint64_t timesync_count(const struct timesync *t) { return t->samples; }

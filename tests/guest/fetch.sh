@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Get the parts of the test guests: Debian's kernels and a static busybox.
 #
-#   fetch.sh [--update] [cloud] [generic] [pae] [busybox] [busybox32]
+#   fetch.sh [--update] [cloud] [generic] [pae] [busybox] [busybox32] [daemons]
 #
 # Without arguments: cloud, generic and busybox. pae is Debian's 32-bit kernel, busybox32 the
 # program of its architecture.
@@ -12,6 +12,7 @@
 #   vmlinuz-cloud vmlinuz-generic vmlinuz-pae       the kernels
 #   modules-cloud modules-generic modules-pae       their /lib/modules/VERSION folders
 #   busybox busybox32                               the program
+#   daemons                                         Debian's hyperv-daemons, and the C library they run with
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -20,7 +21,7 @@ parts=()
 for arg; do
     case $arg in
     --update) update=1 ;;
-    cloud | generic | pae | busybox | busybox32) parts+=("$arg") ;;
+    cloud | generic | pae | busybox | busybox32 | daemons) parts+=("$arg") ;;
     -h | --help) sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     *) die "unknown part: $arg" "fetch.sh -h" ;;
     esac
@@ -47,6 +48,18 @@ for part in "${parts[@]}"; do
     cloud) kernel cloud linux-image-cloud-amd64 ;;
     generic) kernel generic linux-image-amd64 ;;
     pae) kernel pae linux-image-686-pae i386 ;;
+    daemons)
+        [ -n "$update" ] || [ ! -e "$cache/daemons" ] || continue
+        [ -z "$update" ] || rm -rf "$cache/pkg/hyperv-daemons" "$cache/pkg/libc6"
+        dir=$(package hyperv-daemons)
+        libc=$(package libc6)
+        rm -rf "$cache/.daemons"
+        mkdir "$cache/.daemons"
+        cp "$dir"/usr/sbin/hv_*_daemon "$(readlink -f "$libc"/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2)" \
+            "$libc/lib/x86_64-linux-gnu/libc.so.6" "$cache/.daemons/"
+        rm -rf "$cache/daemons"
+        mv -T "$cache/.daemons" "$cache/daemons"
+        ;;
     busybox32)
         [ -n "$update" ] || [ ! -x "$cache/busybox32" ] || continue
         update_i386 "$update"

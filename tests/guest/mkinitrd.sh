@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Make an initrd whose guest comes up with a shell on ttyS0, without being root.
 #
-#   mkinitrd.sh [-k cloud|generic|pae] [-m MODULE]... [-f FILE:PATH]... [-r SCRIPT] [-d] OUT
+#   mkinitrd.sh [-k cloud|generic|pae] [-m MODULE]... [-f FILE:PATH]... [-r SCRIPT] [-D] [-d] OUT
 #
 #   -k   whose kernel's modules (cloud); pae gets a 32-bit busybox
 #   -m   load this module too, after what it depends on; "NAME KEY=VALUE" with parameters; may be repeated
 #   -f   put FILE of the host at PATH in the guest
 #   -r   run SCRIPT in the guest once, before the shell (its output is on ttyS0)
+#   -D   put Debian's hyperv-daemons in; `daemons` starts them
 #   -d   no shell: load the modules, mount what root= names and go on there
 #
 # The guest: busybox init, a login shell with job control whose prompt is "demo:~# ",
@@ -16,15 +17,16 @@ umask 022
 here=$(dirname "${BASH_SOURCE[0]}")
 . "$here/lib.sh"
 
-kernel=cloud script= disk=
+kernel=cloud script= disk= daemons=
 modules=(evdev button)
 files=()
-while getopts k:m:f:r:dh opt; do
+while getopts k:m:f:r:Ddh opt; do
     case $opt in
     k) kernel=$OPTARG ;;
     m) modules+=("$OPTARG") ;;
     f) files+=("$OPTARG") ;;
     r) script=$OPTARG ;;
+    D) daemons=1 ;;
     d) disk=1 ;;
     h) sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     *) die "unknown option" "mkinitrd.sh -h" ;;
@@ -137,6 +139,19 @@ echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
 echo 'root:x:0:' >"$root/etc/group"
 chmod 755 "$root/etc/rc" "$root/etc/acpi/PWRF/00000080"
 [ -z "$script" ] || install -m 755 "$script" "$root/etc/rc.local"
+if [ -n "$daemons" ]; then
+    "$here/fetch.sh" daemons
+    mkdir -p "$root/lib64" "$root/var/lib"
+    install -m 755 "$cache"/daemons/hv_*_daemon "$root/bin/"
+    install -m 755 "$cache/daemons/ld-linux-x86-64.so.2" "$root/lib64/"
+    install -m 755 "$cache/daemons/libc.so.6" "$root/lib/"
+    printf '%s\n' 'NAME="Demo Linux"' 'VERSION_ID="7"' >"$root/etc/os-release"
+    cat >"$root/bin/daemons" <<'END'
+#!/bin/sh
+for d in ${*:-kvp vss fcopy}; do hv_${d}_daemon || echo "no $d daemon"; done
+END
+    chmod 755 "$root/bin/daemons"
+fi
 for pair in ${files[@]+"${files[@]}"}; do
     mkdir -p "$root/$(dirname "${pair#*:}")"
     cp -L --preserve=mode "${pair%%:*}" "$root/${pair#*:}"

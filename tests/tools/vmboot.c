@@ -14,6 +14,8 @@
  *                     --rebooted      wait until the guest has reset itself
  *                     --shutdown      ask the guest to power off through VMBus, --restart likewise
  *                     --heartbeat W   wait until the heartbeat is W (ok, lost, no-contact)
+ *                     --guest TASK    "get KEY VALUE" (until it is so), "set KEY VALUE", "remove KEY", "freeze", "thaw",
+ *                                     "copy FILE PATH [overwrite] [parents]"; with " -> WORDS" behind: it fails so
  *                     --driver        wait until the dynamic memory driver is bound
  *                     --reports N     wait for N of its reports
  *                     --target SIZE   move the guest's memory there; wait until that is done
@@ -37,7 +39,7 @@
 #include "hv/vm/vm.h"
 
 enum action_kind { ACT_UNTIL, ACT_SEND, ACT_FOR, ACT_SAVE, ACT_BUTTON, ACT_RESET, ACT_OFF, ACT_REBOOTED,
-                   ACT_SHUTDOWN, ACT_RESTART, ACT_HEARTBEAT, ACT_DRIVER, ACT_REPORTS, ACT_TARGET, ACT_RESIDENT, ACT_ATTACH, ACT_DETACH, ACT_GROW };
+                   ACT_SHUTDOWN, ACT_RESTART, ACT_HEARTBEAT, ACT_DRIVER, ACT_REPORTS, ACT_TARGET, ACT_RESIDENT, ACT_ATTACH, ACT_DETACH, ACT_GROW, ACT_GUEST };
 struct action { enum action_kind kind; const char *text; uint64_t ns; };
 
 static struct {
@@ -58,6 +60,8 @@ static struct {
     struct { const char *path; bool dvd; } disk[64];
     unsigned disks;
     bool quiet, stats, advancing;
+    bool asked, found;                 /* a --guest is under way; what it looks for is there */
+    uint64_t ask_again_ns;
     char *typing;                      /* rest of a --send the guest's queue has not taken yet */
     int status;
 } t;
@@ -161,8 +165,9 @@ static bool save_and_load(void)
         err = vm_save(t.vm, &w, &e);
     uint64_t t1 = hv_now_ns();
     console_unwatch(vm_console(t.vm), &t.watch);
-    vm_free(t.vm);
+    struct vm *old = t.vm;
     t.vm = NULL;
+    vm_free(old);
     if (err == 0)
         err = load_init(&r, w.out.buf, w.out.len, &e);
     if (err == 0)
@@ -182,6 +187,76 @@ static bool save_and_load(void)
     if (err < 0)
         finish(1, e.message);
     return err == 0;
+}
+
+/* ---- what is asked of the guest's daemons ---- */
+
+static void on_task(void *arg, const struct hv_error *e)
+{
+    const char *task = arg, *fails = strstr(task, " -> ");
+    t.asked = false;
+    if (!t.vm || (e && !fails && e->code == HV_UNSUPPORTED))
+        return;                        /* asked again: its daemon may be on its way */
+    if (e)
+        fprintf(stderr, "vmboot: %s: %s: %s\n", task, e->object, e->message);
+    if (!fails == !e && (!e || strstr(e->message, fails + 4)))
+        t.found = t.found || strncmp(task, "get ", 4) != 0;
+    else
+        finish(1, task);
+    loop_post(t.loop, &t.look);
+}
+
+static void on_item(void *arg, const char *pool, const char *key, const char *value)
+{
+    const char *want = (const char *)arg + 4;
+    size_t n = strlen(key);
+    if (strncmp(want, key, n) == 0 && want[n] == ' ' && strcmp(want + n + 1, value) == 0)
+        t.found = true;
+}
+
+static int ask(const char *task, struct hv_error *e)
+{
+    hv_autofree char *words = hv_strdup(task);
+    char *arrow = strstr(words, " -> "), *word[8] = {0}, *save = NULL;
+    if (arrow)
+        *arrow = 0;
+    unsigned n = 0;
+    for (char *w = strtok_r(words, " ", &save); w && n < 7; w = strtok_r(NULL, " ", &save))
+        word[n++] = w;
+    void *arg = (void *)(uintptr_t)task;
+    if (strcmp(word[0], "get") == 0)
+        return vm_items(t.vm, on_item, on_task, arg, e);
+    if (strcmp(word[0], "set") == 0 || strcmp(word[0], "remove") == 0)
+        return vm_item_set(t.vm, word[1], word[2], on_task, arg, e);
+    if (strcmp(word[0], "freeze") == 0)
+        return vm_freeze(t.vm, 60 * NS_PER_SEC, on_task, arg, e);
+    if (strcmp(word[0], "thaw") == 0)
+        return vm_thaw(t.vm, on_task, arg, e);
+    struct vm_copy c = {.fd = open(word[1], O_RDONLY | O_CLOEXEC), .path = word[2]};
+    for (unsigned i = 3; i < n; i++) {
+        c.overwrite = c.overwrite || strcmp(word[i], "overwrite") == 0;
+        c.parents = c.parents || strcmp(word[i], "parents") == 0;
+    }
+    c.size = c.fd >= 0 ? (uint64_t)lseek(c.fd, 0, SEEK_END) : 0;
+    return vm_copy(t.vm, &c, on_task, arg, e);
+}
+
+/* True once it is over; a get is asked again until the item is as wanted, the others until there is a daemon. */
+static bool guest_task(const char *task, bool first)
+{
+    struct hv_error e = {0};
+    if (first)
+        t.found = false;
+    if (t.found || t.asked)
+        return t.found;
+    if (hv_now_ns() < t.ask_again_ns)
+        return false;
+    t.ask_again_ns = hv_now_ns() + 100 * NS_PER_MS;
+    t.asked = true;
+    if (ask(task, &e) == 0)
+        return false;
+    on_task((void *)(uintptr_t)task, &e);
+    return t.found;
 }
 
 /* Is the present action complete? Does what it takes to begin it when `first`. */
@@ -252,6 +327,7 @@ static bool done(const struct action *a, bool first)
             finish(1, e.message);
         return r >= 0;
     }
+    case ACT_GUEST: return guest_task(a->text, first);
     case ACT_TARGET: {
         struct vm_memory m;
         struct hv_error e = {0};
@@ -392,6 +468,11 @@ static uint64_t size(const char *text)
     return bytes;
 }
 
+static void on_guest_event(void *arg, bool warning, const char *message, const char *hint)
+{
+    fprintf(stderr, "vmboot: guest: %s%s%s\n", message, hint ? ": " : "", hint ? hint : "");
+}
+
 static void on_memory_event(void *arg, bool warning, const char *message, const char *hint)
 {
     fprintf(stderr, "vmboot: memory: %s%s%s\n", message, hint ? ": " : "", hint ? hint : "");
@@ -400,7 +481,7 @@ static void on_memory_event(void *arg, bool warning, const char *message, const 
 int main(int argc, char **argv)
 {
     enum { KERNEL = 1, INITRD, CMDLINE, MEMORY, CPUS, QUIET, STATS, TIMEOUT, UNTIL, SEND, FOR, SAVE, BUTTON, RESET, OFF, REBOOTED, SET,
-           SHUTDOWN, RESTART, HEARTBEAT, DRIVER, REPORTS, TARGET, RESIDENT, DISK, DVD, ATTACH, DETACH, GROW };
+           SHUTDOWN, RESTART, HEARTBEAT, DRIVER, REPORTS, TARGET, RESIDENT, DISK, DVD, ATTACH, DETACH, GROW, GUEST };
     static const struct option o[] = {
         {"kernel", 1, 0, KERNEL}, {"initrd", 1, 0, INITRD}, {"cmdline", 1, 0, CMDLINE}, {"memory", 1, 0, MEMORY},
         {"cpus", 1, 0, CPUS}, {"quiet", 0, 0, QUIET}, {"stats", 0, 0, STATS}, {"timeout", 1, 0, TIMEOUT},
@@ -408,7 +489,8 @@ int main(int argc, char **argv)
         {"reset", 0, 0, RESET}, {"off", 0, 0, OFF}, {"rebooted", 0, 0, REBOOTED}, {"set", 1, 0, SET},
         {"shutdown", 0, 0, SHUTDOWN}, {"restart", 0, 0, RESTART}, {"heartbeat", 1, 0, HEARTBEAT}, {"driver", 0, 0, DRIVER},
         {"reports", 1, 0, REPORTS}, {"target", 1, 0, TARGET}, {"resident-below", 1, 0, RESIDENT}, {"disk", 1, 0, DISK},
-        {"dvd", 1, 0, DVD}, {"attach", 1, 0, ATTACH}, {"detach", 1, 0, DETACH}, {"grow", 1, 0, GROW}, {0}};
+        {"dvd", 1, 0, DVD}, {"attach", 1, 0, ATTACH}, {"detach", 1, 0, DETACH}, {"grow", 1, 0, GROW},
+        {"guest", 1, 0, GUEST}, {0}};
     int c, kernel = -1, initrd = -1;
     log_init("vmboot");
     settings_init(&t.settings);
@@ -456,6 +538,7 @@ int main(int argc, char **argv)
         case ATTACH: add(ACT_ATTACH, optarg, 0); break;
         case DETACH: add(ACT_DETACH, optarg, 0); break;
         case GROW: add(ACT_GROW, optarg, 0); break;
+        case GUEST: add(ACT_GUEST, optarg, 0); break;
         case RESIDENT: add(ACT_RESIDENT, optarg, size(optarg)); break;
         default: return 2;
         }
@@ -464,7 +547,7 @@ int main(int argc, char **argv)
     if (kernel < 0 || loop_uv_new(&t.loop) < 0 || loop_timer_new(t.loop, on_timer, NULL, &t.timer) < 0)
         return 2;
     t.cfg = (struct vm_config){.name = "vmboot", .settings = &t.settings, .kernel_fd = kernel, .initrd_fd = initrd,
-                               .loop = t.loop, .hooks = {.changed = on_changed, .memory_event = on_memory_event}};
+                               .loop = t.loop, .hooks = {.changed = on_changed, .memory_event = on_memory_event, .guest_event = on_guest_event}};
     t.look = (struct loop_post){.fn = on_look};
     guid_new(&t.cfg.id);
     t.started_ns = hv_now_ns();
@@ -492,7 +575,9 @@ int main(int argc, char **argv)
                 (unsigned long long)(vm_memory_resident(t.vm) >> 20));
         stats_each(vm_stats(t.vm), print_counter, NULL);
     }
-    vm_free(t.vm);
+    struct vm *vm = t.vm;
+    t.vm = NULL;
+    vm_free(vm);
     loop_timer_free(t.loop, t.timer);
     loop_uv_free(t.loop);
     settings_fini(&t.settings);

@@ -7,6 +7,9 @@
 #include "hv/settings/xml/classes.h"
 #include "hv/settings/xml/tree.h"
 
+/* CIM's EnabledState, where a switch of ours is one. */
+enum { STATE_ENABLED = 2, STATE_DISABLED = 3 };
+
 /* "Class.Property:type[*2^20|/100]" of the table, taken apart. */
 struct wmi_ref { char cls[64], prop[64], type[16]; uint64_t mul, div; bool array; };
 
@@ -96,6 +99,12 @@ static int read_setting(struct settings *s, const struct setting_desc *d, xmlNod
             return bad(e, prop, w, "the text is too long");
         return setting_set_string(s, d, text);
     case SETTING_BOOL:
+        if (strcmp(w->type, "uint16") == 0) {
+            if (!xml_parse_number(text, &v) || (v != STATE_ENABLED && v != STATE_DISABLED))
+                return bad(e, prop, w, "it has to be 2 (enabled) or 3 (disabled)");
+            setting_set_number(s, d, v == STATE_ENABLED);
+            return 0;
+        }
         if (strcasecmp(text, "true") != 0 && strcasecmp(text, "false") != 0)
             return bad(e, prop, w, "it has to be TRUE or FALSE");
         setting_set_number(s, d, strcasecmp(text, "true") == 0);
@@ -295,6 +304,8 @@ static int put_setting(xmlDoc *doc, const struct settings *s, const struct setti
     if (d->type == SETTING_TEXT || d->type == SETTING_PATH)
         return xml_put(instance, w.prop, w.type, w.array, setting_string(s, d));
     uint64_t v = setting_number(s, d);
+    if (d->type == SETTING_BOOL && strcmp(w.type, "uint16") == 0)
+        return xml_put(instance, w.prop, w.type, false, v ? "2" : "3");
     if (d->type == SETTING_BOOL)
         return xml_put(instance, w.prop, w.type, false, v ? "TRUE" : "FALSE");
     if (d->type == SETTING_ENUM && !x)

@@ -39,6 +39,7 @@ struct guest {
     struct guest_channel ch[32];
     unsigned channels;
     unsigned signals[VMBUS_RELID_COUNT], signal_vp;
+    void (*on_signal)(struct guest *g, unsigned flag);      /* in the middle of the host's work; NULL: nothing */
     unsigned faults;
     char fault[160];
 };
@@ -61,6 +62,8 @@ static void guest_link_signal(void *arg, unsigned vp, unsigned flag)
     struct guest *g = arg;
     g->signals[flag]++;
     g->signal_vp = vp;
+    if (g->on_signal)
+        g->on_signal(g, flag);
 }
 
 static void guest_fault(void *arg, const char *channel, const char *what)

@@ -48,5 +48,6 @@ for ((i = 0, s = 0; i < 20000; i++)); do ((s = (s * 31 + i) ^ (s >> 7))); done; 
 for i in 1 2 3 4 5 6 7 8; do (echo $((i * i)); exit "$i"); echo "status $?"; done | md5sum
 for i in $(seq 1 30); do seq 1 $((i * 50)) | sort -rn | (read -r a; wc -l; echo "$a") & wait $!; done | md5sum
 trap 'echo got USR1' USR1; kill -USR1 $$; trap - USR1
+! command -v aligncheck >/dev/null || aligncheck
 rm -f /tmp/userland.*
 echo "end of userland"

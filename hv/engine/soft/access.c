@@ -4,6 +4,7 @@
  * watched bytes; accesses of any length, and those the CPU makes for itself.
  */
 #include "hv/engine/soft/soft.h"
+#include "hv/engine/soft/sys.h"
 #include "hv/engine/soft/tlb.h"
 
 /* cpu.rmw.active */
@@ -106,6 +107,32 @@ static void place_write(struct cpu *c, const struct place *p, const void *buf, u
     }
 }
 
+/* ---- alignment ---- */
+
+/*
+ * #AC of user code with EFLAGS.AC under CR0.AM: SDM 6.15, table 6-7, and what CPUs do where it
+ * leaves them room (16 bytes are checked by the instructions that demand it, with #GP). Before
+ * #PF, after #SS or #GP of an address that is not canonical.
+ */
+int cpu_check_aligned(struct cpu *c, uint64_t va, unsigned len)
+{
+    unsigned unit = 1;
+    if (HV_LIKELY(!c->user_aligned) || c->cpl != 3 || (c->efer & EFER_LMA && !cpu_canonical(va)))
+        return X_OK;
+    switch (len) {
+    case 2: case 4: case 8: unit = len; break;
+    case 10: unit = 8; break;                       /* extended precision, packed BCD */
+    case 14: case 94: unit = 2; break;              /* FNSTENV, FNSAVE with 16-bit operands */
+    case 28: case 108: case 512: unit = 4; break;   /* with 32-bit ones; FXSAVE */
+    }
+    return va & (unit - 1) ? cpu_raise_err(c, VEC_AC, 0) : X_OK;
+}
+
+static int check_alignment(struct cpu *c, unsigned t, unsigned seg, uint64_t va, unsigned len)
+{
+    return t == TLB_USER && seg != SEG_SYSTEM ? cpu_check_aligned(c, va, len) : X_OK;
+}
+
 /* ---- any length ---- */
 
 #define MAX_PAGES 3
@@ -142,7 +169,9 @@ static int load_bytes_as(struct cpu *c, unsigned t, unsigned seg, uint64_t va, v
 {
     struct piece p[MAX_PAGES];
     unsigned n;
-    int r = pieces(c, t, seg, va, len, ACC_READ, p, &n);
+    int r = check_alignment(c, t, seg, va, len);
+    if (!r)
+        r = pieces(c, t, seg, va, len, ACC_READ, p, &n);
     if (r)
         return r;
     uint8_t *at = buf;
@@ -155,7 +184,9 @@ static int store_bytes_as(struct cpu *c, unsigned t, unsigned seg, uint64_t va, 
 {
     struct piece p[MAX_PAGES];
     unsigned n;
-    int r = pieces(c, t, seg, va, len, ACC_WRITE, p, &n);
+    int r = check_alignment(c, t, seg, va, len);
+    if (!r)
+        r = pieces(c, t, seg, va, len, ACC_WRITE, p, &n);
     if (r)
         return r;
     const uint8_t *at = buf;
@@ -189,7 +220,9 @@ static int load_as(struct cpu *c, unsigned t, unsigned seg, uint64_t va, unsigne
         r = load_bytes_as(c, t, seg, va, &v, size);
     } else {
         struct place p;
-        r = tlb_place(c, t, seg, va, size, ACC_READ, &p);
+        r = check_alignment(c, t, seg, va, size);
+        if (!r)
+            r = tlb_place(c, t, seg, va, size, ACC_READ, &p);
         if (!r)
             place_read(c, &p, &v, size);
     }
@@ -203,7 +236,9 @@ static int store_as(struct cpu *c, unsigned t, unsigned seg, uint64_t va, unsign
     if (HV_UNLIKELY(crosses(va, size)))
         return store_bytes_as(c, t, seg, va, &val, size);
     struct place p;
-    int r = tlb_place(c, t, seg, va, size, ACC_WRITE, &p);
+    int r = check_alignment(c, t, seg, va, size);
+    if (!r)
+        r = tlb_place(c, t, seg, va, size, ACC_WRITE, &p);
     if (!r)
         place_write(c, &p, &val, size);
     return r;
@@ -224,6 +259,9 @@ int cpu_rmw_slow(struct cpu *c, unsigned seg, uint64_t va, unsigned size, void *
     const unsigned t = tlb_in_force(c);
     c->rmw.half[0] = NULL;
     c->rmw.stored = false;
+    int aligned = check_alignment(c, t, seg, va, size);
+    if (aligned)
+        return aligned;
     if (!crosses(va, size)) {
         struct place p;
         int r = tlb_place(c, t, seg, va, size, ACC_WRITE, &p);

@@ -128,6 +128,7 @@ struct seg {                 /* attr in VMX form, as struct vcpu_seg */
 #define TLB_SLOW_DIRTY 0x40ull          /* in wtag: first write has to be logged */
 #define TLB_SLOW_ROM 0x80ull            /* in wtag: writes are dropped */
 #define TLB_SLOW_WATCH 0x100ull         /* DR0-3 watch bytes of the page */
+#define TLB_SLOW_ALIGN 0x200ull         /* user code runs with alignment checks: see tlb_check_alignment() */
 struct tlb_entry {
     uint64_t rtag, wtag, xtag;          /* read, write, execute */
     uintptr_t addend;                   /* host address = va + addend */
@@ -243,6 +244,7 @@ struct cpu {
     /* Entries filled since the last flush that took them: [0] with local pages, [1] with global ones. */
     uint32_t tlb_used[TLB_MODES][2];     /* lengths of tlb_list */
     uint16_t tlb_list[TLB_MODES][2][TLB_SIZE];
+    bool user_aligned;       /* entries of TLB_USER have TLB_SLOW_ALIGN */
     uint64_t tlb_large[2];               /* regions of which they have pieces of large pages: tlb.c */
     uint64_t gen[2], gen_last;           /* translation generations of supervisor and user code */
     uint64_t exec_filter[2][16];         /* linear pages code may have been fetched from in this gen[]: tlb.c */
@@ -385,6 +387,13 @@ int cpu_sys_rmw_or8(struct cpu *c, uint64_t va, uint8_t bits);       /* accessed
 /* Translate for execution: host pointer to the page, its gpa. X_FAULT: #PF. NULL host: not RAM. */
 int cpu_fetch_page(struct cpu *c, uint64_t va, const uint8_t **ret_page, gpa_t *ret_gpa);
 void tlb_flush(struct cpu *c, bool keep_global);
+/*
+ * User code runs with EFLAGS.AC under CR0.AM, or no longer: from here on every access of its
+ * takes the slow path, which looks at the address. Rare, so that nothing else pays for it.
+ */
+void tlb_check_alignment(struct cpu *c, bool on);
+/* What such an access of the running instruction has to look at, for a probe that moves no byte. access.c */
+int cpu_check_aligned(struct cpu *c, uint64_t va, unsigned len);
 void tlb_flush_page(struct cpu *c, uint64_t va);
 /* The page of gpa got its first code or lost its last: fix wtags of this vCPU. */
 void tlb_mark_code(struct cpu *c, gpa_t gpa, bool code);

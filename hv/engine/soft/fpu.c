@@ -258,8 +258,9 @@ static int fx_lin(struct cpu *c, const struct x86_insn *in, enum cpu_access acc,
         return cpu_raise(c, VEC_NM);
     }
     int r = cpu_mem_lin(c, in, FX_SIZE, acc, ret);
-    if (!r && *ret & 15) {
-        return cpu_raise_err(c, VEC_GP, 0);
+    if (!r && *ret & 15) {             /* #AC where that is on and the address is worse: SDM FXSAVE */
+        r = cpu_check_aligned(c, *ret, FX_SIZE);
+        return r ? r : cpu_raise_err(c, VEC_GP, 0);
     }
     return r;
 }

@@ -57,6 +57,8 @@ void cpu_update_mode(struct cpu *c)
         else
             m |= MODE_SMAP;
     }
+    if (c->cpl == 3 && HV_UNLIKELY(c->user_aligned != (c->rflags & FL_AC && c->cr0 & CR0_AM)))
+        tlb_check_alignment(c, !c->user_aligned);
     c->mode = m;
     cpu_update_fp_mode(c);
     c->tlb = c->tlb_table[t];

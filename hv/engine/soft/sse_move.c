@@ -187,9 +187,14 @@ static int store_masked(struct cpu *c, const struct x86_insn *in, const uint8_t 
     }
     /* The memory operand is implied: DS, or the override that the decoder put in seg. */
     unsigned seg = in->prefix & X86_PFX_SEG ? in->seg : X86_SEG_DS;
+    int aligned = cpu_seg_lin(c, seg, off, 1, ACC_WRITE, &va);
+    if (!aligned && (aligned = cpu_check_aligned(c, va, 8))) {
+        return aligned;
+    }
     for (unsigned i = 0; i < size; i++) {
         unsigned n = 0;
-        while (i + n < size && mask[i + n] & 0x80) {
+        /* With alignment checks on, byte by byte: a run is no operand of its own. */
+        while (i + n < size && mask[i + n] & 0x80 && !(n && c->user_aligned)) {
             n++;
         }
         if (n) {

@@ -135,6 +135,8 @@ static int op_enter(struct cpu *c, const struct x86_insn *in)
         void *p;
         r = cpu_seg_lin(c, X86_SEG_SS, top, size, ACC_WRITE, &va);
         if (r == X_OK)
+            r = cpu_check_aligned(c, va, size);
+        if (r == X_OK)
             r = cpu_rmw(c, X86_SEG_SS, va, 1, &p);
         if (r == X_OK && c->rmw.active)
             r = cpu_rmw_finish(c);

@@ -48,6 +48,8 @@ static int span(struct cpu *c, const struct string *s, unsigned seg, unsigned re
     uint64_t off = reg_offset(c, s, reg), va;
     unsigned avail;
     *ret = NULL;
+    if (HV_UNLIKELY(c->user_aligned && c->cpl == 3))       /* #AC of one element comes before what the next step finds */
+        return X_OK;
     int r = cpu_seg_lin(c, seg, off, s->size, acc, &va);
     if (r != X_OK)
         return r;
@@ -212,9 +214,10 @@ static int step_cmps(struct cpu *c, struct string *s, uint64_t max, uint64_t *re
 {
     uint64_t n = max, a = 0, b = 0;
     void *p, *q;
-    int r = span(c, s, s->in->seg, R_RSI, ACC_READ, &n, &p);
+    /* ES:rDI first: with a fault on both sides, that is the one CPUs report. */
+    int r = span(c, s, X86_SEG_ES, R_RDI, ACC_READ, &n, &q);
     if (r == X_OK)
-        r = span(c, s, X86_SEG_ES, R_RDI, ACC_READ, &n, &q);
+        r = span(c, s, s->in->seg, R_RSI, ACC_READ, &n, &p);
     if (r != X_OK)
         return r;
     if (p && q) {
@@ -234,9 +237,9 @@ static int step_cmps(struct cpu *c, struct string *s, uint64_t max, uint64_t *re
 #undef SEARCH
         *ret_n = MIN(i + 1, n);
     } else {
-        r = load_one(c, s, s->in->seg, R_RSI, &a);
+        r = load_one(c, s, X86_SEG_ES, R_RDI, &b);
         if (r == X_OK)
-            r = load_one(c, s, X86_SEG_ES, R_RDI, &b);
+            r = load_one(c, s, s->in->seg, R_RSI, &a);
         if (r != X_OK)
             return r;
         *ret_n = 1;

@@ -8,6 +8,7 @@
  */
 #include "hv/engine/soft/paging.h"
 #include "hv/engine/soft/soft.h"
+#include "hv/engine/soft/sys.h"
 #include "hv/engine/soft/tlb.h"
 
 /* tlb_phys.flags */
@@ -120,7 +121,8 @@ static int fill(struct cpu *c, unsigned t, uint64_t va, enum cpu_access acc)
     }
 
     const uint64_t kind = host ? 0 : TLB_SLOW_MMIO;
-    const uint64_t watched = HV_UNLIKELY(c->dr[7] & 0xff) && page_watched(c, page) ? TLB_SLOW_WATCH : 0;
+    const uint64_t watched = (HV_UNLIKELY(c->dr[7] & 0xff) && page_watched(c, page) ? TLB_SLOW_WATCH : 0) |
+                             (c->user_aligned && t == TLB_USER ? TLB_SLOW_ALIGN : 0);
     e->rtag = w.read ? page | kind | watched : TLB_INVALID;
     e->xtag = w.exec ? page | kind : TLB_INVALID;
     e->wtag = TLB_INVALID;
@@ -144,7 +146,7 @@ int tlb_place(struct cpu *c, unsigned t, unsigned seg, uint64_t va, unsigned len
     struct tlb_entry *e = &c->tlb_table[t][i];
     uint64_t tag = tag_for(e, acc);
     if (!tag_is(tag, page)) {
-        if (c->efer & EFER_LMA && (uint64_t)((int64_t)(va << 16) >> 16) != va)
+        if (c->efer & EFER_LMA && !cpu_canonical(va))
             return not_canonical(c, seg);
         int r = fill(c, t, va, acc);
         if (r)
@@ -154,7 +156,7 @@ int tlb_place(struct cpu *c, unsigned t, unsigned seg, uint64_t va, unsigned len
     gpa_t gpa = c->tlb_phys[t][i].gpa;
     /* The first write to be logged, or other vCPUs dropped their code of the page since. */
     if (acc == ACC_WRITE && (tag & TLB_SLOW_DIRTY || (tag & TLB_SLOW_CODE && !soft_page_is_code(c->soft, gpa)))) {
-        e->wtag = page | (tag & TLB_SLOW_WATCH) | soft_write_tag_bits(c, gpa, true);
+        e->wtag = page | (tag & (TLB_SLOW_WATCH | TLB_SLOW_ALIGN)) | soft_write_tag_bits(c, gpa, true);
         tag = e->wtag;
     }
     if (HV_UNLIKELY(tag & TLB_SLOW_WATCH))
@@ -229,6 +231,16 @@ void tlb_flush(struct cpu *c, bool keep_global)
     }
 }
 
+void tlb_check_alignment(struct cpu *c, bool on)
+{
+    c->user_aligned = on;
+    for (unsigned g = 0; g < 2; g++)
+        for (unsigned n = 0; n < c->tlb_used[TLB_USER][g]; n++) {
+            struct tlb_entry *e = &c->tlb_table[TLB_USER][c->tlb_list[TLB_USER][g][n]];
+            e->rtag = e->wtag = TLB_INVALID;
+        }
+}
+
 void tlb_init(struct cpu *c)
 {
     for (unsigned t = 0; t < TLB_MODES; t++) {
@@ -277,7 +289,7 @@ static void retag(struct cpu *c, unsigned t, unsigned i, gpa_t gpa)
     struct tlb_entry *e = &c->tlb_table[t][i];
     if (p->gpa != gpa || p->flags & (TF_READONLY | TF_MMIO) || e->wtag == TLB_INVALID)
         return;
-    e->wtag = (e->wtag & (HV_PAGE_MASK | TLB_SLOW_WATCH)) | soft_write_tag_bits(c, gpa, false);
+    e->wtag = (e->wtag & (HV_PAGE_MASK | TLB_SLOW_WATCH | TLB_SLOW_ALIGN)) | soft_write_tag_bits(c, gpa, false);
 }
 
 void tlb_mark_code(struct cpu *c, gpa_t gpa, bool code)

@@ -221,6 +221,11 @@ int cpu_st_slow(struct cpu *c, unsigned seg, uint64_t va, unsigned size, uint64_
     return cpu_st_bytes(c, seg, va, &val, size);
 }
 
+int cpu_check_aligned(struct cpu *c, uint64_t va, unsigned len)
+{
+    return X_OK;
+}
+
 uint64_t cpu_ea(struct cpu *c, const struct x86_insn *in)
 {
     uint64_t va = (uint64_t)in->disp;

@@ -61,11 +61,13 @@ static enum oracle_mode mode;
 static greg_t native_saved[NGREG];
 static const uint8_t greg_of[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                                      REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
-#define NATIVE_FLAGS (FL_ARITH | FL_DF)
+#define NATIVE_FLAGS (FL_ARITH | FL_DF | FL_AC)
 #define LDT_SEL(i) ((uint64_t)(i) << 3 | 7)
 
 static void on_signal(int sig, siginfo_t *si, void *ctx)
 {
+    /* The frame has the code's flags, and so have we: the C library does not mind alignment. */
+    __asm__ volatile("pushfq\n\tandl %0, (%%rsp)\n\tpopfq" :: "i"((int)~FL_AC) : "cc", "memory");
     greg_t *g = ((ucontext_t *)ctx)->uc_mcontext.gregs;
     if (native_phase == 1) {
         memcpy(native_saved, g, sizeof(native_saved));
@@ -161,6 +163,7 @@ static int oracle_setup(void **state)
     struct vcpu_regs *r = regs_of;
     vm->g->ops->get_regs(v, r);
     r->gdt_limit = 0x5f;
+    r->cr0 |= CR0_AM;
     for (unsigned i = 0; i < 6; i++)
         r->seg[i] = vm_seg(SEL_UDATA | 3, 0, UINT32_MAX, 0xc0f3);
     r[CODE_32] = r[CODE_16] = r[CODE_64];

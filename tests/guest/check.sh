@@ -54,6 +54,19 @@ check "PVH ELF, 6G" \
     boot --kernel "$work/vmlinux" --memory 6G --until "$prompt" --send 'poweroff' --off
 check "128M is enough for the cloud kernel" \
     boot --kernel "$cloud" --memory 128M --until "$prompt" --send 'poweroff' --off
+# Every block of a boot and of small programs, run by the interpreter too; and the programs' results are the host's own.
+gcc -O2 -std=gnu17 -static -o "$work/bench" tests/bench/guest/bench.c
+printf '#!/bin/sh\necho\nbench all 1\npoweroff -f\n' >"$work/bench.sh"
+tests/guest/mkinitrd.sh -k cloud -f "$work/bench:bin/bench" -r "$work/bench.sh" "$work/initrd-bench"
+results() { tr -d '\r' | sed -n 's/^bench \([a-z0-9]*\) [0-9]* [0-9]* \(.*\)/\1 \2/p'; }
+lockstep() {
+    HV_SOFT_TRANSLATE=lockstep "$vmboot" --timeout 120s --stats --kernel "$cloud" --initrd "$work/initrd-bench" --cmdline 'console=ttyS0 quiet' \
+        --off >"$work/lockstep.out" 2>&1 || { tail -n 60 "$work/lockstep.out"; return 1; }
+    "$work/bench" all 1 | results >"$work/bench.host"
+    results <"$work/lockstep.out" | diff "$work/bench.host" - || return 1
+    awk '/lock_steps/ { print; n = $2 } END { exit n < 500000 }' "$work/lockstep.out"
+}
+check "boot and programs in lock-step with the interpreter" lockstep
 # The Hyper-V interface: the kernel finds it, its own bus driver connects, also after a reboot and a load.
 tests/guest/mkinitrd.sh -k cloud -m hv_vmbus -m hv_utils -m hv_balloon -f tests/guest/complaints.sh:bin/complaints "$work/initrd-hv"
 found='dmesg | grep -c -e "Hypervisor detected: Microsoft Hyper-V" -e "hv_vmbus: Vmbus version:5.3" -e "clocksource: hyperv_clocksource_tsc_page" | sed "s/^/found /"'

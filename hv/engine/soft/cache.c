@@ -141,7 +141,7 @@ static void to_c(struct emit *e)
 static const struct block *next_block(struct cpu *c)
 {
     if (c->budget <= 0 || atomic_load_explicit(&c->attention, memory_order_relaxed) || c->shadow || c->halted ||
-        c->rflags & (FL_TF | FL_RF) || c->dr[7] & 0xff || c->code_dropped)
+        c->rflags & (FL_TF | FL_RF) || c->dr[7] & 0xff || c->code_dropped || c->lock)
         return NULL;
     const struct block *b = c->jump[block_jump_slot(c->rip)];
     if (b->vrip != c->rip || b->gen != c->map_gen || b->mode != c->mode || b->code == c->code->interpret)

@@ -163,6 +163,7 @@ struct x87 {
 #define BLOCK_JUMP_BITS 12
 struct block;
 struct jit_slot;
+struct lockstep;
 
 struct cpu {
     /* ---- hot: registers and what every block touches ---- */
@@ -238,6 +239,7 @@ struct cpu {
     struct block_cache *blocks;          /* block.c */
     struct block *jump[1u << BLOCK_JUMP_BITS];   /* by RIP, block.h */
     struct code_cache *code;             /* translate.h; NULL: interprets only */
+    struct lockstep *lock;               /* lockstep.h; NULL: the rule */
     struct tlb_entry tlb_table[TLB_MODES][TLB_SIZE];
     struct tlb_phys tlb_phys[TLB_MODES][TLB_SIZE];
     uint8_t watch_hit;                   /* DR6 bits of data breakpoints met; the loop raises #DB for them */

@@ -11,6 +11,7 @@
 
 #include "hv/base/log.h"
 #include "hv/engine/soft/cpuid.h"
+#include "hv/engine/soft/lockstep.h"
 #include "hv/engine/soft/soft.h"
 #include "hv/engine/soft/translate.h"
 
@@ -39,6 +40,7 @@ static const struct stats_desc stat_desc[STAT_COUNT] = {
     [STAT_TRANSLATED] = { "translations", "count", "blocks translated to host code" },
     [STAT_CODE_BYTES] = { "code_bytes", "bytes", "translated code and its data, at present" },
     [STAT_CODE_FLUSH] = { "code_flushes", "count", "times all translated code was dropped" },
+    [STAT_LOCKSTEP] = { "lock_steps", "count", "runs of blocks that were checked, in a mode for tests" },
 };
 
 static void publish(struct vcpu *v)
@@ -50,7 +52,7 @@ static void publish(struct vcpu *v)
         [STAT_TLB_FLUSH] = v->tlb_flushes, [STAT_CODE_DROP] = v->code_drops, [STAT_EXCEPTION] = v->exceptions,
         [STAT_TRANSLATED] = c->code ? c->code->translated : 0,
         [STAT_CODE_BYTES] = c->code ? c->code->code_used + c->code->data_used : 0,
-        [STAT_CODE_FLUSH] = c->code ? c->code->flushes : 0,
+        [STAT_CODE_FLUSH] = c->code ? c->code->flushes : 0, [STAT_LOCKSTEP] = lockstep_count(c),
     };
     for (unsigned i = 0; i < STAT_COUNT; i++)
         atomic_store_explicit(&v->value[i], now[i], memory_order_relaxed);

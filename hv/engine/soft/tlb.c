@@ -6,6 +6,7 @@
  * that flushing and searching cost what was used and not what could be; those with global pages
  * are listed apart, so that a CR3 write does not look at them. An entry may be on both lists.
  */
+#include "hv/engine/soft/lockstep.h"
 #include "hv/engine/soft/paging.h"
 #include "hv/engine/soft/soft.h"
 #include "hv/engine/soft/sys.h"
@@ -164,6 +165,8 @@ int tlb_place(struct cpu *c, unsigned t, unsigned seg, uint64_t va, unsigned len
     ret->slow = tag & ~HV_PAGE_MASK;
     ret->gpa = gpa | (va & ~HV_PAGE_MASK);
     ret->host = ret->slow & TLB_SLOW_MMIO ? NULL : (uint8_t *)(va + e->addend);
+    if (HV_UNLIKELY(c->lock))
+        lockstep_access(c, ret, len, acc);
     return X_OK;
 }
 

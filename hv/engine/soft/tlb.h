@@ -10,8 +10,9 @@
 struct place { uint8_t *host; gpa_t gpa; unsigned slow; };      /* host NULL: MMIO */
 
 /* The table of c->tlb, TLB_SUPER..TLB_SUPER_AC. */
+unsigned lockstep_table(const struct cpu *c);
 static inline unsigned tlb_in_force(const struct cpu *c)
-{ return (unsigned)(c->tlb - c->tlb_table[0]) / TLB_SIZE; }
+{ return HV_UNLIKELY(c->lock) ? lockstep_table(c) : (unsigned)(c->tlb - c->tlb_table[0]) / TLB_SIZE; }
 
 /*
  * Find where va leads for one access of len bytes within the page, filling table t; marks the page

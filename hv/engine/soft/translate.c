@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "hv/engine/soft/flags.h"
+#include "hv/engine/soft/lockstep.h"
 #include "hv/engine/soft/soft.h"
 
 /*
@@ -20,7 +21,7 @@ int translate_threshold(void)
     const char *s = getenv("HV_SOFT_TRANSLATE");
     if (!s)
         return THRESHOLD;
-    return strcmp(s, "off") == 0 ? -1 : (int)strtol(s, NULL, 10);
+    return strcmp(s, "off") == 0 ? -1 : strcmp(s, "lockstep") == 0 ? TRANSLATE_LOCKSTEP : (int)strtol(s, NULL, 10);
 }
 
 /* ---- flags ---- */
@@ -397,6 +398,10 @@ static void translate(struct cpu *c, struct block *b)
     k->translated++;
     b->code = t.entry;
     b->entry = k->enter;
+    if (c->lock) {
+        b->heat = lockstep_fits(insn, t.n) ? 0 : -1;
+        b->entry = lockstep_entry;
+    }
 }
 
 void translate_pending(struct cpu *c)
@@ -454,7 +459,7 @@ void translate_link(struct cpu *c, struct block *b)
 {
     struct jit_slot *s = c->jit.slot;
     c->jit.slot = NULL;
-    if ((b->mode & BLOCK_KEY) != s->key)
+    if ((b->mode & BLOCK_KEY) != s->key || c->lock)
         return;
     if (s->page == BLOCK_NO_PAGE) {
         s->to = b;
@@ -497,9 +502,11 @@ void translate_drop_all(struct cpu *c)
 
 void translate_init(struct cpu *c, int threshold)
 {
-    struct code_cache *k = threshold < 0 ? NULL : hv_alloc(sizeof(*k));
+    const bool lock = threshold == TRANSLATE_LOCKSTEP;
+    struct code_cache *k = threshold < 0 && !lock ? NULL : hv_alloc(sizeof(*k));
     if (!k)
         return;
+    threshold = MAX(threshold, 0);
     size_t size = MIN(MAX(CODE_TOTAL / c->soft->cfg.vcpus, CODE_MIN), CODE_MAX);
     k->data_size = ROUND_UP(size / 3, (size_t)HV_PAGE_SIZE);
     k->code_size = size - k->data_size;
@@ -516,10 +523,14 @@ void translate_init(struct cpu *c, int threshold)
         return;
     }
     c->code = k;
+    if (lock)
+        c->lock = lockstep_new();
 }
 
 void translate_fini(struct cpu *c)
 {
+    lockstep_free(c->lock);
+    c->lock = NULL;
     struct code_cache *k = c->code;
     if (!k)
         return;

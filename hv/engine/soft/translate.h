@@ -80,7 +80,8 @@ void translate_drop_all(struct cpu *c);
 void translate_link(struct cpu *c, struct block *b);
 /* Translate what is waiting; the loop calls it now and then. */
 void translate_pending(struct cpu *c);
-/* HV_SOFT_TRANSLATE: "off", or a threshold; how tests choose. */
+/* HV_SOFT_TRANSLATE: "off", a threshold, or "lockstep"; how tests choose. */
+#define TRANSLATE_LOCKSTEP (-2)
 int translate_threshold(void);
 
 /* ---- inside ---- */

@@ -112,6 +112,11 @@ static void jump_found(struct tr *t, unsigned n)
     struct emit *e = &t->e;
     uint8_t *leave[2];
     x87_note(t, (int)t->i);
+    if (t->c->lock) {
+        sub_budget(t, n);
+        emit_jmp(e, t->k->exit_rip);
+        return;
+    }
     emit_load(e, 8, T1, BLOCK(T2, vrip));
     emit_alu_imm(e, 8, 4, rm_reg(T1), -(int32_t)HV_PAGE_SIZE, 0);
     emit_store(e, 8, CPU(jit.page), T1);

@@ -9,10 +9,12 @@
  *     6  MMIO    7  stack     8  not present              all user pages from WINDOW on
  */
 #include "hv/engine/soft/intops.h"
+#include "hv/engine/soft/lockstep.h"
 #include "hv/engine/soft/translate.h"
 #include "soft_vm.h"
 
 #include <signal.h>
+#include <sys/wait.h>
 #include <sys/time.h>
 
 #define WINDOW 0x400000ull
@@ -468,6 +470,59 @@ static void kernel_sequences(void **state)
     kernel = false;
 }
 
+/* ---- lock-step: the interpreter beside the translator in one machine ---- */
+
+/* Stores, a fault, x87 and SSE, a store into code, MMIO: nothing differs. Then one byte of translated code is changed. */
+static void lock_step_finds_a_wrong_byte(void **state)
+{
+    static struct test_vm v;
+    struct start s;
+    uint64_t insns;
+    char *before = getenv("HV_SOFT_TRANSLATE"), *keep = before ? strdup(before) : NULL;
+    open_one(&v, "lockstep");
+    keep ? setenv("HV_SOFT_TRANSLATE", keep, 1) : unsetenv("HV_SOFT_TRANSLATE");
+    free(keep);
+    struct cpu *c = vm_cpu(&v, 0);
+    seed = 7;
+    for (unsigned i = 0; i < 2000; i++) {
+        uint8_t code[1024];
+        unsigned len = random_code(code, 1 + (unsigned)(rnd() % 16), (enum flavour)(rnd() % 3));
+        random_start(&s);
+        s.rip = WINDOW + rnd() % 2048;
+        memcpy(v.ram + WINDOW_GPA + (s.rip - WINDOW), code, len);
+        block_drop(c, WINDOW_GPA, PAGES * 4096);
+        s.gpr[R_RBP] = 1;
+        run(&v, &s, &insns);
+    }
+    printf("%llu runs in lock-step\n", (unsigned long long)lockstep_count(c));
+    assert_true(lockstep_count(c) > 2000);
+
+    random_start(&s);
+    s.rip = WINDOW;
+    memcpy(v.ram + WINDOW_GPA, "\xb8\x44\x33\x22\x11\x89\xc3\xeb\0\xf4", 10);      /* mov eax, 0x11223344; mov ebx, eax; jmp on; on: hlt */
+    block_drop(c, WINDOW_GPA, PAGES * 4096);
+    assert_true(run(&v, &s, &insns));
+    assert_int_equal(c->gpr[R_RBX], 0x11223344);
+    struct block *b = c->jump[block_jump_slot(WINDOW)];
+    assert_true(b->vrip == WINDOW && b->code != c->code->interpret);
+    uint8_t *at = memmem(b->code, 64, "\x44\x33\x22\x11", 4), *page = (uint8_t *)((uintptr_t)at & HV_PAGE_MASK);
+    assert_non_null(at);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(open("/dev/null", O_WRONLY), 2);
+        mprotect(page, HV_PAGE_SIZE, PROT_READ | PROT_WRITE);
+        *at = 0x45;
+        mprotect(page, HV_PAGE_SIZE, PROT_READ | PROT_EXEC);
+        signal(SIGABRT, SIG_DFL);
+        run(&v, &s, &insns);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    vm_close(&v);
+}
+
 /* ---- code memory ---- */
 
 /* No page of the process is writable and executable, and the translated code has executable pages. */
@@ -513,7 +568,7 @@ int main(void)
         cmocka_unit_test(single_instructions), cmocka_unit_test(vector_instructions),
         cmocka_unit_test(x87_instructions), cmocka_unit_test(x87_sequences),
         cmocka_unit_test(sequences), cmocka_unit_test(vector_sequences), cmocka_unit_test(kernel_sequences),
-        cmocka_unit_test(never_writable_and_executable), cmocka_unit_test(bounded),
+        cmocka_unit_test(lock_step_finds_a_wrong_byte), cmocka_unit_test(never_writable_and_executable), cmocka_unit_test(bounded),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -9,22 +9,66 @@
 
 /* ---- resize ---- */
 
+/* Nothing that is in use may be cut off; a GPT's backup moves first, so that a crash leaves a table. */
+static int make_smaller(struct disk *d, const char *path, uint64_t size, bool to_min, struct hv_error *e)
+{
+    struct disk_info info;
+    char need[24];
+    uint64_t least, old = disk_size(d);
+    int r = disk_layer_info(disk_layer(d, 0), false, &info);
+
+    if (r == 0 && info.kind == DISK_VHD) {
+        return disk_resize(d, old - disk_logical_sector(d), e);    /* refused, with the reason */
+    }
+    if (r == 0) {
+        r = content_least_size(d, &least, e);
+        if (r == -EOPNOTSUPP && !to_min) {
+            hv_hint(e, "convert it, or make a smaller disk and copy what is needed");
+        }
+    }
+    if (r == 0 && to_min) {
+        size = least;
+    }
+    if (r == 0 && size < least) {
+        r = hv_fail(e, HV_CONFLICT, path, "cannot be made that small: what is in it ends at %s",
+                    format_size_exact(least, need, sizeof(need)));
+        hv_hint(e, "vhdtool resize %s --to-min", path);
+    }
+    if (r < 0 || size == old) {
+        return r;
+    }
+    if (size % disk_logical_sector(d)) {
+        return disk_resize(d, size, e);                            /* refused, before anything is changed */
+    }
+    r = content_move_backup(d, size, e);
+    if (r == 0) {
+        r = disk_resize(d, size, e);
+        if (r < 0) {
+            content_move_backup(d, old, NULL);
+        }
+    }
+    return r;
+}
+
 static int resize(struct cli_call *c, struct hv_error *e)
 {
     const char *path = c->args[0];
     char old[24], new[24], grown[96] = "";
-    bool grow = cli_has(c, "grow-partition");
+    bool grow = cli_has(c, "grow-partition"), to_min = cli_has(c, "to-min");
     unsigned number = grow ? (unsigned)cli_number(c, "grow-partition", 0) : 0;
-    uint64_t size;
+    uint64_t size = 0;
     struct disk *d;
-    int sign, r;
+    int sign = 0, r;
 
-    if (c->n_args < 2) {
-        r = hv_fail(e, HV_USAGE, path, "needs the new size");
-        hv_hint(e, "vhdtool resize %s 40G, or +10G", path);
+    if ((c->n_args < 2) != to_min) {
+        r = hv_fail(e, HV_USAGE, path, to_min ? "--to-min and a size do not go together" : "needs the new size");
+        hv_hint(e, to_min ? "vhdtool resize %s --to-min" : "vhdtool resize %s 40G, or +10G, or --to-min", path);
         return r;
     }
-    r = parse_size_relative(c->args[1], "SIZE", &sign, &size, e);
+    if (grow && to_min) {
+        return hv_fail(e, HV_USAGE, "--grow-partition", "does not go with --to-min");
+    }
+    r = to_min ? 0 : parse_size_relative(c->args[1], "SIZE", &sign, &size, e);
     if (r < 0) {
         return r;
     }
@@ -34,21 +78,28 @@ static int resize(struct cli_call *c, struct hv_error *e)
     }
     format_size_exact(disk_size(d), old, sizeof(old));
     if (grow && (r = content_can_grow(d, number, e)) < 0) {
-        hv_strlcpy(e->object, path, sizeof(e->object));
-    } else if (sign && __builtin_add_overflow(disk_size(d), sign > 0 ? size : -size, &size) && sign > 0) {
+        /* said below */
+    } else if (sign > 0 && __builtin_add_overflow(disk_size(d), size, &size)) {
         r = hv_fail(e, HV_USAGE, path, "the size would be too large");
-    } else if (size < disk_size(d)) {
-        r = hv_fail(e, HV_UNSUPPORTED, path, "making a disk smaller is not in this version");
+    } else if (sign < 0 && size >= disk_size(d)) {
+        r = hv_fail(e, HV_USAGE, path, "has only %s", old);
     } else {
-        r = disk_resize(d, size, e);
+        size = sign < 0 ? disk_size(d) - size : size;
+        if (!to_min && size < disk_size(d) && grow) {
+            r = hv_fail(e, HV_USAGE, "--grow-partition", "the disk would be smaller, not larger");
+        } else if (to_min || size < disk_size(d)) {
+            r = make_smaller(d, path, size, to_min, e);
+        } else {
+            r = disk_resize(d, size, e);
+        }
     }
     if (r == 0 && grow) {
         r = content_grow(d, number, grown, sizeof(grown), e);
-        if (r < 0 && !e->object[0]) {
-            hv_strlcpy(e->object, path, sizeof(e->object));
-        }
     }
     if (r < 0) {
+        if (!e->object[0]) {
+            hv_strlcpy(e->object, path, sizeof(e->object));
+        }
         disk_abandon(d);
         return r;
     }
@@ -65,7 +116,7 @@ static int resize(struct cli_call *c, struct hv_error *e)
 static int compact(struct cli_call *c, struct hv_error *e)
 {
     const char *path = c->args[0], *mode = cli_text(c, "mode", "quick");
-    char before[24], after[24];
+    char before[24], after[24], held_before[24], held_after[24];
     struct disk_info a, b;
     struct progress p;
     struct disk *d;
@@ -93,8 +144,10 @@ static int compact(struct cli_call *c, struct hv_error *e)
     disk_layer_info(disk_layer(d, 0), false, &b);
     r = disk_close(d, e);
     if (r == 0) {
-        cli_note(c, "%s: file %s -> %s", path, format_size(a.file_size, before, sizeof(before)),
-                 format_size(b.file_size, after, sizeof(after)));
+        cli_note(c, "%s: on disk %s -> %s, file %s -> %s", path,
+                 format_size(a.allocated, held_before, sizeof(held_before)),
+                 format_size(b.allocated, held_after, sizeof(held_after)),
+                 format_size(a.file_size, before, sizeof(before)), format_size(b.file_size, after, sizeof(after)));
     }
     return r;
 }
@@ -251,11 +304,11 @@ static int set(struct cli_call *c, struct hv_error *e)
 static const struct cli_arg one_path[] = {{"PATH", CLI_FILE, .values = DISK_GLOB, .help = "a disk"}, {0}};
 static const struct cli_arg resize_args[] = {
     {"PATH", CLI_FILE, .values = DISK_GLOB, .help = "a disk"},
-    {"SIZE", CLI_SIZE_REL, CLI_OPTIONAL, .help = "the new size, or +SIZE: more by that"},
+    {"SIZE", CLI_SIZE_REL, CLI_OPTIONAL, .help = "the new size; +SIZE and -SIZE: by so much"},
     {0},
 };
 static const struct cli_option resize_options[] = {
-    {.name = "to-min", .type = CLI_BOOL, .flags = CLI_LATER, .help = "as small as its partitions let it be"},
+    {.name = "to-min", .type = CLI_BOOL, .help = "as small as its partitions let it be"},
     {.name = "grow-partition", .type = CLI_UINT, .arg = "N", .flags = CLI_VALUE_OPTIONAL, .max = 1024,
      .help = "the last partition, or N, and its ext4 too"},
     OPT_FORMAT,
@@ -286,13 +339,20 @@ static const struct cli_option set_options[] = {
 #define CHANGE_CODES (CODE(NOT_FOUND) | CODE(CONFLICT) | CODE(UNSUPPORTED) | CODE(NO_RESOURCES))
 
 const struct cli_command resize_commands[] = {
-    {.noun = "resize", .help = "make a disk larger", .args = resize_args, .options = resize_options,
-     .codes = CHANGE_CODES, .run = resize, .examples = EXAMPLES({"vhdtool resize web.vhdx +20G", "20G more"})},
+    {.noun = "resize", .help = "make a disk larger or smaller", .args = resize_args, .options = resize_options,
+     .codes = CHANGE_CODES, .run = resize,
+     .about = "Smaller only as far as nothing is cut off that is in use: the end of the last partition. A VHD can "
+              "only grow.",
+     .examples = EXAMPLES({"vhdtool resize web.vhdx +20G --grow-partition", "20G more, the last partition and its ext4 too"},
+                          {"vhdtool resize old.vhdx --to-min", "nothing behind the last partition"})},
     {0},
 };
 const struct cli_command compact_commands[] = {
     {.noun = "compact", .help = "give back the room of what is empty", .args = one_path, .options = compact_options,
      .codes = CHANGE_CODES, .run = compact,
+     .about = "What the file systems do not use goes back to the host at once. The file gets shorter by whole blocks: "
+              "a block of which any part is used stays in it, as a hole where it is not. Smaller blocks (vhdtool "
+              "convert --block-size 1M) make it shorter still.",
      .examples = EXAMPLES({"vhdtool compact web.vhdx", "blocks of zeros go, the file gets shorter"})},
     {0},
 };

@@ -8,7 +8,8 @@
 
 #include "hv/base/units.h"
 #include "vhdtool/cmd_create.h"
-#include "vhdtool/vhdtool.h"
+#include "vhdtool/content.h"
+#include "vhdtool/device.h"
 
 static int to_stdout(struct cli_call *c, struct disk *from, struct hv_error *e)
 {
@@ -93,6 +94,10 @@ static int to_file(struct cli_call *c, struct disk *from, const char *to, struct
         progress_end(&p);
         if (r < 0) {
             hv_fail_errno(e, -r, to, "cannot copy %s", c->args[0]);
+        } else if (disk_size(d) > disk_size(from)) {
+            r = content_move_backup(d, disk_size(d), e);
+        }
+        if (r < 0) {
             disk_abandon(d);
         } else {
             r = disk_close(d, e);
@@ -104,22 +109,104 @@ static int to_file(struct cli_call *c, struct disk *from, const char *to, struct
     return r;
 }
 
+/* The last MiB of a device, where the backup of an older table would be found. */
+static int wipe_end(struct disk *d, uint64_t from)
+{
+    uint64_t size = disk_size(d), start = size > MIB ? size - MIB : 0;
+
+    start = MAX(start, from);
+    return start < size ? disk_zero(d, start, size - start) : 0;
+}
+
+static int fill_device(struct cli_call *c, struct disk *from, struct disk *to, struct hv_error *e)
+{
+    struct progress p;
+    struct copy copy = {.scan = true, .zero = true, .progress = progress_update, .progress_arg = &p};
+    int r;
+
+    progress_begin(&p, c, c->args[1]);
+    r = copy_disk(from, to, &copy);
+    r = r < 0 ? r : wipe_end(to, disk_size(from));
+    progress_end(&p);
+    if (r < 0) {
+        return hv_fail_errno(e, -r, c->args[1], "cannot copy %s", c->args[0]);
+    }
+    return content_move_backup(to, disk_size(to), e);
+}
+
+/* Everything on the device is lost: whose it is and that it is meant has to be clear. */
+static int to_device(struct cli_call *c, struct disk *from, const char *to, struct hv_error *e)
+{
+    static const char *const not_here[] = {"type", "block-size", "logical-sector", "physical-sector", "azure"};
+    char size[24], need[24], doing[256];
+    struct disk_file *f;
+    struct device dev;
+    struct disk *d;
+    int fd, lock, r;
+
+    for (size_t i = 0; i < ARRAY_SIZE(not_here); i++) {
+        if (cli_has(c, not_here[i])) {
+            return hv_fail(e, HV_USAGE, to, "a device is written as it is: --%s is for image files", not_here[i]);
+        }
+    }
+    if (wanted_format(c) > 0) {
+        return hv_fail(e, HV_USAGE, to, "a device is written raw");
+    }
+    r = device_open(to, &dev, &lock, e);
+    if (r < 0) {
+        return r;
+    }
+    format_size_exact(dev.size, size, sizeof(size));
+    if (dev.size < disk_size(from)) {
+        r = hv_fail(e, HV_NO_RESOURCES, to, "has %s, %s needs %s", size, c->args[0],
+                    format_size_exact(disk_size(from), need, sizeof(need)));
+    } else if (dev.sector != disk_logical_sector(from)) {
+        r = hv_fail(e, HV_UNSUPPORTED, to, "has sectors of %u bytes, %s of %u: its partition table would mean nothing there",
+                    dev.sector, c->args[0], disk_logical_sector(from));
+    } else {
+        snprintf(doing, sizeof(doing), "overwriting all of %s, %s", dev.model, size);
+        r = cli_ask(c, to, doing, e);
+    }
+    fd = r < 0 ? -1 : fcntl(lock, F_DUPFD_CLOEXEC, 3);
+    if (r == 0 && fd < 0) {
+        r = hv_fail_errno(e, errno, to, "cannot open");
+    }
+    r = r < 0 ? r : disk_file_from_fd(fd, to, DISK_FILE_WRITE, &f, e);
+    r = r < 0 ? r : disk_open_file(f, &(struct disk_options){.format = DISK_RAW, .flags = DISK_WRITE}, &d, e);
+    if (r == 0) {
+        r = fill_device(c, from, d, e);
+        if (r < 0) {
+            disk_abandon(d);
+        } else {
+            r = disk_close(d, e);
+        }
+    }
+    if (r == 0) {
+        device_reread(lock);
+        cli_note(c, "%s: %s, %s of %s", to, dev.model, format_size_exact(disk_size(from), need, sizeof(need)), size);
+    }
+    close(lock);
+    return r;
+}
+
 static int convert(struct cli_call *c, struct hv_error *e)
 {
     const char *from = c->args[0], *to = c->args[1];
     struct disk_create how = {0};
     struct disk *source = NULL;
-    struct stat st;
+    bool device = device_is(to);
     char size[24];
     int r = 0;
 
     if (strcmp(from, "-") == 0 && strcmp(to, "-") == 0) {
         return hv_fail(e, HV_USAGE, "-", "one side has to be a file");
     }
-    if (strcmp(to, "-") != 0) {
-        if (stat(to, &st) == 0 && S_ISBLK(st.st_mode)) {
-            return hv_fail(e, HV_UNSUPPORTED, to, "writing to a block device is not in this version");
-        }
+    if (device && strcmp(from, "-") == 0) {
+        r = hv_fail(e, HV_UNSUPPORTED, to, "what comes from stdin goes into a file first");
+        hv_hint(e, "vhdtool convert - IMAGE.vhdx, then vhdtool convert IMAGE.vhdx %s", to);
+        return r;
+    }
+    if (strcmp(to, "-") != 0 && !device) {
         r = create_request(c, to, 0, &how, e);
     }
     if (r == 0 && strcmp(from, "-") == 0) {
@@ -136,6 +223,8 @@ static int convert(struct cli_call *c, struct hv_error *e)
         hv_hint(e, "--flatten copies all of it into one disk");
     } else if (strcmp(to, "-") == 0) {
         r = to_stdout(c, source, e);
+    } else if (device) {
+        r = to_device(c, source, to, e);
     } else {
         how.size = how.azure ? ROUND_UP(disk_size(source), MIB) : disk_size(source);
         r = to_file(c, source, to, &how, e);
@@ -149,7 +238,7 @@ static int convert(struct cli_call *c, struct hv_error *e)
 
 static const struct cli_arg args[] = {
     {"SRC", CLI_FILE, .values = DISK_GLOB, .help = "a disk, or - for stdin"},
-    {"DST", CLI_FILE, .values = DISK_GLOB, .help = "the new disk, or - for stdout (raw)"},
+    {"DST", CLI_FILE, .values = DISK_GLOB, .help = "the new disk, a block device, or - for stdout (raw)"},
     {0},
 };
 
@@ -172,10 +261,13 @@ static const struct cli_option options[] = {
 };
 
 const struct cli_command convert_commands[] = {
-    {.noun = "convert", .help = "copy a disk into another format", .args = args, .options = options,
+    {.noun = "convert", .help = "copy a disk into another format", .args = args, .options = options, .use = CLI_USE_ASK,
      .codes = CODE(CONFLICT) | CODE(NOT_FOUND) | CODE(NO_RESOURCES) | CODE(UNSUPPORTED), .run = convert,
-     .about = "The suffix of DST says the format. What the source's map says is empty is neither read nor written.",
+     .about = "The suffix of DST says the format. What the source's map says is empty is neither read nor written. "
+              "A new file is not synced, as with cp. Onto a block device: refused while anything of it is mounted, "
+              "asked for first; what is not in SRC reads as zeros, and the backup of a GPT moves to the device's end.",
      .examples = EXAMPLES({"vhdtool convert old.vhd new.vhdx", "VHD to VHDX"},
-                          {"vhdtool convert web.vhdx - | zstd > web.raw.zst", "as a stream of raw bytes"})},
+                          {"vhdtool convert web.vhdx - | zstd > web.raw.zst", "as a stream of raw bytes"},
+                          {"vhdtool convert web.vhdx /dev/sdb", "onto a real disk"})},
     {0},
 };

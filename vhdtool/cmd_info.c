@@ -5,6 +5,7 @@
 
 #include "hv/base/strbuf.h"
 #include "hv/base/units.h"
+#include "hv/disk/headers.h"
 #include "vhdtool/content.h"
 
 static json_int_t number(const json_t *row, const char *key)
@@ -81,6 +82,8 @@ static const struct cli_column info_cols[] = {
     {"block_size", .header = "BLOCK", .unit = CLI_UNIT_SIZE, .help = "unit of growth"},
     {"blocks", .unit = CLI_UNIT_NUMBER, .help = "how many blocks the disk has"},
     {"blocks_present", .header = "PRESENT", .unit = CLI_UNIT_NUMBER, .help = "how many of them have room in the file"},
+    {"fragments", .unit = CLI_UNIT_NUMBER, .help = "in how many stretches of the file its data lies"},
+    {"min_size", .header = "MIN SIZE", .label = "min size", .unit = CLI_UNIT_SIZE, .help = "how small resize can make it"},
     {"sectors", "logical_sector", .show = show_sectors, .help = "logical and physical sector size"},
     {"id", .help = "disk identifier"},
     {"data_id", .header = "DATA ID", .label = "data id", .help = "what children know their parent by"},
@@ -95,7 +98,7 @@ static const struct cli_column info_cols[] = {
 };
 static const struct cli_columns info_table = {
     .col = info_cols, .defaults = "path,format,size,allocated,parent,in_use", .name = "path",
-    .list = "path,format,size,allocated,sectors,id,parent,log,partitions,in_use,note",
+    .list = "path,format,size,min_size,allocated,fragments,sectors,id,parent,log,partitions,in_use,note",
 };
 
 static void warn_of_size(const struct cli_call *c, const json_t *o)
@@ -110,30 +113,74 @@ static void warn_of_size(const struct cli_call *c, const json_t *o)
     }
 }
 
+#define EXTENTS_MAX 1000000u     /* looked at for the count of fragments */
+
+/* Stretches of the leaf's file that hold data, in the order of the disk. Null: none, too many to tell, or a child
+ * without its parents. */
+static json_t *fragments(struct disk *d)
+{
+    uint64_t size = disk_size(d), end = 0;
+    json_int_t n = 0;
+    struct disk_extent x;
+    unsigned looks = 0;
+
+    for (uint64_t off = 0; off < size; off += x.len) {
+        int r = disk_map(d, off, size - off, &x);
+
+        if (r < 0 || ++looks > EXTENTS_MAX) {
+            return json_null();
+        }
+        if (x.where == DISK_DATA && x.layer == 0) {
+            n += n == 0 || x.file_offset != end;
+            end = x.file_offset + x.len;
+        }
+    }
+    return n ? json_integer(n) : json_null();
+}
+
+/* What of the answer needs the content: partitions, and how small the disk could be. */
+static void add_content(json_t *o, struct disk *d)
+{
+    struct disk_info i;
+    uint64_t least;
+
+    json_object_set_new(o, "partitions", content_json(d));
+    if (disk_layer_info(disk_layer(d, 0), false, &i) == 0 && i.kind != DISK_VHD && content_least_size(d, &least, NULL) == 0) {
+        json_object_set_new(o, "min_size", json_integer((json_int_t)least));
+    } else {
+        json_object_set_new(o, "min_size", json_null());
+    }
+}
+
 /* A child shows its parent's content where it has none of its own. */
-static json_t *partitions(struct cli_call *c, const char *path, struct disk *d)
+static void look_inside(struct cli_call *c, const char *path, struct disk *d, json_t *o)
 {
     struct disk_info i;
     struct disk *whole;
     char in_use[96];
 
     if (disk_layer(d, 1) || disk_layer_info(disk_layer(d, 0), false, &i) < 0 || !i.has_parent) {
-        return content_json(d);
+        add_content(o, d);
+    } else if (open_to_look(c, path, DISK_SHARED, &whole, in_use, NULL) == 0) {
+        add_content(o, whole);
+        disk_close(whole, NULL);
     }
-    if (open_to_look(c, path, DISK_SHARED, &whole, in_use, NULL) < 0) {
-        return json_null();
-    }
-    json_t *list = content_json(whole);
-    disk_close(whole, NULL);
-    return list;
 }
+
+static int show_headers(struct cli_call *c, struct hv_error *e);
 
 static int info(struct cli_call *c, struct hv_error *e)
 {
     struct cli_printer p;
     json_t *rows = json_array();
     unsigned failed = 0;
-    int r = cli_printer_init(&p, c, &info_table, CLI_FMT_LIST, e);
+    int r;
+
+    if (cli_has(c, "headers")) {
+        json_decref(rows);
+        return show_headers(c, e);
+    }
+    r = cli_printer_init(&p, c, &info_table, CLI_FMT_LIST, e);
 
     for (unsigned i = 0; r == 0 && i < c->n_args; i++) {
         struct hv_error why = {0};
@@ -156,7 +203,8 @@ static int info(struct cli_call *c, struct hv_error *e)
         json_t *parent;
 
         warn_of_size(c, o);
-        json_object_set_new(o, "partitions", partitions(c, c->args[i], d));
+        look_inside(c, c->args[i], d, o);
+        json_object_set_new(o, "fragments", json_integer_value(json_object_get(o, "blocks_present")) ? fragments(d) : json_null());
         json_array_append_new(rows, o);
         if (cli_has(c, "chain") && p.format != CLI_FMT_JSON && p.format != CLI_FMT_JSONL) {
             json_array_foreach(json_object_get(o, "chain"), n, parent) {
@@ -170,6 +218,64 @@ static int info(struct cli_call *c, struct hv_error *e)
     }
     cli_printer_fini(&p);
     json_decref(rows);
+    return r < 0 ? r : 0;
+}
+
+/* ---- info --headers ---- */
+
+static const struct cli_column header_cols[] = {
+    {"path", .cut = true, .help = "the file"},
+    {"structure", .help = "which part of the file"},
+    {"offset", .unit = CLI_UNIT_NUMBER, .help = "where in the file, bytes"},
+    {"field", .help = "the format's name for it"},
+    {"value", .help = "what it says"},
+    {0},
+};
+static const struct cli_columns header_table = {
+    .col = header_cols, .defaults = "structure,offset,field,value", .name = "field",
+};
+
+struct fields { json_t *rows; const char *path; };
+
+static json_t *text_or_mark(const char *s)
+{
+    json_t *j = json_string(s);              /* NULL: not UTF-8 */
+
+    return j ? j : json_string("?");
+}
+
+static int add_field(void *arg, const char *structure, uint64_t off, const char *field, const char *value)
+{
+    struct fields *f = arg;
+    json_t *row = json_pack("{s:s s:s s:I s:o s:o}", "path", f->path, "structure", structure, "offset", (json_int_t)off,
+                            "field", text_or_mark(field), "value",
+                            text_or_mark(value));
+
+    return row && json_array_append_new(f->rows, row) == 0 ? 0 : -ENOMEM;
+}
+
+/* Files as they lie there: a disk that cannot be opened has headers too. */
+static int show_headers(struct cli_call *c, struct hv_error *e)
+{
+    struct cli_printer p;
+    struct fields f = {.rows = json_array()};
+    int r = cli_printer_init(&p, c, &header_table, CLI_FMT_TABLE, e);
+
+    for (unsigned i = 0; r == 0 && i < c->n_args; i++) {
+        struct disk_file *file;
+
+        f.path = c->args[i];
+        r = disk_file_open(f.path, DISK_FILE_NO_LOCK, &file, e);
+        if (r == 0) {
+            r = disk_headers(file, wanted_format(c), add_field, &f, e);
+            disk_file_unref(file);
+        }
+    }
+    if (r == 0) {
+        cli_print_rows(&p, f.rows, false);
+    }
+    cli_printer_fini(&p);
+    json_decref(f.rows);
     return r < 0 ? r : 0;
 }
 
@@ -272,7 +378,7 @@ static const struct cli_arg one_path[] = {{"PATH", CLI_FILE, .values = DISK_GLOB
 
 static const struct cli_option info_options[] = {
     {.name = "chain", .type = CLI_BOOL, .help = "its parents too"},
-    {.name = "headers", .type = CLI_BOOL, .flags = CLI_LATER, .help = "the raw structures"},
+    {.name = "headers", .type = CLI_BOOL, .help = "the raw structures, field by field, damaged or not"},
     OPT_FORMAT,
     {0},
 };

@@ -183,6 +183,49 @@ int content_grow(struct disk *d, unsigned number, char *ret_what, size_t size, s
     return r;
 }
 
+/* ---- made smaller ---- */
+
+int content_least_size(struct disk *d, uint64_t *ret, struct hv_error *e)
+{
+    struct partition_table t;
+    struct probe pr;
+    uint64_t least;
+    int r = partition_read(d, &t, e);
+
+    if (r < 0) {
+        return r;
+    }
+    least = partition_least_size(&t);
+    if (t.scheme == PARTITION_NONE) {
+        r = probe_read(d, 0, disk_size(d), &pr);
+        least = r < 0 ? 0 : pr.size;
+    }
+    partition_table_fini(&t);
+    if (r < 0) {
+        return hv_fail_errno(e, -r, NULL, "cannot read");
+    }
+    if (least == 0) {
+        hv_fail(e, HV_UNSUPPORTED, NULL, "has no partitions and no file system that says how much of it is used");
+        return -EOPNOTSUPP;
+    }
+    *ret = MIN(ROUND_UP(least, (uint64_t)disk_logical_sector(d)), disk_size(d));
+    return 0;
+}
+
+int content_move_backup(struct disk *d, uint64_t size, struct hv_error *e)
+{
+    struct partition_table t;
+    int r = partition_read(d, &t, e);
+
+    if (r == 0 && t.scheme == PARTITION_GPT) {
+        r = partition_write_within(d, size, &t, e);
+    }
+    if (r == 0) {
+        partition_table_fini(&t);
+    }
+    return r;
+}
+
 /* ---- given back ---- */
 
 struct giving { struct disk *d; uint64_t off, bytes; };

@@ -22,6 +22,14 @@ int content_can_grow(struct disk *d, unsigned number, struct hv_error *e);
 int content_grow(struct disk *d, unsigned number, char *ret_what, size_t size, struct hv_error *e);
 
 /*
+ * How small the disk can be without losing a partition, or a file system that is all of it; whole
+ * logical sectors. -EOPNOTSUPP nothing in it says how much of it is used.
+ */
+int content_least_size(struct disk *d, uint64_t *ret, struct hv_error *e);
+/* Before the disk is cut to size (or grown by others to its present one): a GPT's backup goes there. */
+int content_move_backup(struct disk *d, uint64_t size, struct hv_error *e);
+
+/*
  * Give back what the ext4s in d do not use. File systems that are not clean are left alone.
  * *ret_bytes: how much was given back (or was not there).
  */

@@ -55,6 +55,12 @@ static void look_for_holes(struct disk_extent *x, uint64_t *skip)
     }
 }
 
+/* [off, off+len) has nothing to copy. */
+static int leave_out(struct job *j, uint64_t off, uint64_t len)
+{
+    return j->how->zero && len > 0 ? disk_zero(j->to, off, len) : 0;
+}
+
 /* The next stretch of data into j->x. 1, 0 at the end, -errno. Lock held. */
 static int next_extent(struct job *j)
 {
@@ -67,10 +73,18 @@ static int next_extent(struct job *j)
             return r;
         }
         if (j->x.where != DISK_DATA) {
+            r = leave_out(j, j->off, j->x.len);
+            if (r < 0) {
+                return r;
+            }
             j->off += j->x.len;
             continue;
         }
         look_for_holes(&j->x, &skip);
+        r = leave_out(j, j->off, skip);
+        if (r < 0) {
+            return r;
+        }
         j->off += skip;
         j->x.file_offset += skip;
         j->x.len -= skip;
@@ -157,6 +171,7 @@ static int make_runs(struct job *j, struct piece *p)
             n = MIN(GRAIN, p->len - at - run);
         }
         r = run ? add_runs(j, p, at, run) : 0;
+        r = r < 0 ? r : leave_out(j, p->off + at + run, n);
         at += run + n;
     }
     return r;

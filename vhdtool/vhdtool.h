@@ -49,10 +49,11 @@ void progress_end(struct progress *p);
 /* ---- copy.c: content from disk to disk ---- */
 struct copy {
     bool scan;                   /* look for zeros in the data too, and leave them out */
+    bool zero;                   /* the target does not read as zeros: what is left out becomes so */
     disk_progress_fn *progress;
     void *progress_arg;
 };
-/* All of from into to, which is at least as large and reads as zeros. */
+/* All of from into to, which is at least as large and, unless `zero`, reads as zeros. */
 int copy_disk(struct disk *from, struct disk *to, const struct copy *how);
 /* From a pipe to its end; *ret_bytes what came. */
 int copy_stream_in(int fd, struct disk *to, uint64_t *ret_bytes);

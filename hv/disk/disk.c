@@ -490,3 +490,33 @@ int disk_repair_file(struct disk_file *f, int format, bool dry, disk_problem_fn 
 
     return r < 0 ? r : chosen->repair(f, dry, fn, arg, e);
 }
+
+/* ---- headers ---- */
+
+void disk_field(struct disk_fields *w, uint64_t at, const char *field, const char *fmt, ...)
+{
+    char value[1400];
+    va_list ap;
+
+    if (w->r) {
+        return;
+    }
+    va_start(ap, fmt);
+    vsnprintf(value, sizeof(value), fmt, ap);
+    va_end(ap);
+    w->r = w->fn(w->arg, w->structure, w->off + at, field, value);
+}
+
+int disk_headers(struct disk_file *f, int format, disk_field_fn *fn, void *arg, struct hv_error *e)
+{
+    const struct disk_format *chosen;
+    int r = choose_format(f, format, &chosen, e);
+
+    if (r == 0 && chosen->headers) {
+        r = chosen->headers(f, fn, arg);
+        if (r < 0 && !hv_error_is_set(e)) {
+            hv_fail_errno(e, -r, disk_file_path(f), "cannot read the headers");
+        }
+    }
+    return r;
+}

@@ -11,7 +11,7 @@
 
 #include <pthread.h>
 
-#include "hv/disk/disk.h"
+#include "hv/disk/headers.h"
 
 #define DISK_LAYER_MAGIC 0x4c4b5344u
 
@@ -102,6 +102,8 @@ struct disk_format {
     int (*compact)(struct disk_layer *l, disk_progress_fn *progress, void *arg, struct hv_error *e);
     int (*check)(struct disk_file *f, disk_problem_fn *fn, void *arg, struct hv_error *e);
     int (*repair)(struct disk_file *f, bool dry, disk_problem_fn *fn, void *arg, struct hv_error *e);
+    /* May be NULL: nothing but data. */
+    int (*headers)(struct disk_file *f, disk_field_fn *fn, void *arg);
 };
 
 extern const struct disk_format disk_format_raw, disk_format_vhd, disk_format_vhdx;
@@ -114,6 +116,16 @@ int disk_find_parent_with(const char *const *dirs, unsigned file_flags, const ch
 enum { PROBLEM_REPAIRABLE = 1, PROBLEM_HARMLESS = 2 };
 void disk_problem(disk_problem_fn *fn, void *arg, unsigned flags, const char *fmt, ...)
     HV_PRINTF(4, 5);
+
+/* One field of disk_headers(), value printf-style; for a walk that stops at the first error. */
+struct disk_fields {
+    disk_field_fn *fn;
+    void *arg;
+    const char *structure;
+    uint64_t off;                    /* of the structure in the file */
+    int r;
+};
+void disk_field(struct disk_fields *w, uint64_t at, const char *field, const char *fmt, ...) HV_PRINTF(4, 5);
 
 /* UTF-16 in a file, len_bytes of it, to UTF-8 in buf[size] (cut; ill-formed units become '?'). */
 void disk_utf16_to_utf8(const uint8_t *text, size_t len_bytes, bool big_endian, char *buf, size_t size);

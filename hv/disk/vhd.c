@@ -654,4 +654,5 @@ const struct disk_format disk_format_vhd = {
     .compact = vhd_compact,
     .check = vhd_check,
     .repair = vhd_repair,
+    .headers = vhd_headers,
 };

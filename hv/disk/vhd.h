@@ -55,5 +55,6 @@ int vhd_set_id(struct disk_layer *l, const struct guid *id, struct hv_error *e);
 int vhd_compact(struct disk_layer *l, disk_progress_fn *progress, void *arg, struct hv_error *e);
 int vhd_check(struct disk_file *f, disk_problem_fn *fn, void *arg, struct hv_error *e);
 int vhd_repair(struct disk_file *f, bool dry, disk_problem_fn *fn, void *arg, struct hv_error *e);
+int vhd_headers(struct disk_file *f, disk_field_fn *fn, void *arg);
 
 #endif

@@ -276,4 +276,5 @@ const struct disk_format disk_format_vhdx = {
     .compact = vhdx_compact,
     .check = vhdx_check,
     .repair = vhdx_repair,
+    .headers = vhdx_show_headers,
 };

@@ -10,6 +10,7 @@
  *   vhdx_create.c    new images
  *   vhdx_edit.c      resize, parent, identity       vhdx_compact.c  blocks moved together
  *   vhdx_sweep.c     all of the BAT at once
+ *   vhdx_show.c      headers as they are, for people
  *   vhdx_check.c     check                          vhdx_repair.c   repair
  */
 #ifndef HV_DISK_VHDX_H
@@ -237,5 +238,6 @@ int vhdx_set_physical_sector(struct disk_layer *l, uint32_t bytes, struct hv_err
 int vhdx_compact(struct disk_layer *l, disk_progress_fn *progress, void *arg, struct hv_error *e);
 int vhdx_check(struct disk_file *f, disk_problem_fn *fn, void *arg, struct hv_error *e);
 int vhdx_repair(struct disk_file *f, bool dry, disk_problem_fn *fn, void *arg, struct hv_error *e);
+int vhdx_show_headers(struct disk_file *f, disk_field_fn *fn, void *arg);
 
 #endif

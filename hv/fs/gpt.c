@@ -257,17 +257,17 @@ static void put_header(uint8_t *h, const struct partition_table *t, uint64_t lba
     put_le32(h + 16, partition_crc32(0, h, HEADER_LEN));
 }
 
-int gpt_write(struct disk *d, const struct partition_table *t, struct hv_error *e)
+int gpt_write(struct disk *d, uint64_t size, const struct partition_table *t, struct hv_error *e)
 {
     uint32_t sector = disk_logical_sector(d);
-    uint64_t sectors = disk_size(d) / sector;
+    uint64_t sectors = size / sector;
     size_t array_len = ROUND_UP((size_t)GPT_ENTRIES * GPT_ENTRY_SIZE, sector);
     uint64_t array_sectors = array_len / sector;
     hv_autofree uint8_t *array = hv_alloc(array_len), *head = hv_alloc(sector);
     uint64_t first, end;
     int r;
 
-    partition_limits(d, PARTITION_GPT, &first, &end);
+    partition_limits_within(sector, size, PARTITION_GPT, &first, &end);
     if (!array || !head) {
         return -ENOMEM;
     }

@@ -128,18 +128,40 @@ const struct partition *partition_find(const struct partition_table *t, unsigned
     return NULL;
 }
 
-void partition_limits(const struct disk *d, enum partition_scheme s, uint64_t *ret_first, uint64_t *ret_end)
+static uint64_t array_sectors(uint32_t sector)
 {
-    uint32_t sector = disk_logical_sector(d);
-    uint64_t sectors = disk_size(d) / sector, head = 1, tail = 0;
+    return ROUND_UP((uint64_t)GPT_ENTRIES * GPT_ENTRY_SIZE, sector) / sector;
+}
+
+void partition_limits_within(uint32_t sector, uint64_t size, enum partition_scheme s, uint64_t *ret_first,
+                             uint64_t *ret_end)
+{
+    uint64_t sectors = size / sector, head = 1, tail = 0;
 
     if (s == PARTITION_GPT) {
-        uint64_t array = ROUND_UP((uint64_t)GPT_ENTRIES * GPT_ENTRY_SIZE, sector) / sector;
-        head = 2 + array;
-        tail = 1 + array;
+        head = 2 + array_sectors(sector);
+        tail = 1 + array_sectors(sector);
     }
     *ret_first = s == PARTITION_NONE ? 0 : head * sector;
     *ret_end = sectors > head + tail ? (sectors - tail) * sector : *ret_first;
+}
+
+void partition_limits(const struct disk *d, enum partition_scheme s, uint64_t *ret_first, uint64_t *ret_end)
+{
+    partition_limits_within(disk_logical_sector(d), disk_size(d), s, ret_first, ret_end);
+}
+
+uint64_t partition_least_size(const struct partition_table *t)
+{
+    uint64_t end = 0;
+
+    for (unsigned i = 0; i < t->n; i++) {
+        end = MAX(end, t->p[i].offset + t->p[i].len);
+    }
+    if (t->scheme == PARTITION_GPT) {
+        end = MAX(end, (2 + array_sectors(t->sector)) * t->sector) + (1 + array_sectors(t->sector)) * t->sector;
+    }
+    return t->scheme == PARTITION_NONE ? 0 : ROUND_UP(MAX(end, (uint64_t)t->sector), (uint64_t)t->sector);
 }
 
 int partition_read(struct disk *d, struct partition_table *ret, struct hv_error *e)
@@ -176,11 +198,11 @@ int partition_read(struct disk *d, struct partition_table *ret, struct hv_error 
 }
 
 /* Whole sectors, inside the limits, no two overlapping. Quadratic in a number that is small. */
-static int check_layout(const struct disk *d, const struct partition_table *t, struct hv_error *e)
+static int check_layout(const struct disk *d, uint64_t size, const struct partition_table *t, struct hv_error *e)
 {
     uint64_t first, end, sector = disk_logical_sector(d);
 
-    partition_limits(d, t->scheme, &first, &end);
+    partition_limits_within((uint32_t)sector, size, t->scheme, &first, &end);
     for (unsigned i = 0; i < t->n; i++) {
         const struct partition *p = &t->p[i];
         if (p->len == 0 || p->offset % sector || p->len % sector) {
@@ -203,14 +225,20 @@ static int check_layout(const struct disk *d, const struct partition_table *t, s
 
 int partition_write(struct disk *d, const struct partition_table *t, struct hv_error *e)
 {
+    return partition_write_within(d, disk_size(d), t, e);
+}
+
+int partition_write_within(struct disk *d, uint64_t size, const struct partition_table *t, struct hv_error *e)
+{
     int r;
 
     hv_assert(t->scheme == PARTITION_GPT || t->scheme == PARTITION_MBR);
-    r = check_layout(d, t, e);
+    hv_assert(size <= disk_size(d));
+    r = check_layout(d, size, t, e);
     if (r < 0) {
         return r;
     }
-    r = t->scheme == PARTITION_GPT ? gpt_write(d, t, e) : mbr_write(d, t, e);
+    r = t->scheme == PARTITION_GPT ? gpt_write(d, size, t, e) : mbr_write(d, t, e);
     if (r < 0 && e && !hv_error_is_set(e)) {
         hv_fail_errno(e, -r, NULL, "cannot write the partition table");
     }

@@ -58,6 +58,13 @@ void partition_table_fini(struct partition_table *t);
  * -EOPNOTSUPP for MBRs with logical partitions.
  */
 int partition_write(struct disk *d, const struct partition_table *t, struct hv_error *e);
+/* The same as if d ended at size (at most its own): before it is cut there. */
+int partition_write_within(struct disk *d, uint64_t size, const struct partition_table *t, struct hv_error *e);
+/*
+ * How small a disk of this table can be: the end of its last partition, and a GPT's backup. 0 for
+ * PARTITION_NONE. Whole sectors.
+ */
+uint64_t partition_least_size(const struct partition_table *t);
 
 /* The usable range of a new table on d. */
 void partition_limits(const struct disk *d, enum partition_scheme s, uint64_t *ret_first, uint64_t *ret_end);

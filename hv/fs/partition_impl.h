@@ -23,6 +23,9 @@ void mbr_protective(uint8_t mbr[512], uint64_t sectors);
 
 /* Leaves t as it is and returns 0 where there is no GPT. */
 int gpt_read(struct disk *d, struct partition_table *t, struct hv_error *e);
-int gpt_write(struct disk *d, const struct partition_table *t, struct hv_error *e);
+/* size: where the disk ends, or will. */
+int gpt_write(struct disk *d, uint64_t size, const struct partition_table *t, struct hv_error *e);
+void partition_limits_within(uint32_t sector, uint64_t size, enum partition_scheme s, uint64_t *ret_first,
+                             uint64_t *ret_end);
 
 #endif

@@ -304,7 +304,7 @@ static int set(struct cli_call *c, struct hv_error *e)
 static const struct cli_arg one_path[] = {{"PATH", CLI_FILE, .values = DISK_GLOB, .help = "a disk"}, {0}};
 static const struct cli_arg resize_args[] = {
     {"PATH", CLI_FILE, .values = DISK_GLOB, .help = "a disk"},
-    {"SIZE", CLI_SIZE_REL, CLI_OPTIONAL, .help = "the new size; +SIZE and -SIZE: by so much"},
+    {"SIZE", CLI_SIZE_REL, CLI_OPTIONAL, .help = "the new size, or +SIZE: more by that"},
     {0},
 };
 static const struct cli_option resize_options[] = {

@@ -31,17 +31,20 @@ static int from_stdin(struct cli_call *c, const char *to, struct disk_create *ho
 {
     struct disk *d;
     uint64_t bytes = 0;
+    bool sized = how->size > 0;
     int r;
 
-    if (how->kind == DISK_VHD) {
+    if (how->kind == DISK_VHD && !how->size) {
         r = hv_fail(e, HV_UNSUPPORTED, to, "a VHD cannot be made smaller once it is known how much came");
-        hv_hint(e, "vhdtool create %s --from - --size SIZE", to);
+        hv_hint(e, "vhdtool convert - %s --size SIZE", to);
         return r;
     }
-    if (how->type == DISK_FIXED) {
-        return hv_fail(e, HV_UNSUPPORTED, to, "a fixed disk needs its size before: vhdtool create --from - --size SIZE");
+    if (how->type == DISK_FIXED && !how->size) {
+        r = hv_fail(e, HV_UNSUPPORTED, to, "a fixed disk needs its size before");
+        hv_hint(e, "vhdtool convert - %s --type fixed --size SIZE", to);
+        return r;
     }
-    how->size = how->kind == DISK_RAW ? 8 * TIB : DISK_MAX_SIZE;
+    how->size = sized ? how->size : how->kind == DISK_RAW ? 8 * TIB : DISK_MAX_SIZE;
     r = disk_create(to, how, e);
     if (r < 0) {
         return r;
@@ -49,11 +52,13 @@ static int from_stdin(struct cli_call *c, const char *to, struct disk_create *ho
     r = disk_open(to, &(struct disk_options){.format = (int)how->kind, .flags = DISK_WRITE | DISK_NO_SYNC}, &d, e);
     if (r == 0) {
         r = copy_stream_in(STDIN_FILENO, d, &bytes);
-        if (r < 0) {
+        if (r == -ENOSPC && sized) {
+            r = hv_fail(e, HV_NO_RESOURCES, to, "what comes from stdin is larger than the disk");
+        } else if (r < 0) {
             hv_fail_errno(e, -r, to, "cannot copy what comes from stdin");
         } else if (bytes == 0) {
             r = hv_fail(e, HV_USAGE, "-", "nothing came from stdin");
-        } else {
+        } else if (!sized) {
             r = disk_resize(d, ROUND_UP(bytes, (uint64_t)disk_logical_sector(d)), e);
         }
         if (r < 0) {
@@ -137,7 +142,7 @@ static int fill_device(struct cli_call *c, struct disk *from, struct disk *to, s
 /* Everything on the device is lost: whose it is and that it is meant has to be clear. */
 static int to_device(struct cli_call *c, struct disk *from, const char *to, struct hv_error *e)
 {
-    static const char *const not_here[] = {"type", "block-size", "logical-sector", "physical-sector", "azure"};
+    static const char *const not_here[] = {"type", "block-size", "logical-sector", "physical-sector", "azure", "size"};
     char size[24], need[24], doing[256];
     struct disk_file *f;
     struct device dev;
@@ -226,8 +231,13 @@ static int convert(struct cli_call *c, struct hv_error *e)
     } else if (device) {
         r = to_device(c, source, to, e);
     } else {
-        how.size = how.azure ? ROUND_UP(disk_size(source), MIB) : disk_size(source);
-        r = to_file(c, source, to, &how, e);
+        if (how.size && how.size < disk_size(source)) {
+            r = hv_fail(e, HV_USAGE, to, "is to be smaller than %s, which has %s", from,
+                        format_size_exact(disk_size(source), size, sizeof(size)));
+        }
+        how.size = MAX(how.size, disk_size(source));
+        how.size = how.azure ? ROUND_UP(how.size, MIB) : how.size;
+        r = r < 0 ? r : to_file(c, source, to, &how, e);
         if (r == 0) {
             cli_note(c, "%s: %s, %s", to, disk_kind_name(how.kind), format_size_exact(how.size, size, sizeof(size)));
         }
@@ -254,7 +264,7 @@ static const struct cli_option options[] = {
     {.name = "flatten", .type = CLI_BOOL, .help = "copy what the parents hold too"},
     {.name = "no-sparse", .type = CLI_BOOL, .help = "copy zeros of a raw disk as data"},
     {.name = "azure", .type = CLI_BOOL, .help = "as Azure wants it: fixed VHD, whole MiB, sparse"},
-    {.name = "size", .type = CLI_SIZE, .arg = "SIZE", .flags = CLI_LATER, .help = "how large the disk is"},
+    {.name = "size", .type = CLI_SIZE, .arg = "SIZE", .min = 512, .max = DISK_MAX_SIZE, .help = "larger than SRC, or of what comes from a pipe"},
     OPT_FORMAT,
     OPT_PROGRESS,
     {0},

@@ -47,7 +47,7 @@ qemu_sees() { qemu-img compare -f vpc -F raw "$1" "${2:-r.raw}"; }
     vhdtool convert - s.raw <r.raw
     cmp s.raw r.raw
     run -9 --separate-stderr vhdtool convert - s.vhd <r.raw
-    [[ $stderr == *"vhdtool create s.vhd --from - --size SIZE"* ]]
+    [[ $stderr == *"vhdtool convert - s.vhd --size SIZE"* ]]
     [ ! -e s.vhd ]
     cat r.raw | vhdtool create s.vhd --from - --size 64M
     qemu_sees s.vhd

@@ -5,6 +5,8 @@
 #ifndef HVCTL_HVCTL_H
 #define HVCTL_HVCTL_H
 
+#include <stdio.h>
+
 #include "hv/cli/call.h"
 #include "hv/cli/column.h"
 
@@ -144,8 +146,13 @@ int attach_console(struct cli_call *c, const char *name, struct hv_error *e);
 /* Exit code bits of a command. */
 #define CODE(x) (1u << HV_##x)
 
+/* ---- settings_mdoc.c ---- */
+/* Every setting, its values and its place in XML, for hv-settings(5): `hvctl __mdoc settings`. */
+void settings_mdoc(FILE *f);
+
 /* ---- tables ---- */
 extern const struct cli_command vm_commands[], memory_commands[], host_commands[], job_commands[], events_commands[],
-    help_commands[], completion_commands[], disk_commands[], dvd_commands[], shell_commands[];
+    help_commands[], completion_commands[], disk_commands[], dvd_commands[], shell_commands[], get_commands[], diff_commands[],
+    apply_commands[], edit_commands[];
 
 #endif

@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "hvctl/hvctl.h"
+#include "hvctl/document.h"
 
 static int no_relative(const struct cli_call *c, struct hv_error *e)
 {
@@ -213,8 +213,10 @@ static void say_changes(struct cli_call *c, const char *name, const json_t *chan
             continue;
         }
         const char *dot = strrchr(key, '.');
+        char was[32], is[32];
         bool next = strcmp(applied, "next-start") == 0;
-        cli_note(c, "%s: %s %s -> %s, %s", name, dot ? dot + 1 : key, old ? old : "-", new ? new : "-",
+        cli_note(c, "%s: %s %s -> %s, %s", name, dot ? dot + 1 : key, document_value(key, old, was),
+                 document_value(key, new, is),
                  c->dry_run ? (next ? "would apply at next start" : "would apply now") : next ? "at next start" : "now");
         n++;
     }

@@ -5,7 +5,7 @@
 #   update.sh --check TOOL   change nothing; say which pages are not up to date, exit 1
 #
 # In a page, what stands between `.\" @begin NOUN [VERB]` and `.\" @end` is made by
-# `TOOL __mdoc NOUN [VERB]`; write anything but those lines by hand.
+# `TOOL __mdoc NOUN [VERB]` (hv-settings.5: `hvctl __mdoc settings`); write anything but those lines by hand.
 set -euo pipefail
 check=
 [ "${1:-}" != --check ] || { check=1; shift; }
@@ -13,7 +13,9 @@ tool=$(readlink -f "${1:?usage: update.sh [--check] TOOL}")
 cd "$(dirname "$0")"
 name=$(basename "$tool")
 bad=0
-for page in "$name".[1-8] "$name"-*.[1-8]; do
+pages=("$name".[1-8] "$name"-*.[1-8])
+[ "$name" != hvctl ] || pages+=(hv-settings.5)
+for page in "${pages[@]}"; do
     [ -f "$page" ] || continue
     new=$(while IFS= read -r line; do
         case $line in

@@ -147,7 +147,10 @@ int disk_check_path(const struct setting_disk *d, const struct varlink_peer *pee
 
 /* A change under way at the worker: what is stored when it says yes. */
 struct change {
-    struct varlink_call *call;
+    struct varlink_call *call;         /* NULL: done() is told instead */
+    struct varlink_peer peer;
+    void (*done)(void *arg, const struct hv_error *e);
+    void *arg;
     struct service *svc;
     struct guid vm;
     struct setting_disk disk;          /* as it will be; remove: only lun counts */
@@ -157,7 +160,8 @@ struct change {
 
 static void change_free(struct change *c)
 {
-    varlink_call_unref(c->call);
+    if (c->call)
+        varlink_call_unref(c->call);
     setting_disk_fini(&c->disk);
     free(c);
 }
@@ -199,12 +203,14 @@ static void finish(struct change *c, const json_t *reply, const struct hv_error 
         hv_fail(&why, HV_NOT_FOUND, "", "no such VM");
     if (!hv_error_is_set(&why))
         (void)store(vm, c, &why);
-    if (hv_error_is_set(&why)) {
+    if (!hv_error_is_set(&why))
+        event_add(c->svc, "disk", vm->name, "info", (int64_t)c->peer.uid, NULL, NULL, "%s: %s%s%s",
+                  setting_disk_location(&c->disk, where), c->what, c->disk.path ? " " : "", c->disk.path ? c->disk.path : "");
+    if (!c->call) {
+        c->done(c->arg, hv_error_is_set(&why) ? &why : NULL);
+    } else if (hv_error_is_set(&why)) {
         varlink_reply_error(c->call, &why);
     } else {
-        setting_disk_location(&c->disk, where);
-        event_add(c->svc, "disk", vm->name, "info", (int64_t)varlink_call_peer(c->call)->uid, NULL, NULL, "%s: %s%s%s", where,
-                  c->what, c->disk.path ? " " : "", c->disk.path ? c->disk.path : "");
         json_t *answer = json_pack("{s:o s:o}", "disk", setting_disk_to_json(&c->disk), "vm", svc_vm_json(vm));
         if (json_object_get(reply, "old_size")) {
             json_object_set(answer, "size", json_object_get(reply, "size"));
@@ -236,7 +242,8 @@ static struct change *change_new(struct svc_vm *vm, struct varlink_call *call, c
 {
     struct change *c = hv_alloc(sizeof(*c));
     if (c)
-        *c = (struct change){.call = varlink_call_ref(call), .svc = vm->svc, .vm = vm->id, .what = what};
+        *c = (struct change){.call = varlink_call_ref(call), .peer = *varlink_call_peer(call), .svc = vm->svc, .vm = vm->id,
+                             .what = what};
     return c;
 }
 
@@ -349,11 +356,11 @@ void disk_resize_vm(void *arg, struct varlink_call *call, const json_t *params)
 }
 
 /* A drive's medium: put in, or taken out. */
-static int change_medium(struct svc_vm *vm, struct change *c, const json_t *params, struct hv_error *e)
+static int change_medium(struct svc_vm *vm, struct change *c, bool force, struct hv_error *e)
 {
     char where[SETTING_LOCATION_SIZE];
     hv_autoclose int fd = -1;
-    if (c->disk.path && (fd = broker_open_disk(varlink_call_peer(c->call), c->disk.path, false, e)) < 0)
+    if (c->disk.path && (fd = broker_open_disk(&c->peer, c->disk.path, false, e)) < 0)
         return fd;
     if (fd >= 0 && hv_lock_file(fd, c->disk.path, false, e) < 0)
         return -EBUSY;
@@ -362,7 +369,7 @@ static int change_medium(struct svc_vm *vm, struct change *c, const json_t *para
         return 0;
     }
     json_t *p = json_pack("{s:s s:s? s:b}", "location", setting_disk_location(&c->disk, where), "path", c->disk.path, "force",
-                          json_is_true(json_object_get(params, "force")));
+                          force);
     if (fd >= 0)
         json_object_set_new(p, "fd", json_integer(0));
     return worker_call(vm, "org.hv.Worker.ChangeMedium", p, &fd, fd >= 0, on_done, c, e);
@@ -393,7 +400,7 @@ void disk_set(void *arg, struct varlink_call *call, const json_t *params)
         if (d->dvd) {
             c->what = c->disk.path ? "inserted" : "ejected";
             r = c->disk.path && c->disk.path[0] != '/' ? hv_fail(&e, HV_USAGE, text, "is no absolute path")
-                                                       : change_medium(vm, c, params, &e);
+                                                       : change_medium(vm, c, json_is_true(json_object_get(params, "force")), &e);
             if (r == 0)
                 return;
         } else if (is_running(vm)) {
@@ -419,4 +426,39 @@ void disk_set(void *arg, struct varlink_call *call, const json_t *params)
         give_up(c, &e);
     else
         finish(c, NULL, NULL);
+}
+
+void disk_change(struct svc_vm *vm, enum disk_op op, const struct setting_disk *d, const struct varlink_peer *peer,
+                 void (*done)(void *arg, const struct hv_error *e), void *arg)
+{
+    static const char *const what[] = {"added", "removed", "changed", "inserted"};
+    struct change *c = hv_alloc(sizeof(*c));
+    struct hv_error e = {0};
+    char where[SETTING_LOCATION_SIZE];
+    setting_disk_location(d, where);
+    int r = c ? 0 : hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory");
+    if (c) {
+        *c = (struct change){.peer = *peer, .done = done, .arg = arg, .svc = vm->svc, .vm = vm->id, .disk = *d,
+                             .remove = op == DISK_REMOVE, .what = op == DISK_MEDIUM && !d->path ? "ejected" : what[op]};
+        c->disk.path = d->path ? hv_strdup(d->path) : NULL;
+        r = d->path && !c->disk.path ? hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory") : 0;
+    }
+    if (r == 0 && op != DISK_MEDIUM && !is_running(vm)) {
+        finish(c, NULL, NULL);
+        return;
+    }
+    if (r == 0 && op == DISK_ADD)
+        r = disk_attach(vm, &c->disk, peer, on_attached, c, &e);
+    else if (r == 0 && op == DISK_REMOVE)
+        r = worker_call(vm, "org.hv.Worker.DetachDisk", json_pack("{s:s}", "location", where), NULL, 0, on_done, c, &e);
+    else if (r == 0 && op == DISK_LIMIT)
+        r = worker_call(vm, "org.hv.Worker.LimitDisk",
+                        json_pack("{s:s s:I}", "location", where, "max_iops", (json_int_t)d->max_iops), NULL, 0, on_done, c, &e);
+    else if (r == 0)
+        r = change_medium(vm, c, false, &e);
+    if (r < 0) {
+        if (c)
+            change_free(c);
+        done(arg, &e);
+    }
 }

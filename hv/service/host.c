@@ -88,8 +88,7 @@ static bool is_address(const char *s)
     return inet_pton(six ? AF_INET6 : AF_INET, addr, raw) == 1;
 }
 
-/* Take what o has of the settings. What it has not stays; what makes no sense is an error. */
-static int take(struct host_settings *h, const json_t *o, struct hv_error *e)
+int host_settings_take(struct host_settings *h, const json_t *o, struct hv_error *e)
 {
     const struct { const char *key; uint64_t *value, max; } numbers[] = {
         {"vm_memory", &h->vm_memory, UINT64_C(1) << 50},
@@ -121,7 +120,7 @@ static int take(struct host_settings *h, const json_t *o, struct hv_error *e)
     return 0;
 }
 
-static json_t *settings_json(const struct host_settings *h)
+json_t *host_settings_json(const struct host_settings *h)
 {
     return json_pack("{s:I s:I s:I s:b s:s}", "vm_memory", (json_int_t)h->vm_memory, "root_reserve",
                      (json_int_t)h->root_reserve, "balancer_delay_ms", (json_int_t)h->balancer_delay_ms, "balancer",
@@ -135,7 +134,7 @@ void host_settings_load(struct service *svc)
     struct hv_error e = {0};
     svc->host = (struct host_settings){.balancer_delay_ms = DM_SETTLE_MS, .metrics = METRICS_DEFAULT};
     struct host_settings read = svc->host;
-    if (o && take(&read, o, &e) < 0)
+    if (o && host_settings_take(&read, o, &e) < 0)
         log_warning("%s: %s %s: defaults are taken", path, e.object, e.message);
     else
         svc->host = read;
@@ -145,7 +144,7 @@ void host_settings_load(struct service *svc)
 static int store(struct service *svc, const struct host_settings *h, struct hv_error *e)
 {
     hv_autofree char *path = hv_asprintf("%s/host.json", svc->paths.state);
-    json_t *o = settings_json(h);
+    json_t *o = host_settings_json(h);
     hv_autofree char *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
     json_decref(o);
     if (!path || !text)
@@ -157,7 +156,7 @@ static int store(struct service *svc, const struct host_settings *h, struct hv_e
 int host_settings_change(struct service *svc, const json_t *params, bool *ret_changed, struct hv_error *e)
 {
     struct host_settings h = svc->host;
-    int r = take(&h, params, e);
+    int r = host_settings_take(&h, params, e);
     bool changed = r == 0 && memcmp(&h, &svc->host, sizeof(h)) != 0;
     if (changed)
         r = store(svc, &h, e);
@@ -214,7 +213,7 @@ json_t *host_json(struct service *svc)
     host_memory(svc, &m);
     if (uname(&u) < 0)
         memset(&u, 0, sizeof(u));
-    return json_pack("{s:s s:s s:s s:s s:s s:s s:i s:i s:i s:b s:I s:s? s:{s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I}}", "name", u.nodename, "version",
+    return json_pack("{s:s s:s s:s s:s s:s s:s s:i s:i s:i s:b s:I s:s? s:{s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I}}", "name", u.nodename, "version",
                      HV_VERSION, "mode", svc->paths.mode == HV_MODE_SYSTEM ? "system" : "user", "kernel", u.release,
                      "engine", "soft", "state_dir", svc->paths.state, "cpus", (int)sysconf(_SC_NPROCESSORS_ONLN),
                      "vms", (int)count(svc, false), "running", (int)count(svc, true), "balancer_on", !svc->host.balancer_off,
@@ -222,7 +221,8 @@ json_t *host_json(struct service *svc)
                      svc->host.metrics[0] ? svc->host.metrics : NULL, "memory", "total",
                      (json_int_t)m.total, "available", (json_int_t)m.available, "reserve", (json_int_t)m.reserve,
                      "charged", (json_int_t)m.charged, "free", (json_int_t)m.free, "pool", (json_int_t)m.pool, "overhead",
-                     (json_int_t)m.overhead, "vm_memory", (json_int_t)svc->host.vm_memory, "spike_pool",
+                     (json_int_t)m.overhead, "vm_memory", (json_int_t)svc->host.vm_memory, "root_reserve",
+                     (json_int_t)svc->host.root_reserve, "spike_pool",
                      (json_int_t)(svc->balance_plan.spike_pool * MIB), "average_pressure_pct",
                      (json_int_t)svc->balance_plan.average_pressure, "current_pressure_pct",
                      (json_int_t)svc->balance_plan.current_pressure);

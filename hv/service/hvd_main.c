@@ -238,6 +238,8 @@ static void tear_down(struct service *svc)
     host_stops_free(svc);
     stops_free(svc);
     if (svc->loop)
+        readers_free(svc);
+    if (svc->loop)
         power_free(svc);
     registry_free(svc);
     jobs_free(svc);
@@ -281,6 +283,8 @@ int main(int argc, char **argv)
     int mode = -1, c;
     uint64_t idle = UINT64_MAX;
     const char *guests = NULL;
+    if (argc > 1 && strcmp(argv[argc - 1], "--read-document") == 0)
+        return reader_child(SPAWN_LISTEN_FD);
     while ((c = getopt_long(argc, argv, "hV", options, NULL)) != -1) {
         switch (c) {
         case 's': mode = HV_MODE_SYSTEM; break;

@@ -145,7 +145,7 @@ static void create(void *arg, struct varlink_call *call, const json_t *params)
         event_add(svc, "config", vm->name, "info", caller(call), NULL, NULL, "created");
 }
 
-static json_t *change_json(const struct settings *old, const struct settings *new, const struct setting_desc *d,
+json_t *vm_change_json(const struct settings *old, const struct settings *new, const struct setting_desc *d,
                            const char *applied)
 {
     hv_autofree char *a = setting_get_text(old, d);
@@ -161,7 +161,7 @@ struct pending_set {
 };
 
 /* What the worker could not take at once waits for the next start. */
-static void note_applied(json_t *changes, const json_t *applied)
+void vm_note_applied(json_t *changes, const json_t *applied)
 {
     size_t i, k;
     json_t *change, *name;
@@ -184,7 +184,7 @@ static void on_applied(void *arg, json_t *p, bool continues, const struct hv_err
         fail(s->call, e);
     } else if (vm) {
         if (p)
-            note_applied(s->changes, json_object_get(p, "applied"));
+            vm_note_applied(s->changes, json_object_get(p, "applied"));
         varlink_reply(s->call, json_pack("{s:O s:o}", "changes", s->changes, "vm", svc_vm_json(vm)), false);
     }
     varlink_call_unref(s->call);
@@ -198,6 +198,11 @@ static bool by_hand(const struct svc_vm *vm, const struct settings *fresh, const
     const json_t *m = json_object_get(vm->runtime, "memory");
     return vm->state == SVC_RUNNING && strcmp(d->name, "memory.startup") == 0 && !vm->settings.memory.dynamic &&
            !fresh->memory.dynamic && json_is_true(json_object_get(m, "driver"));
+}
+
+bool vm_takes_now(const struct svc_vm *vm, const struct settings *fresh, const struct setting_desc *d)
+{
+    return vm->state == SVC_OFF || d->live == SETTING_NOW || by_hand(vm, fresh, d);
 }
 
 /* Tell the worker; its answer answers the call. Without one, or when nothing is live, answer now. */
@@ -240,14 +245,14 @@ static void set(void *arg, struct varlink_call *call, const json_t *params)
     bool any = false, any_now = false;
     for (unsigned i = 0; r == 0 && i < SETTING_COUNT; i++) {
         const struct setting_desc *d = &setting_table[i];
-        bool live = vm->state == SVC_OFF || d->live == SETTING_NOW || by_hand(vm, &fresh, d);
+        bool live = vm_takes_now(vm, &fresh, d);
         if (setting_equal(&vm->settings, &fresh, d))
             continue;
         any = true;
         any_now |= vm->state != SVC_OFF && live;
         if (now && !live)
             r = hv_fail(&e, HV_CONFLICT, vm->name, "%s takes effect at the next start only", d->name);
-        json_array_append_new(changes, change_json(&vm->settings, &fresh, d, live && !next ? "now" : "next-start"));
+        json_array_append_new(changes, vm_change_json(&vm->settings, &fresh, d, live && !next ? "now" : "next-start"));
     }
     if (r == 0 && any && !flag(params, "dry_run")) {
         r = registry_change(vm, &fresh, &e);
@@ -284,9 +289,9 @@ static void preview_memory(void *arg, struct varlink_call *call, const json_t *p
     json_t *changes = json_array();
     for (unsigned i = 0; r == 0 && i < SETTING_COUNT; i++) {
         const struct setting_desc *d = &setting_table[i];
-        bool live = vm->state == SVC_OFF || d->live == SETTING_NOW || by_hand(vm, &fresh, d);
+        bool live = vm_takes_now(vm, &fresh, d);
         if (!setting_equal(&vm->settings, &fresh, d))
-            json_array_append_new(changes, change_json(&vm->settings, &fresh, d, live ? "now" : "next-start"));
+            json_array_append_new(changes, vm_change_json(&vm->settings, &fresh, d, live ? "now" : "next-start"));
     }
     if (r == 0) {
         varlink_reply(call, json_pack("{s:o s:o}", "vms", balance_preview(vm, &fresh), "changes", changes), false);
@@ -788,5 +793,6 @@ const struct varlink_method manager_methods[] = {
     {"StartHost", host_start_method},
     {"Doctor", doctor},
     {"Export", export_vm},
+    {"Apply", apply_method},
     {0},
 };

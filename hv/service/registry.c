@@ -160,7 +160,7 @@ static int name_length(const char *name)
     return n;
 }
 
-static int check_name(struct service *svc, const char *name, struct hv_error *e)
+int registry_check_name(struct service *svc, const char *name, struct hv_error *e)
 {
     struct guid id;
     int n = setting_text_ok(name) ? name_length(name) : -1;
@@ -176,10 +176,12 @@ static int check_name(struct service *svc, const char *name, struct hv_error *e)
     return 0;
 }
 
-int registry_create(struct service *svc, const char *name, const struct settings *s, bool transient, uid_t owner,
-                    bool dry_run, struct svc_vm **ret, struct hv_error *e)
+static int store_with(struct svc_vm *vm, const json_t *extras, struct hv_error *e);
+
+static int create(struct service *svc, const char *name, const struct guid *id, const struct settings *s, const json_t *extras,
+                  bool transient, uid_t owner, bool dry_run, struct svc_vm **ret, struct hv_error *e)
 {
-    int r = check_name(svc, name, e);
+    int r = registry_check_name(svc, name, e);
     if (r == 0)
         r = settings_check(s, name, e);
     if (r < 0)
@@ -190,9 +192,11 @@ int registry_create(struct service *svc, const char *name, const struct settings
         return hv_fail(e, HV_NO_RESOURCES, name, "out of memory");
     }
     hv_strlcpy(vm->name, name, sizeof(vm->name));
+    if (id)
+        vm->id = *id;
     vm->transient = transient;
     vm->owner = owner;
-    if (!dry_run && (r = registry_store(vm, e)) < 0) {
+    if (!dry_run && (r = store_with(vm, extras, e)) < 0) {
         /* The name may be there already, and only not be safe: it must not come back with the next service. */
         char path[HV_PATH_SIZE + 64];
         vm_path(vm, path, sizeof(path));
@@ -203,6 +207,18 @@ int registry_create(struct service *svc, const char *name, const struct settings
     insert(svc, vm);
     *ret = vm;
     return 0;
+}
+
+int registry_create(struct service *svc, const char *name, const struct settings *s, bool transient, uid_t owner,
+                    bool dry_run, struct svc_vm **ret, struct hv_error *e)
+{
+    return create(svc, name, NULL, s, NULL, transient, owner, dry_run, ret, e);
+}
+
+int registry_create_from(struct service *svc, const char *name, const struct guid *id, const struct settings *s,
+                         const json_t *extras, uid_t owner, struct svc_vm **ret, struct hv_error *e)
+{
+    return create(svc, name, id, s, extras, false, owner, false, ret, e);
 }
 
 /*
@@ -231,23 +247,44 @@ static int read_doc(const struct svc_vm *vm, struct settings_doc **ret, struct h
     return r < 0 && why.code == HV_NO_RESOURCES ? hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory") : 0;
 }
 
-int registry_xml(const struct svc_vm *vm, char **ret, size_t *ret_len, struct hv_error *e)
+/* extras: what else it shall hold; NULL: what the one on disk does. */
+static int xml_with(const struct svc_vm *vm, const json_t *extras, char **ret, size_t *ret_len, struct hv_error *e)
 {
-    struct settings_doc *doc;
-    int r = read_doc(vm, &doc, e);
-    if (r < 0)
+    struct settings_doc *doc = NULL;
+    int r = 0;
+    if (extras && settings_doc_new(&vm->settings, &vm->id, vm->name, extras, &doc) < 0)
+        return hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory");
+    if (!extras && (r = read_doc(vm, &doc, e)) < 0)
         return r;
     r = settings_xml_write(&vm->settings, &vm->id, vm->name, doc, ret, ret_len);
     settings_doc_free(doc);
     return r < 0 ? hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory") : 0;
 }
 
-int registry_store(struct svc_vm *vm, struct hv_error *e)
+int registry_xml(const struct svc_vm *vm, char **ret, size_t *ret_len, struct hv_error *e)
+{
+    return xml_with(vm, NULL, ret, ret_len, e);
+}
+
+int registry_extras(const struct svc_vm *vm, json_t **ret, struct hv_error *e)
+{
+    struct settings_doc *doc;
+    int r = read_doc(vm, &doc, e);
+    if (r < 0)
+        return r;
+    *ret = settings_extras(doc);
+    settings_doc_free(doc);
+    return *ret ? 0 : hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory");
+}
+
+static int store_with(struct svc_vm *vm, const json_t *extras, struct hv_error *e)
 {
     hv_autofree char *xml = NULL;
     size_t len = 0;
     char path[HV_PATH_SIZE + 64];
-    int r = registry_xml(vm, &xml, &len, e);
+    int r = xml_with(vm, extras, &xml, &len, e);
+    if (r == 0 && len > SETTINGS_XML_MAX)      /* it could not be read again */
+        r = hv_fail(e, HV_USAGE, vm->name, "its settings are more than %zu KiB", SETTINGS_XML_MAX >> 10);
     if (r < 0)
         return r;
     vm_path(vm, path, sizeof(path));
@@ -260,16 +297,27 @@ int registry_store(struct svc_vm *vm, struct hv_error *e)
     return 0;
 }
 
+int registry_store(struct svc_vm *vm, struct hv_error *e)
+{
+    return store_with(vm, NULL, e);
+}
+
 int registry_change(struct svc_vm *vm, struct settings *fresh, struct hv_error *e)
+{
+    return registry_change_all(vm, fresh, NULL, NULL, e);
+}
+
+int registry_change_all(struct svc_vm *vm, struct settings *fresh, const json_t *extras, const json_t *old_extras,
+                        struct hv_error *e)
 {
     struct settings old = vm->settings;
     vm->settings = *fresh;
-    int r = registry_store(vm, e);
+    int r = store_with(vm, extras, e);
     if (r < 0) {
         /* The new file may have taken the name and only not be safe. What was refused must not come with the next service. */
         *fresh = vm->settings;
         vm->settings = old;
-        (void)registry_store(vm, NULL);
+        (void)store_with(vm, old_extras, NULL);
         return r;
     }
     *fresh = old;

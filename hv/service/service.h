@@ -12,6 +12,8 @@
  *   spawn.c      makes a worker's process       uids.c        users for workers
  *   balance.c    feeds the balancer             balancer.c    who gets how much memory
  *   stats.c      rows of counters               history.c     what they were
+ *   apply.c      documents of many objects      change.c      what a change of settings means
+ *   reader.c     foreign documents, sealed
  */
 #ifndef HV_SERVICE_SERVICE_H
 #define HV_SERVICE_SERVICE_H
@@ -102,6 +104,7 @@ struct service {
     struct history *history;
     struct stopping *stoppings;
     struct host_stop *host_stops;
+    struct reader *readers;
     struct power *power;
     struct loop_timer *housekeeping, *balance_timer, *adopt_timer;
     enum hv_code failed;                /* why it ends, where it could not go on */
@@ -122,10 +125,20 @@ struct svc_vm *registry_need(struct service *svc, struct varlink_call *call, con
 int registry_create(struct service *svc, const char *name, const struct settings *s, bool transient, uid_t owner,
                     bool dry_run, struct svc_vm **ret, struct hv_error *e);
 int registry_store(struct svc_vm *vm, struct hv_error *e);
+/* The same with this id (NULL: a new one) and what else its document shall hold (checked extras; NULL: nothing). */
+int registry_create_from(struct service *svc, const char *name, const struct guid *id, const struct settings *s,
+                         const json_t *extras, uid_t owner, struct svc_vm **ret, struct hv_error *e);
+/* Could a VM have this name? */
+int registry_check_name(struct service *svc, const char *name, struct hv_error *e);
+/* What its document holds that the settings do not. *ret is new. */
+int registry_extras(const struct svc_vm *vm, json_t **ret, struct hv_error *e);
 /* Its document, with what else stands in the one on disk. *ret is NUL-terminated, free() it. */
 int registry_xml(const struct svc_vm *vm, char **ret, size_t *ret_len, struct hv_error *e);
 /* Store vm with other settings; fresh gets the old ones. After a failure both are as before, in memory and on disk. */
 int registry_change(struct svc_vm *vm, struct settings *fresh, struct hv_error *e);
+/* The same with extras in place of old_extras, which it has. NULL: they stay as they are. */
+int registry_change_all(struct svc_vm *vm, struct settings *fresh, const json_t *extras, const json_t *old_extras,
+                        struct hv_error *e);
 /* Deletes the file and frees vm. */
 int registry_remove(struct svc_vm *vm, struct hv_error *e);
 /* Frees vm alone. */
@@ -267,6 +280,16 @@ json_t *history_change(const struct svc_vm *vm);
 void history_host_json(struct service *svc, json_t *host);
 void history_method(void *arg, struct varlink_call *call, const json_t *params);
 
+/* ---- reader.c: documents from outside, read in a sealed process ---- */
+/* doc: as settings_xml_document() has it, borrowed and as hostile as the document; or NULL and e. */
+typedef void read_done_fn(void *arg, json_t *doc, const struct hv_error *e);
+/* text is copied; done is called later, or an error returned. */
+int reader_start(struct service *svc, const char *text, size_t len, read_done_fn *done, void *arg, struct hv_error *e);
+/* Ends those under way; done is not called. */
+void readers_free(struct service *svc);
+/* main() of the sealed process: fd is its socket. */
+int reader_child(int fd);
+
 /* ---- broker.c ---- */
 /* Open path read-only with the rights of the peer. A descriptor, or -errno with e filled. */
 int broker_open(const struct varlink_peer *peer, const char *path, const char *what, struct hv_error *e);
@@ -279,6 +302,13 @@ typedef void disk_attached_fn(void *arg, const json_t *reply, const struct hv_er
 /* Open d and its parents as peer may, have the running worker attach them; done is called later, or an error returned. */
 int disk_attach(struct svc_vm *vm, const struct setting_disk *d, const struct varlink_peer *peer, disk_attached_fn *done,
                 void *arg, struct hv_error *e);
+/*
+ * Change one disk of a VM, running or off, and store it: DISK_ADD and DISK_MEDIUM take d as it shall be, DISK_REMOVE
+ * and DISK_LIMIT its lun and max_iops. done (e NULL: it is stored) is called once, perhaps before this returns.
+ */
+enum disk_op { DISK_ADD, DISK_REMOVE, DISK_LIMIT, DISK_MEDIUM };
+void disk_change(struct svc_vm *vm, enum disk_op op, const struct setting_disk *d, const struct varlink_peer *peer,
+                 void (*done)(void *arg, const struct hv_error *e), void *arg);
 /* Could peer open it now? */
 int disk_check_path(const struct setting_disk *d, const struct varlink_peer *peer, struct hv_error *e);
 /* Methods of org.hv.Manager. */
@@ -305,6 +335,10 @@ bool host_virtualization(void);
 bool host_cpu_flag(const char *flag);     /* of /proc/cpuinfo */
 /* Configured values: read at the start, or the defaults. */
 void host_settings_load(struct service *svc);
+/* Take what o has of the settings. What it has not stays; what makes no sense is an error. */
+int host_settings_take(struct host_settings *h, const json_t *o, struct hv_error *e);
+/* {vm_memory, root_reserve, balancer_delay_ms, balancer, metrics}. New. */
+json_t *host_settings_json(const struct host_settings *h);
 /* Those of SetHost's parameters: checked, stored, in force. ret_changed: is anything other than it was? */
 int host_settings_change(struct service *svc, const json_t *params, bool *ret_changed, struct hv_error *e);
 
@@ -327,7 +361,16 @@ const char *balance_word(const struct service *svc);
 uint64_t svc_vm_charge(const struct svc_vm *vm);
 uint64_t svc_vm_overhead(const struct svc_vm *vm);
 
+/* ---- apply.c ---- */
+void apply_method(void *arg, struct varlink_call *call, const json_t *params);
+
 /* ---- methods.c ---- */
+/* {key, old, new, applied} of a setting that differs. New. */
+json_t *vm_change_json(const struct settings *old, const struct settings *new, const struct setting_desc *d, const char *applied);
+/* Would the VM, as it is now, take this setting of fresh at once? */
+bool vm_takes_now(const struct svc_vm *vm, const struct settings *fresh, const struct setting_desc *d);
+/* What the worker said that it took, into the changes: the rest is for the next start. */
+void vm_note_applied(json_t *changes, const json_t *applied);
 extern const struct varlink_method manager_methods[];
 /*
  * Admit, open what it needs with the rights of the peer, and start. *ret_job is NULL where it runs already, the job

@@ -152,6 +152,8 @@ static int bad(struct hv_error *e, const char *key, const char *what)
     return hv_fail(e, HV_USAGE, object, "%s", what);
 }
 
+const char *setting_format_word(enum set_format f) { return f == SET_FORMAT_UNKNOWN ? NULL : formats[f - SET_FORMAT_RAW]; }
+
 int setting_format_parse(const char *word, enum set_format *ret)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(formats); i++)

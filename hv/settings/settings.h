@@ -104,6 +104,7 @@ bool settings_disks_equal(const struct settings *a, const struct settings *b);
 const char *setting_disk_location(const struct setting_disk *d, char buf[SETTING_LOCATION_SIZE]);
 int setting_disk_parse_location(const char *text, unsigned *ret_lun, struct hv_error *e);
 int setting_format_parse(const char *word, enum set_format *ret);
+const char *setting_format_word(enum set_format f);         /* NULL: not known */
 json_t *setting_disk_to_json(const struct setting_disk *d);
 /* location may be left out: *ret_has_location. */
 int setting_disk_from_json(const json_t *o, struct setting_disk *ret, bool *ret_has_location, struct hv_error *e);

@@ -146,8 +146,8 @@ web1       off           -       -  -         -       -" ]
 @test "memory set: absolute, relative, refused" {
     hvctl create web1 --memory 1G --max 4G -q
     run -0 --separate-stderr hvctl memory set web1 --max 8G --startup +1G
-    [[ $stderr == *"web1: startup 1G -> 2G, now"* ]]
-    [[ $stderr == *"web1: max 4G -> 8G, now"* ]]
+    [[ $stderr == *"web1: startup 1.0G -> 2.0G, now"* ]]
+    [[ $stderr == *"web1: max 4.0G -> 8.0G, now"* ]]
     run -0 --separate-stderr hvctl memory set web1 --max -512M
     [ "$(hvctl memory show web1 -o json | jq .memory.max)" = 8053063680 ]
     run -2 --separate-stderr hvctl memory set web1 --max -9G

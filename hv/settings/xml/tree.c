@@ -93,16 +93,29 @@ bool xml_instance_id(const char *text, struct guid *ret, const char **ret_device
     return guid_parse(guid, ret) == 0 && (**ret_device == 0 || **ret_device == '\\');
 }
 
-int xml_lun_of(xmlNode *instance)
+int xml_lun_of_text(const char *id)
 {
-    xmlChar *id = xml_property_text(xml_find_property(instance, "InstanceID"));
-    const char *at = id ? strcasestr((const char *)id, SCSI_DEVICE) : NULL;
+    const char *at = strcasestr(id, SCSI_DEVICE);
     const char *digits = at ? at + strlen(SCSI_DEVICE) : "";
     size_t n = strspn(digits, "0123456789");
     unsigned long lun = n > 0 && n < 4 ? strtoul(digits, NULL, 10) : SETTING_DISKS_MAX;
-    bool ok = lun < SETTING_DISKS_MAX && strcasecmp(digits + n, "\\L") == 0;
+    return lun < SETTING_DISKS_MAX && strcasecmp(digits + n, "\\L") == 0 ? (int)lun : -1;
+}
+
+int xml_lun_of(xmlNode *instance)
+{
+    xmlChar *id = xml_property_text(xml_find_property(instance, "InstanceID"));
+    int lun = id ? xml_lun_of_text((const char *)id) : -1;
     xmlFree(id);
-    return ok ? (int)lun : -1;
+    return lun;
+}
+
+xmlNode *xml_disk_instance(xmlDoc *doc, const char *cls, unsigned lun)
+{
+    for (xmlNode *n = xml_next_instance(doc, cls, NULL); n; n = xml_next_instance(doc, cls, n))
+        if (xml_lun_of(n) == (int)lun)
+            return n;
+    return NULL;
 }
 
 /* ---- changing ---- */

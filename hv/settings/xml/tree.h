@@ -33,6 +33,9 @@ xmlChar *xml_property_text(xmlNode *prop);
 bool xml_parse_number(const char *text, uint64_t *ret);
 /* The place of a storage instance on the SCSI controller by its InstanceID, or -1: not one of those. */
 int xml_lun_of(xmlNode *instance);
+int xml_lun_of_text(const char *instance_id);
+/* The instance of the class for that place; NULL: there is none. */
+xmlNode *xml_disk_instance(xmlDoc *doc, const char *cls, unsigned lun);
 /* The GUID of "Microsoft:GUID..." and what stands behind it; false: it is none. */
 bool xml_instance_id(const char *text, struct guid *ret, const char **ret_device);
 
@@ -48,5 +51,11 @@ int xml_put(xmlNode *instance, const char *name, const char *type, bool array, c
  * Blank text between elements is left out, that of values is kept.
  */
 int xml_parse(const char *buf, size_t len, xmlDoc **ret, struct hv_error *e);
+
+/*
+ * The settings that the document gives a value, as nested JSON; "disks" where it has any, or where whole says
+ * that what it does not have is not there. Checks the format's version too.
+ */
+int settings_xml_given(xmlDoc *doc, bool whole, json_t **ret, struct hv_error *e);
 
 #endif

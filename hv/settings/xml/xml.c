@@ -135,7 +135,8 @@ static int read_setting(struct settings *s, const struct setting_desc *d, xmlNod
     return setting_set_text(s, d, text, &why) < 0 ? bad(e, prop, w, why.message) : 0;
 }
 
-static int read_settings(xmlDoc *doc, struct settings *s, struct hv_error *e)
+/* given[id] (may be NULL): which had a property. */
+static int read_settings(xmlDoc *doc, struct settings *s, bool *given, struct hv_error *e)
 {
     for (unsigned i = 0; i < SETTING_COUNT; i++) {
         const struct setting_desc *d = &setting_table[i];
@@ -143,6 +144,8 @@ static int read_settings(xmlDoc *doc, struct settings *s, struct hv_error *e)
         xmlNode *prop = xml_find_property(xml_find_instance(doc, w.cls), w.prop);
         if (!prop)
             continue;                                   /* absent: leave as it is */
+        if (given)
+            given[i] = true;
         if (!xml_attr_is(prop, "TYPE", w.type) || xml_is(prop, "PROPERTY.ARRAY") != w.array)
             return bad(e, prop, &w, "wrong type");
         xmlChar *text = xml_property_text(prop);
@@ -159,14 +162,6 @@ static int read_settings(xmlDoc *doc, struct settings *s, struct hv_error *e)
 
 enum { ACCESS_READ = 1, ACCESS_READ_WRITE = 3 };
 
-static xmlNode *disk_instance(xmlDoc *doc, const char *cls, unsigned lun)
-{
-    for (xmlNode *n = xml_next_instance(doc, cls, NULL); n; n = xml_next_instance(doc, cls, n))
-        if (xml_lun_of(n) == (int)lun)
-            return n;
-    return NULL;
-}
-
 /* A number of the instance into *ret, unless it is absent or empty; false: it is none, or too large. */
 static bool read_number(xmlNode *instance, const char *name, uint64_t max, uint64_t *ret)
 {
@@ -180,7 +175,7 @@ static int read_disk(struct settings *s, xmlDoc *doc, xmlNode *n, unsigned lun, 
 {
     struct wmi_ref w = {.cls = DISK_CLASS};
     uint64_t type = 31, access = ACCESS_READ_WRITE, iops = 0;
-    xmlNode *extra = disk_instance(doc, DISK_EXTRA, lun);
+    xmlNode *extra = xml_disk_instance(doc, DISK_EXTRA, lun);
     xmlChar *path = xml_property_text(xml_find_property(n, "HostResource"));
     xmlChar *format = xml_property_text(xml_find_property(extra, "Format"));
     struct setting_disk d = {.lun = lun, .path = path && path[0] ? (char *)path : NULL};
@@ -197,6 +192,8 @@ static int read_disk(struct settings *s, xmlDoc *doc, xmlNode *n, unsigned lun, 
     d.max_iops = (uint32_t)iops;
     if (r == 0 && !d.path && !d.dvd)
         r = bad(e, n, &w, "a disk needs a path");
+    if (r == 0 && settings_disk(s, lun))
+        r = bad(e, n, &w, "there is a disk at this place already");
     if (r == 0 && settings_disk_put(s, &d) < 0)
         r = hv_fail(e, HV_NO_RESOURCES, "settings", "out of memory");
     xmlFree(path);
@@ -254,6 +251,41 @@ static int read_identity(xmlDoc *doc, struct guid *ret_id, char *name, size_t na
     return r;
 }
 
+int settings_xml_given(xmlDoc *doc, bool whole, json_t **ret, struct hv_error *e)
+{
+    struct settings s;
+    bool given[SETTING_COUNT] = {0};
+    settings_init(&s);
+    int r = check_version(doc, e);
+    if (r == 0)
+        r = read_settings(doc, &s, given, e);
+    if (r == 0)
+        r = read_disks(doc, &s, e);
+    json_t *all = r == 0 ? settings_to_json(&s) : NULL, *out = r == 0 ? json_object() : NULL;
+    for (unsigned i = 0; out && all && i < SETTING_COUNT; i++) {
+        const struct setting_desc *d = &setting_table[i];
+        json_t *from = d->group[0] ? json_object_get(all, d->group) : all, *to = out;
+        if (!given[i])
+            continue;
+        if (d->group[0] && !(to = json_object_get(out, d->group))) {
+            to = json_object();
+            json_object_set_new(out, d->group, to);
+        }
+        json_object_set(to, d->key, json_object_get(from, d->key));
+    }
+    if (out && all && (whole || s.disks > 0))
+        json_object_set(out, "disks", json_object_get(all, "disks"));
+    if (r == 0 && (!all || !out)) {
+        json_decref(out);
+        r = hv_fail(e, HV_NO_RESOURCES, "settings", "out of memory");
+    } else if (r == 0) {
+        *ret = out;
+    }
+    json_decref(all);
+    settings_fini(&s);
+    return r;
+}
+
 int settings_xml_read(const char *buf, size_t len, struct settings *s, struct guid *ret_id, char *name,
                       size_t name_size, struct settings_doc **ret_doc, struct hv_error *e)
 {
@@ -271,7 +303,7 @@ int settings_xml_read(const char *buf, size_t len, struct settings *s, struct gu
     if (r == 0 && (r = settings_copy(&fresh, s)) < 0)
         hv_fail(e, HV_NO_RESOURCES, "settings", "out of memory");
     if (r == 0)
-        r = read_settings(doc, &fresh, e);
+        r = read_settings(doc, &fresh, NULL, e);
     if (r == 0)
         r = read_disks(doc, &fresh, e);
     struct settings_doc *kept = r == 0 && ret_doc ? hv_alloc(sizeof(*kept)) : NULL;
@@ -347,7 +379,7 @@ static int put_identity(xmlDoc *doc, const struct guid *id, const char *name)
 static int put_disk(xmlDoc *doc, const struct setting_disk *d, const char *vm)
 {
     static const char *const formats[] = {[SET_FORMAT_RAW] = "raw", [SET_FORMAT_VHD] = "vhd", [SET_FORMAT_VHDX] = "vhdx"};
-    xmlNode *n = disk_instance(doc, DISK_CLASS, d->lun), *extra = disk_instance(doc, DISK_EXTRA, d->lun);
+    xmlNode *n = xml_disk_instance(doc, DISK_CLASS, d->lun), *extra = xml_disk_instance(doc, DISK_EXTRA, d->lun);
     char id[160], lun[16], iops[16];
     n = n ? n : xml_new_instance(doc, DISK_CLASS);
     extra = extra ? extra : xml_new_instance(doc, DISK_EXTRA);

@@ -36,4 +36,28 @@ int settings_xml_read(const char *buf, size_t len, struct settings *s, struct gu
 int settings_xml_write(const struct settings *s, const struct guid *id, const char *name, struct settings_doc *doc,
                        char **ret, size_t *ret_len);
 
+/* ---- documents from outside ---- */
+
+#define SETTINGS_DOCUMENT_MAX ((size_t)3 << 20)
+
+/*
+ * Take buf[len], any number of machines, apart: {"vms": [{"name", "id", "line", "whole", "settings", "extras"}],
+ * "host": {...}}. name or id may be null, not both; settings holds what is given; whole: it is a file of ours
+ * (Hv_SettingsFile), and what it does not have is not there. HV_USAGE with the line. To be called in a sealed
+ * process only; the answer is as hostile as the document was.
+ */
+int settings_xml_document(const char *buf, size_t len, json_t **ret, struct hv_error *e);
+
+/* Classes and properties that the table does not know (extras.c has the form). New; NULL without memory. */
+json_t *settings_extras(struct settings_doc *d);
+/* Could they stand in a file? HV_USAGE naming class and property. */
+int settings_extras_check(const json_t *extras, struct hv_error *e);
+/* base with over's properties in place of its own. New. */
+json_t *settings_extras_merge(const json_t *base, const json_t *over);
+/* [{"key": "Msvm_X.Y", "old", "new"}], empty where they are the same. New. */
+json_t *settings_extras_diff(const json_t *old, const json_t *new);
+/* A document of these settings with checked extras in it, for settings_xml_write(). -ENOMEM */
+int settings_doc_new(const struct settings *s, const struct guid *id, const char *name, const json_t *extras,
+                     struct settings_doc **ret);
+
 #endif

@@ -125,8 +125,8 @@ void kvm_set_route(struct kvm *k, unsigned pin, uint64_t addr, uint32_t data, bo
 void kvm_reset_routes(struct kvm *k);
 void kvm_eoi(struct vcpu *v, unsigned vector);
 void kvm_set_extint(struct kvm *k, bool asserted);
-/* Before a run: inject what the PIC has, or ask for an exit when it can be. may_enter: the guest will be entered. */
-void kvm_offer_extint(struct vcpu *v, bool may_enter);
+/* Before a run: inject what the PIC has, or ask for an exit when it can be. */
+void kvm_offer_extint(struct vcpu *v);
 
 /* kvm_memory.c */
 int kvm_map(struct kvm *k, gpa_t gpa, uint64_t len, void *hva, bool readonly);

@@ -6,6 +6,8 @@
  * of the table waits for a grace period in the kernel, so edges, which need no route, and
  * repeated values never touch it.
  */
+#include <errno.h>
+
 #include "hv/base/log.h"
 #include "hv/engine/kvm/kvm.h"
 
@@ -87,28 +89,49 @@ void kvm_set_extint(struct kvm *k, bool asserted)
         kvm_poke(&k->vcpu[0]);
 }
 
-void kvm_offer_extint(struct vcpu *v, bool may_enter)
+/*
+ * The vector goes into the vCPU's events, as if the CPU had taken it up and an exit came
+ * between: the next entry delivers it, and a saved state has it. KVM_INTERRUPT would keep it
+ * where nothing can read it. 0, or -EAGAIN: something else is on its way.
+ */
+static int inject(struct vcpu *v)
+{
+    struct kvm *k = v->kvm;
+    struct kvm_vcpu_events ev = { 0 };
+    struct kvm_mp_state mp = { 0 };
+    int r = kvm_ioctl(v->fd, KVM_GET_VCPU_EVENTS, &ev);
+    if (r == 0 && (ev.interrupt.injected || ev.exception.injected || ev.exception.pending || ev.nmi.injected))
+        return -EAGAIN;
+    if (r == 0)
+        r = kvm_ioctl(v->fd, KVM_GET_MP_STATE, &mp);
+    if (r < 0)
+        return r;
+    const int vector = k->cb.extint_ack(k->arg);
+    if (vector < 0)
+        return 0;
+    ev.flags = 0;                               /* NMI, SIPI, SMM and shadow stay as they are */
+    ev.interrupt.injected = 1;
+    ev.interrupt.soft = 0;
+    ev.interrupt.nr = (uint8_t)vector;
+    r = kvm_ioctl(v->fd, KVM_SET_VCPU_EVENTS, &ev);
+    if (r == 0 && mp.mp_state == KVM_MP_STATE_HALTED) {
+        mp.mp_state = KVM_MP_STATE_RUNNABLE;    /* what is being delivered wakes nobody */
+        r = kvm_ioctl(v->fd, KVM_SET_MP_STATE, &mp);
+    }
+    kvm_count(v, KSTAT_EXTINT);
+    return r;
+}
+
+void kvm_offer_extint(struct vcpu *v)
 {
     struct kvm *k = v->kvm;
     if (v->vp != 0)
         return;
-    bool pending = atomic_load(&k->extint);
-    /*
-     * Acknowledged only when the guest takes it at once: a vector on the way is in no saved
-     * state. TODO(kick in flight): one that arrives between here and the entry, followed by a
-     * save, loses the PIC's interrupt; the kernel has no call that takes the vector back.
-     */
-    if (pending && may_enter && v->run->ready_for_interrupt_injection && k->cb.extint_ack) {
-        int vector = k->cb.extint_ack(k->arg);
-        if (vector >= 0) {
-            struct kvm_interrupt irq = { .irq = (unsigned)vector & 0xff };
-            int r = kvm_ioctl(v->fd, KVM_INTERRUPT, &irq);
-            if (r < 0)
-                log_debug("kvm", "KVM_INTERRUPT %#x: %s", irq.irq, strerror(-r));
-            kvm_count(v, KSTAT_EXTINT);
-        }
+    if (atomic_load(&k->extint) && v->run->ready_for_interrupt_injection && k->cb.extint_ack) {
+        const int r = inject(v);
+        if (r < 0 && r != -EAGAIN)
+            log_debug("kvm", "interrupt of the PIC: %s", strerror(-r));
         v->run->ready_for_interrupt_injection = 0;
-        pending = atomic_load(&k->extint);
     }
-    v->run->request_interrupt_window = pending;
+    v->run->request_interrupt_window = atomic_load(&k->extint);
 }

@@ -291,15 +291,25 @@ static enum engine_stop handle(struct vcpu *v, struct hv_error *e)
     }
 }
 
-/* True: the guest will be entered, unless a kick comes from now on. */
-static bool prepare(struct vcpu *v)
+static void prepare(struct vcpu *v)
 {
     if (__atomic_load_n(&v->run->immediate_exit, __ATOMIC_RELAXED))
         __atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-    if (!atomic_load(&v->kicked))
-        return true;
+    if (atomic_load(&v->kicked))
+        __atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+}
+
+/*
+ * What the kernel said of interrupts belongs to an earlier state: have it said anew, where one
+ * waits. A vCPU that sleeps in HLT would not open the window that it is asked for.
+ */
+static void look_again(struct vcpu *v)
+{
+    v->run->ready_for_interrupt_injection = 0;
+    if (v->vp != 0 || !atomic_load(&v->kvm->extint))
+        return;
     __atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-    return false;
+    (void)ioctl(v->fd, KVM_RUN, 0);             /* EINTR, before anything runs */
 }
 
 enum engine_stop kvm_run_vcpu(struct vcpu *v, struct hv_error *e)
@@ -311,12 +321,12 @@ enum engine_stop kvm_run_vcpu(struct vcpu *v, struct hv_error *e)
     atomic_store(&v->tid, (int)gettid());
     pthread_sigmask(SIG_UNBLOCK, &set, &old);
     answer(v, true);
-    v->run->ready_for_interrupt_injection = 0;  /* of an earlier state */
+    look_again(v);
     while (stop == ENGINE_STOP_KICKED) {
-        const bool enter = prepare(v);
+        prepare(v);
         if (atomic_load(&v->asked))
             answer(v, true);
-        kvm_offer_extint(v, enter);
+        kvm_offer_extint(v);
         if (ioctl(v->fd, KVM_RUN, 0) == 0) {
             kvm_count(v, KSTAT_EXITS);
             stop = handle(v, e);

@@ -184,8 +184,8 @@ int disk_make(struct cli_call *c, const char *path, const char *size, const char
         args[n++] = "--size";
         args[n++] = size;
     }
-    (void)c;
-    return image_run(args, e);
+    int r = image_here(c, path, e);
+    return r < 0 ? r : image_run(args, e);
 }
 
 static int disk_add(struct cli_call *c, struct hv_error *e)
@@ -306,7 +306,8 @@ static int disk_resize(struct cli_call *c, struct hv_error *e)
     r = find_disk(k, c->args[0], c->args[1], false, &vm, &d, e);
     if (r == 0) {
         if (strcmp(text(vm, "state"), "off") == 0) {
-            r = image_run((const char *const[]){"resize", text(d, "path"), c->args[2], NULL}, e);
+            r = image_here(c, text(d, "path"), e);
+            r = r < 0 ? r : image_run((const char *const[]){"resize", text(d, "path"), c->args[2], NULL}, e);
             if (r == 0) {
                 cli_note(c, "%s: %s: resized to %s", c->args[0], text(d, "location"), c->args[2]);
             }

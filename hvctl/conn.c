@@ -31,7 +31,7 @@ static int open_with(struct cli_call *c, unsigned flags, struct conn **ret, stru
 
 int conn_open(struct cli_call *c, struct conn **ret, struct hv_error *e)
 {
-    return open_with(c, 0, ret, e);
+    return open_with(c, c->batch || !c->tty_err ? CLIENT_NO_ASK : 0, ret, e);
 }
 
 int conn_open_existing(struct cli_call *c, struct conn **ret)

@@ -51,6 +51,8 @@ extern const struct cli_columns view_vm_columns, view_memory_columns, vm_stats_c
 /* ---- image.c: vhdtool, run as the user ---- */
 /* An absolute path of what the user wrote. free() it. */
 char *image_path(const char *path);
+/* HV_UNSUPPORTED where the service is on another host: vhdtool runs here. */
+int image_here(const struct cli_call *c, const char *path, struct hv_error *e);
 /* `vhdtool -q ARGS...` (args ends with NULL); it says itself what is wrong. */
 int image_run(const char *const *args, struct hv_error *e);
 
@@ -153,6 +155,6 @@ void settings_mdoc(FILE *f);
 /* ---- tables ---- */
 extern const struct cli_command vm_commands[], memory_commands[], host_commands[], job_commands[], events_commands[],
     help_commands[], completion_commands[], disk_commands[], dvd_commands[], shell_commands[], get_commands[], diff_commands[],
-    apply_commands[], edit_commands[];
+    apply_commands[], edit_commands[], bridge_commands[];
 
 #endif

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "hv/client/hosts.h"
 #include "hvctl/hvctl.h"
 
 extern char **environ;
@@ -38,6 +39,16 @@ static char *tool_path(void)
         free(beside);
     }
     return hv_strdup("vhdtool");
+}
+
+int image_here(const struct cli_call *c, const char *path, struct hv_error *e)
+{
+    if (!client_host_is_remote(c->host)) {
+        return 0;
+    }
+    int r = hv_fail(e, HV_UNSUPPORTED, path, "a disk is made and resized where it lies, and that is another host");
+    hv_hint(e, "the same command there");
+    return r;
 }
 
 int image_run(const char *const *args, struct hv_error *e)

@@ -7,6 +7,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "hv/client/hosts.h"
+
 #define LIMIT_MS 300
 
 /* The shell waits: no answer is better than a late one. */
@@ -64,11 +66,23 @@ static void add_jobs(struct conn *k, void (*add)(void *arg, const char *word, co
     json_decref(reply);
 }
 
+struct offer { void (*add)(void *arg, const char *word, const char *what); void *arg; };
+
+static int add_host(void *arg, const struct host_line *h)
+{
+    const struct offer *o = arg;
+    o->add(o->arg, h->name, h->address);
+    return 0;
+}
+
 void names_complete(struct cli_call *c, enum cli_type type, const char *prefix,
                     void (*add)(void *arg, const char *word, const char *what), void *arg)
 {
     bool vm = type == CLI_VM || type == CLI_VM_OFF || type == CLI_VM_RUNNING;
     struct conn *k;
+    if (type == CLI_HOST) {
+        client_hosts_each(add_host, &(struct offer){add, arg}, NULL);
+    }
     if (!vm && type != CLI_JOB) {
         return;
     }

@@ -20,6 +20,7 @@ static const struct cli_noun nouns[] = {
     {"completion", NULL, "print the completion file of a shell", completion_commands},
     {"help", NULL, "the manual page of a command", help_commands},
     {"shell", NULL, "the interactive shell, and scripts", shell_commands},
+    {"bridge", NULL, "join stdin and stdout to the service", bridge_commands},
     {"processor", "cpu", "virtual processors"},
     {"net", "nic", "network adapters"},
     {"switch", NULL, "virtual switches"},
@@ -33,7 +34,6 @@ static const struct cli_noun nouns[] = {
     {"wmi", NULL, "the WMI endpoint"},
     {"group", NULL, "groups of virtual machines"},
     {"access", NULL, "who may use a virtual machine"},
-    {"bridge", NULL, "join stdin and stdout to the service"},
     {0},
 };
 

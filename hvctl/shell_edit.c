@@ -18,6 +18,7 @@
 #include "hv/base/paths.h"
 #include "hv/base/strbuf.h"
 #include "hv/cli/term.h"
+#include "hv/client/hosts.h"
 #include "hvctl/shell.h"
 
 #define HISTORY_LINES 1000          /* kept; the file may have twice as many before it is cut */
@@ -51,8 +52,7 @@ static bool any_warning(struct editor *ed)
     json_t *reply, *vm;
     size_t i;
     bool r = false;
-    const char *host = ed->s->c->host;
-    if (host && strncmp(host, "ssh://", 6) == 0) {
+    if (client_host_is_remote(ed->s->c->host)) {
         return false;                       /* it could ask for a password here */
     }
     if (!ed->k && conn_open_existing(ed->s->c, &ed->k) < 0) {
@@ -75,14 +75,14 @@ static bool any_warning(struct editor *ed)
 static void make_prompt(struct editor *ed)
 {
     const struct shell *s = ed->s;
-    const char *host = s->c->host && strncmp(s->c->host, "ssh://", 6) == 0 ? s->c->host + 6 : NULL;
+    const char *host = client_host_is_remote(s->c->host) ? s->c->host : NULL;
     strbuf_auto sb = {0};
     bool warning = any_warning(ed);
     strbuf_adds(&sb, "hv");
     if (host) {
-        const char *at = strchr(host, '@');
+        const char *at = strrchr(host, '@'), *slash = strrchr(host, '/');
         strbuf_addc(&sb, '@');
-        cli_clean(&sb, at ? at + 1 : host, true);
+        cli_clean(&sb, at ? at + 1 : slash ? slash + 1 : host, true);
     }
     if (s->target || warning) {
         strbuf_addc(&sb, ':');

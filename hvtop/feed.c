@@ -235,7 +235,8 @@ static void *thread_main(void *arg)
 {
     struct host_feed *h = arg;
     struct feed *f = h->feed;
-    for (unsigned flags = 0;; flags = CLIENT_NO_START) {
+    /* The screen is ours: ssh may not ask there. */
+    for (unsigned flags = CLIENT_NO_ASK;; flags = CLIENT_NO_ASK | CLIENT_NO_START) {
         struct hv_client *c = NULL;
         struct hv_error e = {0};
         int r = client_connect(h->host, flags, &c, &e);

@@ -4,6 +4,7 @@
 
 #include "hv/base/units.h"
 #include "hv/cli/term.h"
+#include "hv/client/hosts.h"
 #include "hvtop/hvtop.h"
 #include "hvtop/record.h"
 #include "hvtop/theme.h"
@@ -94,14 +95,50 @@ static int open_replay(struct cli_call *c, struct top_source *s, struct hv_error
     return r;
 }
 
+static int add_host(struct top_source *s, const char *name, struct hv_error *e)
+{
+    if (s->n_hosts == MODEL_HOSTS_MAX) {
+        return hv_fail(e, HV_USAGE, "--host", "more than %d", MODEL_HOSTS_MAX);
+    }
+    s->host[s->n_hosts++] = name;
+    return 0;
+}
+
+struct group { struct top_source *s; const char *name; struct hv_error *e; };
+
+static int add_member(void *arg, const struct host_line *h)
+{
+    static HV_UNUSED char *owned[MODEL_HOSTS_MAX];     /* the file's text goes; these stay until the end */
+    struct group *g = arg;
+    size_t len = strlen(g->name);
+    for (const char *p = h->groups; (p = strstr(p, g->name)); p += len) {
+        if ((p == h->groups || strchr(" \t", p[-1])) && (!p[len] || strchr(" \t", p[len]))) {
+            unsigned at = g->s->n_hosts;
+            char *name = hv_strdup(h->name);
+            int r = name ? add_host(g->s, name, g->e) : hv_fail(g->e, HV_NO_RESOURCES, NULL, "out of memory");
+            if (r < 0) {
+                free(name);
+                return r;
+            }
+            owned[at] = name;
+            return 0;
+        }
+    }
+    return 0;
+}
+
 static int hosts(struct cli_call *c, struct top_source *s, struct hv_error *e)
 {
     const struct cli_value *v;
     for (unsigned i = 0; (v = cli_opt_nth(c, "host", i)); i++) {
-        if (s->n_hosts == MODEL_HOSTS_MAX) {
-            return hv_fail(e, HV_USAGE, "--host", "more than %d", MODEL_HOSTS_MAX);
+        unsigned before = s->n_hosts;
+        int r = v->text[0] == '@' ? client_hosts_each(add_member, &(struct group){s, v->text, e}, e) : add_host(s, v->text, e);
+        if (r == 0 && s->n_hosts == before) {
+            r = hv_fail(e, HV_NOT_FOUND, v->text, "no host of hv-hosts(5) is in this group");
         }
-        s->host[s->n_hosts++] = v->text;
+        if (r < 0) {
+            return r;
+        }
     }
     if (!s->n_hosts) {
         s->host[s->n_hosts++] = c->host;        /* $HV_HOST, or NULL: the default */
@@ -231,11 +268,22 @@ static const struct cli_command commands[] = {
 
 static const struct cli_noun nouns[] = {{"hvtop", NULL, "virtual machines, their memory and processors, live", commands}, {0}};
 
+struct offer { void (*add)(void *arg, const char *word, const char *what); void *arg; };
+
+static int offer_host(void *arg, const struct host_line *h)
+{
+    const struct offer *o = arg;
+    o->add(o->arg, h->name, h->address);
+    return 0;
+}
+
 /* hvctl knows the names. */
 static void complete_names(struct cli_call *c, enum cli_type type, const char *prefix,
                            void (*add)(void *arg, const char *word, const char *what), void *arg)
 {
-    if (type == CLI_VM) {
+    if (type == CLI_HOST) {
+        client_hosts_each(offer_host, &(struct offer){add, arg}, NULL);
+    } else if (type == CLI_VM) {
         child_vm_names(c->host ? c->host : "", prefix, add, arg);
     }
 }

@@ -142,6 +142,9 @@ static void offer_type(struct complete *k, const struct cli_command *cmd, enum c
     case CLI_HOST:
         offer(k, "system", "the host's service");
         offer(k, "user", "your own service");
+        if (k->c->tool->complete) {
+            k->c->tool->complete(k->c, type, k->prefix, offer, k);
+        }
         break;
     case CLI_FILE:
         fprintf(k->c->out, ":file %s\n", values ? values : "*");
@@ -210,6 +213,21 @@ static const struct cli_arg *arg_at(const struct cli_command *cmd, unsigned n)
     return NULL;
 }
 
+/* Names are asked of the host that the words before name. */
+static void take_host(struct complete *k, int n, char *const *argv)
+{
+    for (int i = 1; i < n; i++) {
+        bool next = strcmp(argv[i], "-H") == 0 || strcmp(argv[i], "--host") == 0;
+        if (next && i + 1 < n) {
+            k->c->host = argv[++i];
+        } else if (strncmp(argv[i], "-H", 2) == 0 && argv[i][2]) {
+            k->c->host = argv[i] + 2;
+        } else if (strncmp(argv[i], "--host=", 7) == 0) {
+            k->c->host = argv[i] + 7;
+        }
+    }
+}
+
 static void complete_word(struct complete *k, int n, char *const *argv)
 {
     const char *word = argv[n], *eq;
@@ -217,6 +235,7 @@ static void complete_word(struct complete *k, int n, char *const *argv)
     cli_find_command(k->c->tool, n, argv, &f);
     k->c->noun = f.noun;
     k->c->cmd = f.cmd;
+    take_host(k, n, argv);
 
     const struct cli_option *o = n > 1 ? pending_option(f.cmd, argv[n - 1]) : NULL;
     if (o) {

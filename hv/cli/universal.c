@@ -19,7 +19,7 @@ const struct cli_option cli_universal[] = {
      .help = "keep rows: state=running, demand.gt=2G, name~^web, joined by commas"},
     {.name = "help", .letter = 'h', .type = CLI_BOOL, .help = "help of this command"},
     {.name = "host", .letter = 'H', .type = CLI_HOST, .arg = "HOST", .def = "$HV_HOST",
-     .help = "host to talk to: system, user, or the path of a socket"},
+     .help = "host to talk to: system, user, ssh://[user@]host, the path of a socket, or a name of hv-hosts(5)"},
     {.name = "count", .letter = 'n', .type = CLI_UINT, .arg = "N", .min = 1, .max = UINT32_MAX,
      .use = CLI_USE_WATCH | CLI_USE_STREAM | CLI_USE_SAMPLE, .help = "stop after N samples or events"},
     {.name = "output", .letter = 'o', .type = CLI_ENUM, .arg = "FORMAT", .def = "table",

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "hv/client/client.h"
+#include "hv/client/client_impl.h"
 #include "hv/rpc/varlink.h"
 
 #define INTERFACE "org.hv.Manager."
@@ -14,12 +15,21 @@ static const char *full_name(const char *method, char buf[METHOD_SIZE])
     return buf;
 }
 
+/* The connection broke: ssh may know why. */
+static int explained(struct hv_client *c, int r, struct hv_error *e)
+{
+    if (c->over_ssh && e && r < 0 && e->code == HV_UNREACHABLE) {
+        ssh_explain(&c->ssh, e);
+    }
+    return r;
+}
+
 int client_call(struct hv_client *c, const char *method, json_t *params, uint64_t timeout_ns, json_t **ret,
                 struct hv_error *e)
 {
     char name[METHOD_SIZE];
 
-    return varlink_call(client_varlink(c), full_name(method, name), params, timeout_ns, ret, e);
+    return explained(c, varlink_call(client_varlink(c), full_name(method, name), params, timeout_ns, ret, e), e);
 }
 
 int client_stream(struct hv_client *c, const char *method, json_t *params, uint64_t timeout_ns,
@@ -27,7 +37,7 @@ int client_stream(struct hv_client *c, const char *method, json_t *params, uint6
 {
     char name[METHOD_SIZE];
 
-    return varlink_call_stream(client_varlink(c), full_name(method, name), params, timeout_ns, fn, arg, e);
+    return explained(c, varlink_call_stream(client_varlink(c), full_name(method, name), params, timeout_ns, fn, arg, e), e);
 }
 
 int64_t client_job_of(const json_t *reply)

@@ -9,6 +9,7 @@
 
 #include "hv/base/paths.h"
 #include "hv/client/client_impl.h"
+#include "hv/client/hosts.h"
 #include "hv/client/start.h"
 #include "hv/rpc/varlink.h"
 
@@ -130,7 +131,26 @@ static int connect_path(const char *path, struct hv_client **ret, struct hv_erro
     return r < 0 ? r : wrap(v, "", path, ret, e);
 }
 
-static int connect_named(const char *host, unsigned flags, struct hv_client **ret, struct hv_error *e)
+static int connect_ssh(const char *url, unsigned flags, struct hv_client **ret, struct hv_error *e)
+{
+    struct varlink_client *v;
+    struct ssh_link link;
+    int r = ssh_connect(url, flags & (CLIENT_NO_START | CLIENT_NO_ASK), &v, &link, e);
+    if (r < 0) {
+        return r;
+    }
+    r = wrap(v, "", url, ret, e);
+    if (r < 0) {
+        ssh_close(&link);
+        return r;
+    }
+    (*ret)->over_ssh = true;
+    (*ret)->ssh = link;
+    return 0;
+}
+
+/* What stands for a host, here or in the file of hosts, but for names. */
+static int connect_address(const char *host, unsigned flags, struct hv_client **ret, struct hv_error *e)
 {
     if (strcmp(host, "system") == 0) {
         return connect_system(ret, e);
@@ -138,17 +158,17 @@ static int connect_named(const char *host, unsigned flags, struct hv_client **re
     if (strcmp(host, "user") == 0) {
         return connect_user(flags, ret, e);
     }
-    if (strncmp(host, "ssh://", 6) == 0) {
-        int r = hv_fail(e, HV_UNSUPPORTED, host, "not in this version");
-        hv_hint(e, "man hv-from-hyperv");
-        return r;
+    return strncmp(host, "ssh://", 6) == 0 ? connect_ssh(host, flags, ret, e) : connect_path(host, ret, e);
+}
+
+static int connect_named(const char *host, unsigned flags, struct hv_client **ret, struct hv_error *e)
+{
+    char address[HOST_ADDRESS_MAX];
+    if (strchr(host, '/') || strcmp(host, "system") == 0 || strcmp(host, "user") == 0) {
+        return connect_address(host, flags, ret, e);
     }
-    if (strchr(host, '/')) {
-        return connect_path(host, ret, e);
-    }
-    int r = hv_fail(e, HV_NOT_FOUND, host, "no such host");
-    hv_hint(e, "system, user, or the path of a socket");
-    return r;
+    int r = client_host_find(host, address, e);
+    return r < 0 ? r : connect_address(address, flags, ret, e);
 }
 
 int client_connect(const char *host, unsigned flags, struct hv_client **ret, struct hv_error *e)
@@ -169,6 +189,9 @@ void client_free(struct hv_client *c)
     if (c) {
         HV_CHECK(c, CLIENT_MAGIC);
         varlink_client_free(c->varlink);
+        if (c->over_ssh) {
+            ssh_close(&c->ssh);
+        }
         c->magic = 0;
         free(c);
     }

@@ -10,7 +10,8 @@
  *   "system"      /run/hv/org.hv.Manager
  *   "user"        the caller's own (hv/base/paths.h says where), started on demand
  *   a path        that socket
- *   "ssh://..."   not in this version
+ *   "ssh://..."   [user@]host[:port]: ssh there, `hvctl bridge` at its far end
+ *   a name        of $XDG_CONFIG_HOME/hv/hosts: what stands there (hosts.h)
  */
 #ifndef HV_CLIENT_CLIENT_H
 #define HV_CLIENT_CLIENT_H
@@ -24,11 +25,13 @@ struct hv_client;
 
 enum {
     CLIENT_NO_START = 1,     /* do not start the caller's own service: HV_UNREACHABLE instead */
+    CLIENT_NO_ASK = 2,       /* ssh must not ask for a password */
 };
 
 /*
  * Connect to the service that host names. Errors: HV_DENIED (with what to do about the
- * group), HV_UNREACHABLE, HV_UNSUPPORTED (ssh), HV_NOT_FOUND (no such name).
+ * group), HV_UNREACHABLE, HV_UNSUPPORTED (no ssh), HV_NOT_FOUND (no such name). Through
+ * ssh it also says why ssh failed, or the error of the far end.
  */
 int client_connect(const char *host, unsigned flags, struct hv_client **ret, struct hv_error *e);
 void client_free(struct hv_client *c);

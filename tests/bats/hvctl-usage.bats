@@ -82,7 +82,7 @@ setup() {
 
 @test "later: a noun" {
     for noun in processor cpu net nic switch checkpoint snapshot integration guest firmware com metering \
-        replication wmi group access bridge; do
+        replication wmi group access; do
         run -9 --separate-stderr hvctl "$noun" list x
         expect_error "hvctl: $noun: not in this version" "man hv-from-hyperv"
     done

@@ -15,6 +15,9 @@
 /* Of the runs of a block the first ones are compared, and then one in so many. */
 #define FIRST 12
 #define ONE_IN 1024
+/* Instructions of a loop that are compared at once. */
+#define ROUNDS 24
+#define HEAT_LOOP (1 << 30)
 
 struct lockstep {
     bool recording;
@@ -54,26 +57,30 @@ struct lockstep *lockstep_new(void)
 void lockstep_free(struct lockstep *l) { free(l); }
 uint64_t lockstep_count(const struct cpu *c) { return c->lock ? c->lock->compared : 0; }
 
-bool lockstep_fits(const struct x86_insn *in, unsigned n)
+int32_t lockstep_heat(const struct x86_insn *in, unsigned n, bool loop)
 {
+    int32_t heat = loop ? HEAT_LOOP : 0;
     for (unsigned i = 0; i < n; i++) {
         switch (in[i].op) {
         case X86_OP_POPF: case X86_OP_INS: case X86_OP_OUTS:
-            return false;
+            return -1;
+        case X86_OP_RET: case X86_OP_JMP_IND: case X86_OP_CALL_IND:
+            heat = 0;              /* the interpreter goes through jump[] if there is budget left */
+            break;
         case X86_OP_SWAPGS: case X86_OP_LFENCE: case X86_OP_MFENCE: case X86_OP_SFENCE: case X86_OP_RDFSBASE:
         case X86_OP_RDGSBASE: case X86_OP_WRFSBASE: case X86_OP_WRGSBASE: case X86_OP_RDPID: case X86_OP_SMSW:
         case X86_OP_STI: case X86_OP_CLI: case X86_OP_PAUSE:
             break;
         case X86_OP_MOV_SEG: case X86_OP_PUSH:
             if (in[i].opnd[0].kind == X86_OPND_SEG)
-                return false;
+                return -1;
             break;
         default:
             if (!int_op_find(in[i].op) && cpu_sys_ops[in[i].op].fn)
-                return false;
+                return -1;
         }
     }
-    return true;
+    return heat;
 }
 
 unsigned lockstep_table(const struct cpu *c)
@@ -186,7 +193,7 @@ static void report(struct cpu *c, const struct block *b, const char *what, int w
 /* ---- running ---- */
 
 /* By the interpreter, from and back to the present state. False: it cannot be done twice. */
-static bool interpret(struct cpu *c, struct op *op, uint32_t cc, int *ret)
+static bool interpret(struct cpu *c, struct op *op, int *ret)
 {
     struct lockstep *l = c->lock;
     volatile bool done = false;
@@ -196,7 +203,11 @@ static bool interpret(struct cpu *c, struct op *op, uint32_t cc, int *ret)
     l->recording = true;
     c->tlb = l->empty;
     if (!setjmp(l->out)) {
-        *ret = op->fn(c, op, cc);
+        int r;
+        do
+            r = op->fn(c, op, c->cc);
+        while (r == X_OK && c->rip == l->from.rip && c->budget > 0 && !c->code_dropped);
+        *ret = r;
         done = true;
     }
     l->recording = false;
@@ -217,17 +228,19 @@ int lockstep_entry(struct cpu *c, struct op *op, uint32_t cc)
     struct lockstep *l = c->lock;
     struct block *b = (struct block *)(void *)op - 1;
     op_handler *enter = c->code->enter;
-    if (b->heat < 0 || (++b->heat > FIRST && b->heat % ONE_IN))
+    const int32_t loop = b->heat & HEAT_LOOP, runs = (b->heat & ~HEAT_LOOP) + 1, some = loop ? ROUNDS : 0;
+    if (b->heat < 0)
         return enter(c, op, cc);
-    if (b->heat > INT32_MAX / 2)
-        b->heat = FIRST;
+    b->heat = (runs < HEAT_LOOP - 1 ? runs : FIRST) | loop;
+    if (runs > FIRST && runs % ONE_IN)
+        return enter(c, op, cc);
     c->cc = cc;
     c->code_dropped = false;       /* of blocks before this one */
     const int32_t budget = c->budget;
-    c->budget = 0;                 /* both end at the first jump */
+    c->budget = some;              /* all end at the first jump, as nothing is linked; but loops */
     copy_state(&l->from, c);
     int want = X_OK;
-    const bool twice = interpret(c, op, cc, &want);
+    const bool twice = interpret(c, op, &want);
     int got = enter(c, op, cc);
     if (twice) {
         const char *what = different(&l->want, c, want, got);
@@ -241,6 +254,6 @@ int lockstep_entry(struct cpu *c, struct op *op, uint32_t cc)
             report(c, b, what, want, got);
         l->compared++;
     }
-    c->budget += budget;
+    c->budget += budget - some;
     return got;
 }

@@ -20,8 +20,11 @@ struct lockstep;
 /* NULL: no memory. Freed with lockstep_free(). */
 struct lockstep *lockstep_new(void);
 void lockstep_free(struct lockstep *l);
-/* Whether a block of these instructions can run twice. */
-bool lockstep_fits(const struct x86_insn *in, unsigned n);
+/*
+ * What lockstep_entry() has to know of a block, kept in its heat; loop: it jumps to itself. Below 0: it has
+ * instructions that cannot run twice.
+ */
+int32_t lockstep_heat(const struct x86_insn *in, unsigned n, bool loop);
 /* The entry of translated blocks; enter is the one they have otherwise. */
 int lockstep_entry(struct cpu *c, struct op *op, uint32_t cc);
 /* tlb.c: the vCPU is about to use a place. */

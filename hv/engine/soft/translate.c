@@ -182,11 +182,18 @@ static void find_dead(struct tr *t)
 
 /* ---- stubs and call-outs ---- */
 
+struct stub *stub_new(struct tr *t, unsigned kind)
+{
+    hv_assert(t->stubs < ARRAY_SIZE(t->stub));
+    struct stub *s = &t->stub[t->stubs++];
+    *s = (struct stub){ .kind = (uint8_t)kind, .insn = (uint8_t)t->i, .base = t->base, .host = t->host, .mem = t->mem };
+    return s;
+}
+
 void slow_if(struct tr *t, unsigned cc)
 {
     if (!t->slow) {
-        t->slow = &t->stub[t->stubs++];
-        *t->slow = (struct stub){ .kind = STUB_SLOW, .insn = (uint8_t)t->i };
+        t->slow = stub_new(t, STUB_SLOW);
         if (!t->mem)
             t->slow->lazy = t->again;
     }
@@ -201,7 +208,7 @@ static void call_out(struct tr *t, unsigned i)
                                                                    : lower_find_callout(in, t->b->mode);
     struct jit_call *k = cache_data(t->k, sizeof(*k));
     x87_note(t, (int)i - 1);
-    *k = (struct jit_call){ .fn = d->fn, .off = (uint16_t)t->pos[i], .n = (uint8_t)(i + 1), .in = *in,
+    *k = (struct jit_call){ .fn = d->fn, .off = (uint16_t)t->pos[i], .n = (uint8_t)(t->base + i + 1), .in = *in,
                             .x87 = i + 1 < t->x87_until, .end = lower_ends_block(in, t->b->mode) || in->op == X86_OP_JCC ||
                                    (in->op == X86_OP_STI && i + 1 == t->n) };
     emit_lea_rip(&t->e, T1, k);
@@ -226,6 +233,7 @@ static void emit_stub(struct tr *t, const struct stub *s)
     for (unsigned i = 0; i < s->froms; i++)
         emit_patch(&t->e, s->from[i]);
     t->i = s->insn;
+    t->base = s->base;
     t->at = t->pos[s->insn];
     t->next = t->at + t->insn[s->insn].len;
     if (s->kind == STUB_JUMP) {
@@ -235,12 +243,6 @@ static void emit_stub(struct tr *t, const struct stub *s)
         flags_save(t);
         jump_to(t, s->off, s->insn + 1u);
         return;
-    }
-    if (s->lazy.valid) {
-        flags_again(&t->e, &s->lazy, T1);
-        t->host = true;
-        t->mem = false;
-        flags_save(t);
     }
     if (s->kind == STUB_X87) {
         emit_mov_imm(&t->e, T1, (uint64_t)(uintptr_t)t->b);
@@ -253,6 +255,12 @@ static void emit_stub(struct tr *t, const struct stub *s)
         emit_lea_rip(&t->e, T2, s->back);
         emit_jmp(&t->e, t->k->xmm);
         return;
+    }
+    if (s->lazy.valid) {
+        flags_again(&t->e, &s->lazy, T1);
+        t->host = true;
+        t->mem = false;
+        flags_save(t);
     }
     call_out(t, s->insn);
     if (!s->back)
@@ -333,26 +341,56 @@ static unsigned decode(struct cpu *c, const struct block *b, struct x86_insn *in
 }
 
 /* The instructions of the block; what comes behind them is at `end`. */
-static void copy(struct tr *t, int32_t end)
+static void ask_for(struct tr *t, unsigned kind, struct rm flag)
 {
-    t->ended = false;
-    if (t->x87_until) {
-        emit_alu_imm(&t->e, 1, 7, CPU(jit.x87), 0, 0);
-        t->stub[t->stubs] = (struct stub){ .kind = STUB_X87, .from = { emit_jcc_later(&t->e, 4) }, .froms = 1,
-                                           .lazy = t->again };
-        t->stub[t->stubs++].back = t->e.p;
-    }
-    if (t->xmm_until) {
-        emit_alu_imm(&t->e, 1, 7, CPU(jit.live), 0, 0);
-        t->stub[t->stubs] = (struct stub){ .kind = STUB_XMM, .from = { emit_jcc_later(&t->e, 4) }, .froms = 1 };
-        t->stub[t->stubs++].back = t->e.p;
-    }
-    for (t->i = 0; t->i < t->n; t->i++)
+    emit_alu_imm(&t->e, 1, 7, flag, 0, 0);
+    struct stub *s = stub_new(t, kind);
+    s->from[s->froms++] = emit_jcc_later(&t->e, 4);
+    s->back = t->e.p;
+}
+
+/* Instructions 0 to last; what comes behind them is at `end`. */
+static void copy(struct tr *t, unsigned last, int32_t end)
+{
+    t->ended = t->onwards = false;
+    for (t->i = 0; t->i <= last; t->i++)
         one(t);
-    if (!t->ended) {
-        t->i = t->n - 1;
-        t->at = t->pos[t->i];
-        jump_to(t, end, t->n);
+    t->i = last;
+    if (!t->ended && !t->onwards) {
+        t->at = t->pos[last];
+        jump_to(t, end, last + 1);
+    }
+}
+
+/* The first jump back to the start; n: none. */
+static unsigned find_loop(const struct tr *t)
+{
+    for (unsigned i = 0; i < t->n; i++) {
+        const struct x86_insn *in = &t->insn[i];
+        if ((in->op == X86_OP_JCC || in->op == X86_OP_JMP) && (int64_t)in->imm + t->pos[i] + in->len == t->start)
+            return i;
+    }
+    return t->n;
+}
+
+/* Copies of the loop, if something jumps to them. */
+static void copy_loop(struct tr *t)
+{
+    /* In lock-step up to where the interpreter gets. */
+    const unsigned last = t->c->lock ? t->n - 1 : t->last;
+    const int32_t end = t->pos[last] + t->insn[last].len;
+    t->loop_entry = t->e.p;
+    for (unsigned i = 0; i < t->loops; i++)
+        emit_patch(&t->e, t->loop_from[i]);
+    for (t->round = 1; t->round <= t->rounds; t->round++) {
+        t->host = t->no_carry = t->again.valid = false;
+        t->mem = !t->again_loop;
+        if (t->again_loop)
+            t->again = t->loop;
+        copy(t, last, end);
+        t->base += last + 1;
+        if (!t->onwards)
+            break;
     }
 }
 
@@ -381,16 +419,19 @@ static void translate(struct cpu *c, struct block *b)
         if (translate_x87_known(&t, &insn[i]))
             t.x87_until = i + 1;
     }
-    copy(&t, pos);
-    if (t.loops) {
-        t.round = 1;
-        t.loop_entry = t.e.p;
-        for (unsigned i = 0; i < t.loops; i++)
-            emit_patch(&t.e, t.loop_from[i]);
-        t.host = t.mem = t.no_carry = false;
-        t.again = t.loop;
-        copy(&t, pos);
+    t.last = find_loop(&t);
+    if (t.last < t.n) {            /* behind every call-out too: then the copies need not ask */
+        t.rounds = c->lock || t.look ? 1 : MIN(MAX(LOOP_INSNS / (t.last + 1), 1u), LOOP_COPIES);
+        t.xmm_until = t.xmm_until ? t.n + 1 : 0;
+        t.x87_until = t.x87_until ? t.n + 1 : 0;
     }
+    if (t.x87_until)
+        ask_for(&t, STUB_X87, CPU(jit.x87));
+    if (t.xmm_until)
+        ask_for(&t, STUB_XMM, CPU(jit.live));
+    copy(&t, t.n - 1, pos);
+    if (t.loops)
+        copy_loop(&t);
     for (unsigned i = 0; i < t.stubs; i++)
         emit_stub(&t, &t.stub[i]);
     hv_assert(t.e.p < t.e.end);
@@ -399,7 +440,7 @@ static void translate(struct cpu *c, struct block *b)
     b->code = t.entry;
     b->entry = k->enter;
     if (c->lock) {
-        b->heat = lockstep_fits(insn, t.n) ? 0 : -1;
+        b->heat = lockstep_heat(insn, t.n, t.last < t.n);
         b->entry = lockstep_entry;
     }
 }

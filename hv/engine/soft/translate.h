@@ -17,9 +17,10 @@
  * register and done again (tr.again). At the start and at the ends of a block, and wherever a fault
  * can come from, they are in c->cc.
  *
- * Loops. A block that jumps to itself does so without saving its flags if they can be made again: by
- * the exit the jump may take, and by whoever wants them early in the next round. Unless they are dead there
- * this needs a second copy of the block, which begins with them in this state (tr.round).
+ * Loops. A block that jumps to itself has further copies of the loop behind it, which a jump back leads to. They begin
+ * with the flags as that jump leaves them: if these can be made again they are not saved, but made by
+ * the exit the jump may take, and by whoever wants them early in the next round. Short loops have several
+ * copies in a row, of which only the last counts and looks at attention.
  *
  * XMM registers and MXCSR are the host's while c->jit.live is set: see translate_sse.c. The x87 is the host's
  * while c->jit.x87 is: see translate_x87.c.
@@ -146,7 +147,8 @@ struct stub {
     uint8_t kind;                  /* STUB_* */
     bool host, mem;                /* STUB_JUMP: flags when the jump was made */
     bool load;                     /* STUB_SLOW: EFLAGS are wanted at `back` */
-    struct again lazy;             /* STUB_SLOW, STUB_X87; valid: the flags are those of this */
+    unsigned base;
+    struct again lazy;             /* STUB_SLOW, valid: the flags are those of this */
     uint8_t insn;
     uint8_t *back;
     int32_t off;                   /* STUB_JUMP */
@@ -164,9 +166,12 @@ struct tr {
     bool host, mem;                /* where the guest's flags are; neither: they are those of `again` */
     struct again again;            /* valid: the flags are its, and its registers unchanged */
     bool no_carry;                 /* CF is known to be 0 */
-    unsigned round;                /* 0: first copy; 1: second copy of a loop */
-    struct again loop;             /* valid: the state of the flags the second copy begins with */
-    uint8_t *loop_entry;           /* the second copy, once it is begun */
+    unsigned round, rounds;        /* 0: the block; 1 to rounds: the copies of its loop */
+    unsigned last;                 /* the jump that ends the loop */
+    unsigned base;                 /* instructions of copies before this one, not yet counted */
+    bool again_loop;               /* copies begin with the flags to be made by `loop`; else in c->cc */
+    struct again loop;
+    uint8_t *loop_entry;           /* the first copy, once it is begun */
     uint8_t *loop_from[4];         /* jumps to it until then */
     unsigned loops;
     bool dead[BLOCK_MAX_INSNS + 1];      /* before instruction i: nobody can see the flags any more */
@@ -175,10 +180,11 @@ struct tr {
     bool out[BLOCK_MAX_INSNS];     /* instruction i always is a call-out */
     bool look;                     /* every end looks at attention: STI came before the last instruction */
     bool ended;                    /* nothing gets past this instruction */
+    bool onwards;                  /* this copy of the loop goes on in the one behind it */
     uint16_t pos[BLOCK_MAX_INSNS];       /* offsets in the page of all of them */
     int tlb;                       /* offset in struct cpu of the TLB in force */
     uint8_t *entry;
-    struct stub stub[4 * BLOCK_MAX_INSNS + 2];
+    struct stub stub[4 * BLOCK_MAX_INSNS + 2];       /* two an instruction, and LOOP_INSNS more of them */
     unsigned stubs;
     struct stub *slow;             /* this instruction's slow path, if it has one yet */
 };
@@ -206,6 +212,8 @@ static inline void flags_set(struct tr *t) { t->host = true; t->mem = t->again.v
 /* EFLAGS are about to be clobbered: the flags are in c->cc, or can be made again. */
 void flags_clobber(struct tr *t);
 
+/* A stub for the present instruction, flags as they are. */
+struct stub *stub_new(struct tr *t, unsigned kind);
 /* A stub for this instruction's slow path; jcc leads to it. */
 void slow_if(struct tr *t, unsigned cc);
 
@@ -222,6 +230,9 @@ void addr_lea(struct tr *t, const struct addr *a, unsigned size, unsigned to);
 
 /* An end of the block: save the flags if that has to be, count, look at attention, go to page + off. */
 void jump_to(struct tr *t, int32_t off, unsigned n);
+
+#define LOOP_INSNS 24              /* of all copies of a loop */
+#define LOOP_COPIES 4
 
 /* One instruction. False: not known, nothing was emitted. */
 bool translate_int(struct tr *t, const struct x86_insn *in);

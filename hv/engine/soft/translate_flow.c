@@ -25,19 +25,40 @@ static bool same_again(const struct again *a, const struct again *b)
            a->b == b->b && a->value == b->value;
 }
 
-/* A jump to the start of the block with flags that can be made again: is the second copy for it? */
-static bool second_copy(struct tr *t)
+/* The flags are as the copies of the loop begin with, or become so; EFLAGS stay. */
+static bool fits_copies(struct tr *t)
 {
-    if (!t->loop.valid && t->round == 0)
+    if (t->again_loop)
+        return !t->mem && same_again(&t->loop, &t->again);
+    flags_save(t);
+    return true;
+}
+
+/* A jump to the start of the block: does it go to the copies? The first one decides how they begin. */
+static bool to_copies(struct tr *t)
+{
+    if (t->last == t->n || t->insn[t->i].op == X86_OP_CALL)
+        return false;
+    if (t->round == 0 && t->loops == 0) {
+        t->again_loop = !t->mem && t->again.valid;
         t->loop = t->again;
-    return same_again(&t->loop, &t->again) && (t->round == 1 || t->loops < ARRAY_SIZE(t->loop_from));
+    }
+    return fits_copies(t) && (t->round || t->loops < ARRAY_SIZE(t->loop_from));
+}
+
+/* The end of a copy that has another one behind it: nothing to do but to get there. */
+static bool go_onwards(struct tr *t)
+{
+    t->onwards = t->round && t->round < t->rounds && t->i == t->last && fits_copies(t);
+    if (t->onwards)
+        x87_note(t, (int)t->i);
+    return t->onwards;
 }
 
 void jump_to(struct tr *t, int32_t off, unsigned n)
 {
     struct emit *e = &t->e;
-    const bool self = off == t->start;
-    const bool lazy = self && !t->mem && t->again.valid && (t->dead[0] || second_copy(t));
+    const bool self = off == t->start, copies = self && to_copies(t), lazy = copies && t->again_loop;
     x87_note(t, (int)t->i);
     if (!lazy)
         flags_save(t);
@@ -47,7 +68,7 @@ void jump_to(struct tr *t, int32_t off, unsigned n)
                             .page = in_page ? t->b->gpa & HV_PAGE_MASK : BLOCK_NO_PAGE };
     uint8_t *leave[4];
     unsigned leaves = 0;
-    sub_budget(t, n);
+    sub_budget(t, t->base + n);
     if (!in_page) {
         attention(t, leave);
         emit_load(e, 8, T1, CPU(jit.page));
@@ -68,10 +89,10 @@ void jump_to(struct tr *t, int32_t off, unsigned n)
             attention(t, leave);
             leaves = 2;
         }
-        if (lazy && !t->dead[0] && t->round == 0)
+        if (copies && t->round == 0)
             t->loop_from[t->loops++] = emit_jmp_later(e);
         else if (self)
-            emit_jmp(e, lazy && !t->dead[0] ? t->loop_entry : t->entry);
+            emit_jmp(e, copies ? t->loop_entry : t->entry);
         else
             emit_jmp_through(e, &s->code);
     }
@@ -113,14 +134,14 @@ static void jump_found(struct tr *t, unsigned n)
     uint8_t *leave[2];
     x87_note(t, (int)t->i);
     if (t->c->lock) {
-        sub_budget(t, n);
+        sub_budget(t, t->base + n);
         emit_jmp(e, t->k->exit_rip);
         return;
     }
     emit_load(e, 8, T1, BLOCK(T2, vrip));
     emit_alu_imm(e, 8, 4, rm_reg(T1), -(int32_t)HV_PAGE_SIZE, 0);
     emit_store(e, 8, CPU(jit.page), T1);
-    sub_budget(t, n);
+    sub_budget(t, t->base + n);
     attention(t, leave);
     emit_rm(e, 4, 0xff, 4, BLOCK(T2, code));
     emit_patch(e, leave[0]);
@@ -211,6 +232,12 @@ static bool jcc(struct tr *t, const struct x86_insn *in)
     if (!target(t, in, &off))
         return false;
     flags_load(t, T1);
+    if (off == t->start && go_onwards(t)) {
+        struct stub *s = stub_new(t, STUB_JUMP);
+        s->off = t->next;
+        s->from[s->froms++] = emit_jcc_later(&t->e, in->cc ^ 1u);
+        return true;
+    }
     if (off == t->start) {         /* a loop: stay in line */
         const bool mem = t->mem;
         uint8_t *over = emit_jcc_later(&t->e, in->cc ^ 1u);
@@ -220,8 +247,8 @@ static bool jcc(struct tr *t, const struct x86_insn *in)
         emit_patch(&t->e, over);
         return true;
     }
-    struct stub *s = &t->stub[t->stubs++];
-    *s = (struct stub){ .kind = STUB_JUMP, .host = t->host, .mem = t->mem, .insn = (uint8_t)t->i, .off = off };
+    struct stub *s = stub_new(t, STUB_JUMP);
+    s->off = off;
     s->from[s->froms++] = emit_jcc_later(&t->e, in->cc);
     return true;
 }
@@ -307,7 +334,8 @@ bool translate_flow(struct tr *t, const struct x86_insn *in)
     case X86_OP_JMP:
         if (!target(t, in, &off))
             return false;
-        jump_to(t, off, t->i + 1);
+        if (off != t->start || !go_onwards(t))
+            jump_to(t, off, t->i + 1);
         return true;
     default: return false;
     }

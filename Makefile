@@ -163,6 +163,7 @@ bench: deps deps-bench
 	@BUILD=$(BUILD) tests/bench/run.sh
 	@$(BUILD)/tests/bench/dm_sim && $(BUILD)/tests/bench/dm_sim --time
 	@BUILD=$(BUILD) tests/bench/hvtop.sh
+	@BUILD=$(BUILD) tests/bench/service.sh
 	@BUILD=$(BUILD) tests/bench/disk.sh
 
 # ---- installation ----

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "hv/settings/settings.h"
 #include "hvctl/hvctl.h"
 
 /* ---- again and again ---- */
@@ -42,7 +43,58 @@ static int watch(struct cli_call *c, struct cli_printer *p, int (*sample)(struct
 
 /* ---- VMs ---- */
 
-struct sampler { struct conn *k; const char *part; };
+struct sampler { struct conn *k; const char *part; json_t *groups; };
+
+static void add_group(json_t *groups, const char *group)
+{
+    size_t i;
+    json_t *g;
+    json_array_foreach(groups, i, g) {
+        if (strcmp(json_string_value(g), group) == 0) {
+            return;
+        }
+    }
+    json_array_append_new(groups, json_string(group));
+}
+
+static void add_groups_of(json_t *groups, const struct cli_column *col)
+{
+    const char *path = col->path ? col->path : col->key;
+    const struct setting_desc *d = setting_find(path);
+    if (d) {
+        add_group(groups, d->group);
+    } else if (strncmp(path, "disks", 5) == 0) {
+        add_group(groups, "disks");
+    }
+}
+
+/*
+ * The groups of settings that this listing looks at: with a thousand VMs most of the time goes into
+ * settings that nobody asked for. NULL: all, as every form but tables shows them.
+ */
+static json_t *groups_of(const struct cli_printer *p, const char *part)
+{
+    const struct cli_call *c = p->call;
+    if (p->format != CLI_FMT_TABLE && p->format != CLI_FMT_CSV && p->format != CLI_FMT_NAME) {
+        return NULL;
+    }
+    json_t *groups = json_array();
+    if (part) {
+        add_group(groups, part);
+    }
+    for (unsigned i = 0; i < p->n && p->format != CLI_FMT_NAME; i++) {
+        add_groups_of(groups, p->col[i]);
+    }
+    if (p->sort) {
+        add_groups_of(groups, p->sort);
+    }
+    for (const struct cli_column *col = p->table->col; c->filter && col->key; col++) {
+        if (strstr(c->filter, col->key)) {
+            add_groups_of(groups, col);
+        }
+    }
+    return groups;
+}
 
 static json_t *rows_of(const json_t *vms, const char *part)
 {
@@ -91,7 +143,7 @@ static int sample_list(struct cli_call *c, void *arg, json_t **ret, struct hv_er
         return r;
     }
     json_t *reply;
-    int r = conn_call(s->k, "List", NULL, 0, &reply, e);
+    int r = conn_call(s->k, "List", s->groups ? json_pack("{s:O}", "groups", s->groups) : NULL, 0, &reply, e);
     if (r == 0) {
         *ret = rows_of(json_object_get(reply, "vms"), s->part);
         json_decref(reply);
@@ -105,11 +157,13 @@ int list_vms(struct cli_call *c, const struct cli_columns *columns, const char *
     struct sampler s = {.part = part};
     int r = cli_printer_init(&p, c, columns, CLI_FMT_TABLE, e);
     if (r == 0) {
+        s.groups = groups_of(&p, part);
         r = conn_open(c, &s.k, e);
         if (r == 0) {
             r = watch(c, &p, sample_list, &s, false, e);
             conn_close(s.k);
         }
+        json_decref(s.groups);
     }
     cli_printer_fini(&p);
     return r < 0 ? r : 0;

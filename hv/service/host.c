@@ -158,8 +158,8 @@ int host_settings_change(struct service *svc, const json_t *params, bool *ret_ch
     struct host_settings h = svc->host;
     int r = host_settings_take(&h, params, e);
     bool changed = r == 0 && memcmp(&h, &svc->host, sizeof(h)) != 0;
-    if (changed)
-        r = store(svc, &h, e);
+    if (changed && (r = store(svc, &h, e)) < 0)
+        (void)store(svc, &svc->host, NULL);    /* the new file may have the name already, and only not be safe */
     if (r < 0)
         return r;
     svc->host = h;

@@ -45,17 +45,17 @@ static void get_info(void *arg, struct varlink_call *call, const json_t *params)
 }
 
 /* Add the VMs a name means: itself, a GUID, or a glob's matches. False: there is none. */
-static bool add_matches(struct service *svc, const char *name, json_t *list)
+static bool add_matches(struct service *svc, const char *name, const json_t *groups, json_t *list)
 {
     struct svc_vm *exact = registry_find(svc, name);
     bool any = exact != NULL;
     if (exact) {
-        json_array_append_new(list, svc_vm_json(exact));
+        json_array_append_new(list, svc_vm_json_groups(exact, groups));
     } else if (strpbrk(name, "*?[")) {
         any = true;                    /* a glob may match nothing */
         for (struct svc_vm *vm = svc->vms; vm; vm = vm->next)
             if (fnmatch(name, vm->name, 0) == 0)
-                json_array_append_new(list, svc_vm_json(vm));
+                json_array_append_new(list, svc_vm_json_groups(vm, groups));
     }
     return any;
 }
@@ -64,13 +64,14 @@ static void list(void *arg, struct varlink_call *call, const json_t *params)
 {
     struct service *svc = arg;
     json_t *names = json_object_get(params, "names"), *vms = json_array(), *v;
+    const json_t *groups = json_is_array(json_object_get(params, "groups")) ? json_object_get(params, "groups") : NULL;
     size_t i;
     if (!json_is_array(names)) {
         for (struct svc_vm *vm = svc->vms; vm; vm = vm->next)
-            json_array_append_new(vms, svc_vm_json(vm));
+            json_array_append_new(vms, svc_vm_json_groups(vm, groups));
     }
     json_array_foreach(names, i, v) {
-        if (!add_matches(svc, json_string_value(v), vms)) {
+        if (!add_matches(svc, json_string_value(v), groups, vms)) {
             struct hv_error e = {0};
             hv_fail(&e, HV_NOT_FOUND, json_string_value(v), "no such VM");
             json_decref(vms);

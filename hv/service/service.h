@@ -148,6 +148,8 @@ void registry_free(struct service *svc);
 /* ---- vm.c ---- */
 const char *svc_state_word(const struct svc_vm *vm);
 json_t *svc_vm_json(struct svc_vm *vm);
+/* With these groups of settings only (settings_to_json_groups()). */
+json_t *svc_vm_json_groups(struct svc_vm *vm, const json_t *groups);
 /* One place where a VM's state changes: events, waiters, transient clean-up. vm may be gone afterwards. */
 void svc_vm_set_state(struct svc_vm *vm, enum svc_state st);
 

@@ -11,7 +11,9 @@ static const char *const state_words[SVC_STATE_COUNT] = {
 
 const char *svc_state_word(const struct svc_vm *vm) { return state_words[vm->state]; }
 
-json_t *svc_vm_json(struct svc_vm *vm)
+json_t *svc_vm_json(struct svc_vm *vm) { return svc_vm_json_groups(vm, NULL); }
+
+json_t *svc_vm_json_groups(struct svc_vm *vm, const json_t *groups)
 {
     char id[GUID_TEXT_SIZE];
     json_t *runtime = vm->runtime ? json_deep_copy(vm->runtime) : json_object();
@@ -29,7 +31,7 @@ json_t *svc_vm_json(struct svc_vm *vm)
     json_object_set_new(runtime, "transient", json_boolean(vm->transient));
     return json_pack("{s:s s:s s:s s:s? s:o s:o}", "name", vm->name, "id", guid_format(&vm->id, id), "state",
                      svc_state_word(vm), "reason", vm->reason[0] ? vm->reason : NULL, "settings",
-                     settings_to_json(&vm->settings), "runtime", runtime);
+                     settings_to_json_groups(&vm->settings, groups), "runtime", runtime);
 }
 
 void svc_vm_set_state(struct svc_vm *vm, enum svc_state st)

@@ -392,24 +392,45 @@ static json_t *value_json(const struct settings *s, const struct setting_desc *d
     }
 }
 
-json_t *settings_to_json(const struct settings *s)
+static bool wanted(const json_t *groups, const char *group)
 {
-    json_t *top = json_object();
+    size_t i;
+    json_t *g;
+    if (!groups)
+        return true;
+    json_array_foreach((json_t *)(uintptr_t)groups, i, g)
+        if (json_is_string(g) && strcmp(json_string_value(g), group) == 0)
+            return true;
+    return false;
+}
+
+json_t *settings_to_json_groups(const struct settings *s, const json_t *groups)
+{
+    json_t *top = json_object(), *in = top;
+    const char *group = "";
+    bool want = wanted(groups, group);
     for (unsigned i = 0; top && i < SETTING_COUNT; i++) {
         const struct setting_desc *d = &setting_table[i];
-        json_t *in = top;
-        if (d->group[0]) {
-            in = json_object_get(top, d->group);
+        if (strcmp(d->group, group) != 0) {
+            group = d->group;
+            want = wanted(groups, group);
+            in = group[0] && want ? json_object_get(top, group) : top;
             if (!in) {
                 in = json_object();
-                json_object_set_new(top, d->group, in);
+                json_object_set_new(top, group, in);
             }
         }
-        json_object_set_new(in, d->key, value_json(s, d));
+        if (want)
+            json_object_set_new_nocheck(in, d->key, value_json(s, d));
     }
-    if (top)
+    if (top && wanted(groups, "disks"))
         json_object_set_new(top, "disks", settings_disks_to_json(s));
     return top;
+}
+
+json_t *settings_to_json(const struct settings *s)
+{
+    return settings_to_json_groups(s, NULL);
 }
 
 static int less_than(const char *vm, const char *a, uint64_t av, const char *b, uint64_t bv,

@@ -83,6 +83,8 @@ int settings_copy(struct settings *dst, const struct settings *src);   /* dst in
 int settings_from_json(struct settings *s, const json_t *obj, struct hv_error *e);
 /* A new object with every key; not set strings are null. */
 json_t *settings_to_json(const struct settings *s);
+/* Only these groups: [group...], "" is the top level's own keys, "disks" the list of disks. NULL: all. */
+json_t *settings_to_json_groups(const struct settings *s, const json_t *groups);
 
 /* Can a text (UTF-8) be stored? XML 1.0 has no control characters but TAB, LF and CR, and neither U+FFFE nor U+FFFF. */
 bool setting_text_ok(const char *text);

@@ -333,3 +333,66 @@ EOF
     [ -z "$(hvctl disk list web1 -o name)" ]
     run -0 hvctl get web1 db1
 }
+
+@test "apply: 64 clients racing with documents: what is stored is one of them, whole" {
+    hvctl create web1 -q
+    hvctl get web1 >base.xml
+    pids=()
+    for i in $(seq 64); do
+        case $((i % 4)) in
+        0) sed "s/>1024</>$((1024 + 2 * i))</; s/>512</>$((512 + 2 * i))</" base.xml >r$i.xml; hvctl apply -q -f r$i.xml & ;;
+        1) hvctl apply -q -f - <<<"{\"name\": \"web1\", \"memory\": {\"startup\": \"$((1024 + 2 * i))M\", \"min\": \"$((512 + 2 * i))M\"}}" & ;;
+        2) hvctl memory set web1 --startup $((1024 + 2 * i))M --min $((512 + 2 * i))M -q & ;;
+        3) VISUAL= EDITOR="sed -i -E 's/(startup|min)\": [0-9]+/&/'" hvctl edit web1 -o json -q & ;;
+        esac >/dev/null 2>&1
+        pids+=($!)
+    done
+    for pid in "${pids[@]}"; do
+        code=0
+        wait "$pid" || code=$?
+        case $code in 0 | 4) ;; *) echo "exit $code"; return 1 ;; esac
+    done
+    now=$(hvctl show web1 -o json | jq -c '[.memory.startup, .memory.min]')
+    [ "$(jq '.[0] - .[1]' <<<"$now")" = $((512 << 20)) ]
+    kill -9 "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    start_service
+    [ "$(hvctl show web1 -o json | jq -c '[.memory.startup, .memory.min]')" = "$now" ]
+    hvctl events --kind config --since 1m -n 1 -q
+}
+
+@test "a disk that is full at any one write: the client is told, nothing is lost, torn or half done" {
+    one='{"name": "one", "notes": "1"}'
+    three='[{"name": "one", "notes": "3"}, {"name": "two"}, {"name": "three"}]'
+    hits=0
+    for n in $(seq 1 24); do
+        no_vms
+        hvctl create zero --notes kept -q
+        kill "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+        while kill -0 "$(cat "$BATS_FILE_TMPDIR/hvd.pid")" 2>/dev/null; do sleep 0.02; done
+        HV_FAULT=write=$n:ENOSPC start_service
+        want=
+        step() { # COMMAND...: done, or refused with the reason
+            run --separate-stderr "$@"
+            [ "$status" = 0 ] && return 0
+            hits=$((hits + 1))
+            [ "$status" = 8 ] && [[ $stderr == *"cannot store"*"No space left on device"* ]] || { echo "$n: $*: $status: $stderr"; exit 1; }
+            return 1
+        }
+        if step hvctl create one; then want=null; fi
+        if step hvctl apply -f - <<<"$one"; then want='"1"'; fi
+        if step hvctl apply -f - <<<"$three"; then want='"3"' rest=$'three\ntwo\n'; else rest=; fi
+        step hvctl vm set zero --notes changed && zero=changed || zero=kept
+        names=$([ -z "$want" ] || echo one; printf '%s' "$rest"; echo zero)
+        for round in now after; do
+            [ "$(hvctl list -o name)" = "$names" ] || { echo "$n $round: $(hvctl list -o name)"; return 1; }
+            [ -z "$want" ] || [ "$(hvctl show one -o json | jq -c .notes)" = "$want" ]
+            [ "$(hvctl show zero -o json | jq -r .notes)" = $zero ]
+            [ $round = after ] && break
+            kill -9 "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+            start_service
+        done
+        grep -c 'not loaded' "$BATS_FILE_TMPDIR/hvd.log" && return 1
+    done
+    echo "$hits writes failed"
+    [ "$hits" -ge 5 ]
+}

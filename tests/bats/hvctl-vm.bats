@@ -302,3 +302,19 @@ web1       off           -       -  -         -       -" ]
     run -0 --separate-stderr hvctl list -vv
     [[ $stderr == *"-> List {}"*"<- List {"* ]]
 }
+
+@test "vm list: asks for what it shows, and shows the same as if it had asked for all" {
+    hvctl create web1 --memory 1G --max 4G --cpus 3 --notes n --kernel "$KERNEL" -q
+    hvctl create web2 --memory 2G -q
+    for noun in vm memory; do
+        [ "$noun" = vm ] && list="hvctl list" show="hvctl show" || list="hvctl memory list" show="hvctl memory show"
+        while read -r _ column _; do
+            [ "$($list -c "name,$column" -o csv)" = "$($show web1 web2 -c "name,$column" -o csv)" ] ||
+                { echo "$noun: $column"; return 1; }
+        done < <($list -c help | sed 's/^ /-/')
+    done
+    [ "$(hvctl list -F cpus.gt=1 -o name)" = web1 ]
+    [ "$(hvctl list -s -startup -o name)" = $'web2\nweb1' ]
+    [ "$(hvctl list -F notes=n,max=4G -c name,state -o csv)" = $'name,state\nweb1,off' ] || hvctl list -c help | grep -vq notes
+    [ "$(hvctl memory list -F dynamic=on -s max -o name)" = web1 ]
+}

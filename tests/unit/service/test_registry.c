@@ -101,18 +101,45 @@ static uint64_t after_restart(const char *name)
     return v;
 }
 
-enum change { CREATE, SET, CHANGES };
+enum change { CREATE, SET, EXTRAS, HOST, CHANGES };
+
+#define EXTRA "[{\"class\":\"Msvm_X\",\"device\":\"\\\\d\",\"properties\":[{\"name\":\"P\",\"type\":\"string\",\"array\":false," \
+              "\"values\":[\"v\"]}]}]"
+
+static bool has_extra(struct svc_vm *vm)
+{
+    struct hv_error e = {0};
+    json_t *x = NULL;
+    assert_int_equal(registry_extras(vm, &x, &e), 0);
+    bool has = json_array_size(x) == 1;
+    json_decref(x);
+    return has;
+}
+
+static int change_host(struct service *svc, struct hv_error *e)
+{
+    bool changed;
+    json_t *o = json_pack("{s:I}", "vm_memory", (json_int_t)GIB);
+    int r = host_settings_change(svc, o, &changed, e);
+    json_decref(o);
+    return r;
+}
 
 static int change(struct service *svc, enum change what, struct hv_error *e)
 {
     if (what == CREATE)
         return create(svc, "fresh", 64 * MIB, e) ? 0 : -EIO;
+    if (what == HOST)
+        return change_host(svc, e);
     struct settings s;
     settings_init(&s);
     struct svc_vm *vm = registry_find(svc, "web1");
     assert_int_equal(settings_copy(&s, &vm->settings), 0);
     s.memory.startup = 512 * MIB;
-    int r = registry_change(vm, &s, e);
+    json_t *extras = what == EXTRAS ? json_loads(EXTRA, 0, NULL) : NULL, *none = json_array();
+    int r = what == EXTRAS ? registry_change_all(vm, &s, extras, none, e) : registry_change(vm, &s, e);
+    json_decref(extras);
+    json_decref(none);
     settings_fini(&s);
     return r;
 }
@@ -143,19 +170,29 @@ static void one_fault(enum fault_kind kind, unsigned nth, int err, enum change w
             assert_int_equal(e.code, HV_NO_RESOURCES);
     }
     /* In memory, and what the next service makes of the disk, are the same, and whole. */
-    const uint64_t web1 = what == SET && r == 0 ? 512 * MIB : 256 * MIB, fresh = what == CREATE && r == 0 ? 64 * MIB : 0;
+    const bool set = what == SET || what == EXTRAS;
+    const uint64_t web1 = set && r == 0 ? 512 * MIB : 256 * MIB, fresh = what == CREATE && r == 0 ? 64 * MIB : 0;
     assert_int_equal(registry_find(&svc, "web1")->settings.memory.startup, web1);
     assert_int_equal(registry_find(&svc, "fresh") != NULL, fresh != 0);
     assert_int_equal(files(&svc), 2u + (fresh != 0));
     assert_int_equal(after_restart("web1"), web1);
     assert_int_equal(after_restart("web2"), 128 * MIB);
     assert_int_equal(after_restart("fresh"), fresh);
+    assert_int_equal(has_extra(registry_find(&svc, "web1")), what == EXTRAS && r == 0);
+    struct service next = {.magic = SERVICE_MAGIC};
+    hv_strlcpy(next.paths.state, svc.paths.state, sizeof(next.paths.state));
+    host_settings_load(&next);
+    assert_int_equal(next.host.vm_memory, what == HOST && r == 0 ? GIB : 0);
+    assert_int_equal(svc.host.vm_memory, next.host.vm_memory);
+    char host[400];
+    snprintf(host, sizeof(host), "%s/host.json", svc.paths.state);
     /* And it works again once the disk does. */
     if (r < 0)
         assert_int_equal(change(&svc, what, &e), 0);
     while (svc.vms)
         assert_int_equal(registry_remove(svc.vms, &e), 0);
     assert_int_equal(files(&svc), 0);
+    unlink(host);
     registry_free(&svc);
 }
 

@@ -59,7 +59,8 @@ for name in sys.argv[1:]:
 print("end of python", file=out)
 RUN
 
-run='env -i PATH=/usr/bin:/bin LC_ALL=C.UTF-8 PYTHONHASHSEED=1 /usr/bin/python3.11 -W ignore /run-tests'
+# Started from a background job or not: signals are as at login.
+run='/usr/bin/env -i --default-signal PATH=/usr/bin:/bin LC_ALL=C.UTF-8 PYTHONHASHSEED=1 /usr/bin/python3.11 -W ignore /run-tests'
 cp "$root/run" "$root/run-tests"
 host() { # in the same root: as root by chroot, else in a namespace of one's own
     local inside="mount -t proc proc $root/proc && mount -t tmpfs tmpfs $root/tmp && mount --rbind /dev $root/dev && exec chroot $root $run $*"

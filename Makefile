@@ -183,6 +183,8 @@ install: all
 	  $(BUILD)/bin/$$t __completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$t.fish || exit; done
 	install -d $(DESTDIR)$(PREFIX)/share/hv
 	install -m 644 $(BUILD)/share/hv/sample.hvrec $(DESTDIR)$(PREFIX)/share/hv/
+	install -d $(DESTDIR)$(PREFIX)/share/hv/schema
+	install -m 644 wmi-compat/schema/* $(DESTDIR)$(PREFIX)/share/hv/schema/
 	install -m 755 $(BUILD)/bin/hvd $(BUILD)/bin/hv-worker $(LIBEXEC)/
 	install -d $(DESTDIR)$(UNITS)/system $(DESTDIR)$(UNITS)/user $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 	for u in hvd.service:system/hvd.service hv-guests.service:system/hv-guests.service hvd-user.service:user/hvd.service; do \

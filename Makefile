@@ -106,7 +106,7 @@ DEPS       := gcc make libc6-dev pkg-config git libuv1-dev libjansson-dev libxml
 DEPS_CHECK := bats libcmocka-dev libzydis-dev libzycore-dev tmux mandoc zsh fish acpica-tools jq \
               binutils xz-utils lz4 util-linux qemu-utils \
               e2fsprogs dosfstools fdisk attr acl libcap2-bin fuse3
-DEPS_SLOW  := dpkg-dev debhelper lintian mmdebstrap qemu-system-x86
+DEPS_SLOW  := dpkg-dev debhelper lintian mmdebstrap kmod qemu-system-x86
 DEPS_BENCH := qemu-system-x86 qemu-utils time
 DEPS_FUZZ  := clang libclang-rt-14-dev
 

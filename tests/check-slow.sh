@@ -61,6 +61,17 @@ vhdx_crashes() {
     done
 }
 
+# Guests that play foul on the Hyper-V interface, the bus and the storage controller, under the sanitizers.
+hostile_guests() {
+    local seed t
+    for t in hyperv/test_fuzz_hyperv vmbus/test_fuzz_vmbus vsp/test_fuzz_storage; do
+        make -j"$(nproc)" SANITIZE=address,undefined BUILD="$BUILD-asan" "$BUILD-asan/tests/$t" || return 1
+        for seed in $(seq 1 "${SEEDS:-10}"); do
+            HV_SEED=$seed HV_FUZZ_RUNS=6000 "$BUILD-asan/tests/$t" || { echo "HV_SEED=$seed HV_FUZZ_RUNS=6000 $t"; return 1; }
+        done
+    done
+}
+
 mkdir -p "$BUILD/guest"
 make -j"$(nproc)" "$BUILD"/tests/{engine_soft/test_interp,engine_soft/test_sse,engine_soft/test_x87,engine_kvm/test_kvm,disk/test_{vhdx,vhdx_crash,vhdx_edit,fuzz_vhdx},tools/vmboot} >/dev/null || exit 1
 part "decoder, every opcode against Zydis" tests/decode-corpus.sh --sweep
@@ -68,6 +79,8 @@ part "interpreter against the host CPU, more seeds" interp_seeds
 part "VHDX: every crash, many loads" vhdx_crashes
 part "boots with 1 to 4 vCPUs, save and load" boots
 part "stock kernels under the sanitizers" asan_guest
+part "hostile guests, ten seeds" hostile_guests
+part "Debian root file systems, two kernels, 1 and 4 vCPUs" tests/guest/debian-root.sh
 part "a thousand kills of service, workers and clients" env CHAOS_PAUSE_MS=600 tests/chaos.sh 1000 "${CHAOS_SEED:-$RANDOM}"
 part "Debian packages" tests/deb.sh
 part "a host with systemd, three boots" tests/guest/systemd-host.sh

@@ -124,12 +124,6 @@ int vm_memory_target(struct vm *vm, uint64_t bytes, struct hv_error *e)
     return dynmem_set_target(vm->dynmem, bytes, e);
 }
 
-uint64_t vm_memory_enforce(struct vm *vm)
-{
-    HV_CHECK(vm, VM_MAGIC);
-    return vm->dynmem ? dynmem_enforce(vm->dynmem) : 0;
-}
-
 static void on_shutdown_answer(void *arg, uint32_t status)
 {
     struct vm *vm = arg;

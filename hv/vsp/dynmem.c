@@ -160,6 +160,7 @@ static void on_close(void *arg)
     d->watch_pages = d->offline_pages = 0;
     d->backoff_ns = d->backoff_until_ns = 0;
     d->target = 0;
+    d->told_of_use = false;
     vsp_timer_stop(&d->timer);
 }
 
@@ -215,6 +216,18 @@ static void on_timer(void *arg)
     d->stuck = true;
 }
 
+static void on_enforce(void *arg)
+{
+    struct dynmem *d = arg;
+    uint64_t had = mem_resident_bytes(d->mem);
+    (void)dynmem_enforce(d);
+    if (mem_resident_bytes(d->mem) < had && !d->told_of_use) {
+        d->told_of_use = true;
+        dynmem_event(d, true, NULL, "the guest used memory that it had given back: it was taken again");
+    }
+    dynmem_watch_use(d);
+}
+
 /* ---- for others ---- */
 
 int dynmem_new(const struct dynmem_config *cfg, struct dynmem **ret, struct hv_error *e)
@@ -236,6 +249,8 @@ int dynmem_new(const struct dynmem_config *cfg, struct dynmem **ret, struct hv_e
     int r = pageset_init(&d->balloon, MAX(MEM_HIGH_BASE + cfg->high_bytes, cfg->hot_top));
     if (r == 0)
         r = vsp_timer_init(&d->timer, d->machine, on_timer, d);
+    if (r == 0)
+        r = vsp_timer_init(&d->enforce, d->machine, on_enforce, d);
     if (r < 0)
         hv_fail(e, HV_NO_RESOURCES, offer.name, "out of memory");
     if (r == 0)
@@ -256,6 +271,7 @@ void dynmem_free(struct dynmem *d)
     HV_CHECK(d, DYNMEM_MAGIC);
     vmbus_withdraw(d->ch);
     vsp_timer_fini(&d->timer);
+    vsp_timer_fini(&d->enforce);
     pageset_fini(&d->balloon);
     d->magic = 0;
     free(d);

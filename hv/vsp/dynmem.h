@@ -7,7 +7,7 @@
  *
  * One operation is under way at a time. A page in the balloon is punched out of the guest's
  * memory when the guest gives it and reads as zeros when it comes back; the guest can still
- * touch it meanwhile (dump tools do), which costs the host a page until dynmem_enforce().
+ * touch it meanwhile (dump tools do), which costs the host a page for up to ten seconds.
  * Loop thread only. Protocol: dynmem_proto.h.
  */
 #ifndef HV_VSP_DYNMEM_H
@@ -68,7 +68,8 @@ void dynmem_report(const struct dynmem *d, struct dynmem_report *ret);
 const char *dynmem_op_word(enum dynmem_op op);
 /*
  * The host holds more of the guest's memory than is assigned: give back again what the guest
- * should not have touched. Returns the bytes that are still too many.
+ * should not have touched. Returns the bytes that are still too many. Happens by itself every
+ * ten seconds while something is in the balloon.
  */
 uint64_t dynmem_enforce(struct dynmem *d);
 /* Linux' own floor: it does not let itself be ballooned below it. ram: bytes it manages. */

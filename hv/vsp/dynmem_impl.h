@@ -26,6 +26,8 @@
 #define RETRY_HOT_ADD_NS   (30 * NS_PER_SEC)
 /* Linux takes up to 5 s for each 128 MiB it adds; on a slow host more for each GiB it balloons. */
 #define PATIENCE_NS        (180 * NS_PER_SEC)
+/* How often it is looked whether the guest uses what it has given back. */
+#define ENFORCE_NS         (10 * NS_PER_SEC)
 /* This long after an addition the guest's reports say whether it is in use. */
 #define ONLINE_WATCH_NS    (60 * NS_PER_SEC)
 
@@ -38,6 +40,8 @@ struct dynmem {
     struct mem *mem;
     struct vmbus_channel *ch;
     struct vsp_timer timer;            /* the operation takes too long, or the back-off ends */
+    struct vsp_timer enforce;          /* while the host has taken something */
+    bool told_of_use;                  /* of what it has given back: said once */
 
     enum dm_state state;
     uint32_t version, caps;
@@ -76,6 +80,8 @@ int dynmem_send(struct dynmem *d, uint8_t *m, enum dm_type type, uint32_t len);
 void dynmem_step(struct dynmem *d);
 void dynmem_finish_op(struct dynmem *d);
 void dynmem_continue_unballoon(struct dynmem *d);
+/* Look every ENFORCE_NS from now on, as long as there is something to look at. */
+void dynmem_watch_use(struct dynmem *d);
 int dynmem_on_balloon(struct dynmem *d, const uint8_t *m, uint32_t len);
 int dynmem_on_unballoon(struct dynmem *d);
 int dynmem_on_hot_add(struct dynmem *d, const uint8_t *m);

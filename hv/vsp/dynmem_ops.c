@@ -91,6 +91,7 @@ int dynmem_on_balloon(struct dynmem *d, const uint8_t *m, uint32_t len)
     }
     (void)punch(d, run, run_pages);
     vsp_timer_in(&d->timer, PATIENCE_NS);
+    dynmem_watch_use(d);
     d->stuck = false;
     if (more)
         return 0;
@@ -234,6 +235,12 @@ void dynmem_step(struct dynmem *d)
         start_unballoon(d, d->target - now);
     else if (now < d->target)
         start_hot_add(d, d->target - now);
+}
+
+void dynmem_watch_use(struct dynmem *d)
+{
+    if (d->enforce.due_ns == VSP_TIMER_OFF && (d->balloon.count || d->hot_mapped > d->hot_next))
+        vsp_timer_in(&d->enforce, ENFORCE_NS);
 }
 
 uint64_t dynmem_enforce(struct dynmem *d)

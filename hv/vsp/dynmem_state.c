@@ -25,6 +25,7 @@ static void reset(void *dev)
     d->hot_add_off = false;
     d->transaction = 0;
     pageset_clear(&d->balloon);
+    vsp_timer_stop(&d->enforce);
 }
 
 static void save(void *dev, struct save_writer *w)
@@ -129,6 +130,7 @@ static int load(void *dev, struct load_section *s, struct hv_error *e)
         d->op = DYNMEM_IDLE;
         return -EINVAL;
     }
+    dynmem_watch_use(d);
     return 0;
 }
 

@@ -18,7 +18,10 @@ static uint32_t rnd(uint32_t below)
 static void hostile_guests_hurt_themselves_only(void **state)
 {
     static uint8_t program[3000];
-    for (unsigned n = 0; n < 6000; n++) {
+    const char *runs = getenv("HV_FUZZ_RUNS"), *from = getenv("HV_SEED");      /* make check-slow */
+    unsigned n_runs = runs ? (unsigned)strtoul(runs, NULL, 10) : 6000;
+    seed += from ? strtoul(from, NULL, 10) : 0;
+    for (unsigned n = 0; n < n_runs; n++) {
         uint32_t len = 0;
         program[len++] = 2;                                   /* contact */
         for (unsigned c = 0; c < 4; c++)

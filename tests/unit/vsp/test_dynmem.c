@@ -509,6 +509,16 @@ static void what_is_touched_in_the_balloon_is_taken_again(void **state)
     assert_int_equal(resident(), GUEST_RAM - 120 * MIB);
     assert_int_equal(dynmem_enforce(d), 0);
     assert_int_equal(resident(), GUEST_RAM - 128 * MIB);
+    /* By itself too, again and again, and said once. */
+    unsigned said = events;
+    for (unsigned i = 0; i < 3; i++) {
+        fill(200 * MIB, 8 * MIB, 1);
+        assert_int_equal(resident(), GUEST_RAM - 120 * MIB);
+        fake_advance(&g.f, 11 * NS_PER_SEC);
+        assert_int_equal(resident(), GUEST_RAM - 128 * MIB);
+    }
+    assert_int_equal(events, said + 1);
+    assert_non_null(strstr(event_text, "had given back"));
 }
 
 /* In the middle of everything, a hundred pages each way; then the stream damaged byte by byte. */

@@ -105,7 +105,7 @@ static int dvd_list(struct cli_call *c, struct hv_error *e)
 
 /* ---- which disk ---- */
 
-static int fetch_vm(struct conn *k, const char *name, json_t **ret, struct hv_error *e)
+int fetch_vm(struct conn *k, const char *name, json_t **ret, struct hv_error *e)
 {
     json_t *reply;
     int r = conn_call(k, "List", json_pack("{s:[s]}", "names", name), 0, &reply, e);

@@ -92,7 +92,7 @@ static const struct cli_option stop_options[] = {
     {.name = "turn-off", .type = CLI_BOOL, .help = "pull the plug; asks first"},
     {.name = "then", .type = CLI_ENUM, .arg = "WHAT", .values = "turn-off|save", .later = "save",
      .help = "what to do at the timeout: turn-off"},
-    {.name = "force", .type = CLI_BOOL, .flags = CLI_LATER, .help = "guest applications cannot refuse"},
+    {.name = "force", .type = CLI_BOOL, .help = "guest applications cannot refuse"},
     {.name = "save", .type = CLI_BOOL, .flags = CLI_LATER, .help = "save its state"},
     {0},
 };
@@ -100,7 +100,7 @@ static const struct cli_option restart_options[] = {
     {.name = "reset", .type = CLI_BOOL, .help = "the reset line, not the guest's own reboot; asks first"}, {0}};
 static const struct cli_option wait_options[] = {
     {.name = "for", .type = CLI_COND, .arg = "COND", .def = "running",
-     .help = "running, off, paused, or console:TEXT"},
+     .help = "running, off, paused, heartbeat, ip, kvp:KEY, kvp:KEY=VALUE, memory-ok or console:TEXT"},
     {0},
 };
 static const struct cli_option set_options[] = {
@@ -188,7 +188,8 @@ const struct cli_command vm_commands[] = {
      .options = restart_options, .use = CLI_USE_TARGETS | CLI_USE_JOB | CLI_USE_WAIT | CLI_USE_ASK,
      .columns = &view_vm_columns, .codes = CODE(NOT_FOUND) | CODE(CONFLICT) | CODE(UNSUPPORTED) | CODE(PARTIAL),
      .run = vm_restart,
-     .examples = EXAMPLES({"hvctl restart web1 --reset --yes", "press the reset button"})},
+     .examples = EXAMPLES({"hvctl restart web1 --wait=heartbeat", "ask the guest, and until it is up again"},
+                          {"hvctl restart web1 --reset --yes", "press the reset button"})},
     {.noun = "vm", .verb = "pause", .help = "stop the processors of virtual machines", .args = vms_running,
      .use = CLI_USE_TARGETS | CLI_USE_JOB, .columns = &view_vm_columns,
      .codes = CODE(NOT_FOUND) | CODE(CONFLICT) | CODE(PARTIAL), .run = vm_pause,

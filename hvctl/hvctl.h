@@ -59,6 +59,8 @@ int image_run(const char *const *args, struct hv_error *e);
 /* ---- cmd_disk.c ---- */
 /* A VM's disks: settings, with what the running VM says of each. New. */
 json_t *disks_joined(const json_t *vm);
+/* The service's Vm object of one name; the caller's reference. */
+int fetch_vm(struct conn *k, const char *name, json_t **ret, struct hv_error *e);
 /* A new image: dynamic of this size, or a child of parent. */
 int disk_make(struct cli_call *c, const char *path, const char *size, const char *parent, struct hv_error *e);
 
@@ -154,7 +156,8 @@ void settings_mdoc(FILE *f);
 
 /* ---- tables ---- */
 extern const struct cli_command vm_commands[], memory_commands[], host_commands[], job_commands[], events_commands[],
-    help_commands[], completion_commands[], disk_commands[], dvd_commands[], shell_commands[], get_commands[], diff_commands[],
+    help_commands[], completion_commands[], disk_commands[], dvd_commands[], integration_commands[], guest_commands[],
+    shell_commands[], get_commands[], diff_commands[],
     apply_commands[], edit_commands[], bridge_commands[];
 
 #endif

@@ -146,6 +146,9 @@ static int stop_one(struct cli_call *c, struct conn *k, struct target *t, void *
     if (then && !off) {
         json_object_set_new(params, "then", json_string(then));
     }
+    if (cli_has(c, "force")) {
+        json_object_set_new(params, "force", json_true());
+    }
     bool alone = c->tty_err && !c->quiet && c->n_args == 1 && !c->all && !c->no_wait;
     int r = conn_call(k, "Stop", params, 0, &reply, e);
     if (r < 0) {
@@ -183,6 +186,9 @@ int vm_stop(struct cli_call *c, struct hv_error *e)
     struct targets ts = {0};
     if (cli_has(c, "turn-off") && cli_has(c, "then")) {
         return hv_fail(e, HV_USAGE, NULL, "--turn-off and --then exclude each other");
+    }
+    if (cli_has(c, "turn-off") && cli_has(c, "force")) {
+        return hv_fail(e, HV_USAGE, NULL, "--turn-off and --force exclude each other");
     }
     int r = each(c, cli_has(c, "turn-off") ? "turning it off" : NULL, NULL, stop_one, &ts, e);
     targets_free(&ts);

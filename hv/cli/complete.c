@@ -87,7 +87,8 @@ static void offer_conditions(struct complete *k)
 {
     static const char *const conds[][2] = {
         {"running", "the VM runs"}, {"off", "it is off"}, {"paused", "it is paused"},
-        {"console:", "REGEX appears on the console"},
+        {"heartbeat", "its guest answers"}, {"ip", "its guest has an address"}, {"memory-ok", "its guest has what it needs"},
+        {"kvp:", "KEY or KEY=VALUE is among its key-values"}, {"console:", "REGEX appears on the console"},
     };
     for (unsigned i = 0; i < ARRAY_SIZE(conds); i++) {
         offer(k, conds[i][0], conds[i][1]);

@@ -237,6 +237,8 @@ static void tear_down(struct service *svc)
     varlink_server_free(svc->server);
     host_stops_free(svc);
     stops_free(svc);
+    guest_waits_free(svc);
+    restarts_free(svc);
     if (svc->loop)
         readers_free(svc);
     if (svc->loop)

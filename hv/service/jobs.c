@@ -21,6 +21,7 @@ struct job {
     char verb[32];
     char object[4 * VM_NAME_MAX + 1];
     bool running, interrupted;
+    int progress;                       /* per cent; -1: not known */
     uint64_t started_ns, ended_ns;
     struct hv_error error;
     struct job_waiter *waiters;
@@ -53,6 +54,7 @@ static struct job *add(struct service *svc, int64_t id, const char *verb, const 
     hv_strlcpy(j->verb, verb, sizeof(j->verb));
     hv_strlcpy(j->object, object, sizeof(j->object));
     j->running = true;
+    j->progress = -1;
     j->next = svc->jobs;
     svc->jobs = j;
     return j;
@@ -130,6 +132,16 @@ int64_t job_id(const struct job *j) { return j->id; }
 const char *job_object(const struct job *j) { return j->object; }
 bool job_is_running(const struct job *j) { return j->running; }
 
+void job_progress(struct job *j, int pct)
+{
+    if (!j->running || j->progress == pct)
+        return;
+    j->progress = pct;
+    for (struct job_waiter *w = j->waiters; w; w = w->next)
+        if (varlink_call_more(w->call))
+            varlink_reply(w->call, json_pack("{s:o}", "job", job_json(j)), true);
+}
+
 static json_t *ms(uint64_t ns) { return ns ? json_integer((json_int_t)(ns / NS_PER_MS)) : json_null(); }
 
 json_t *job_json(const struct job *j)
@@ -138,9 +150,9 @@ json_t *job_json(const struct job *j)
                         ? json_null()
                         : json_pack("{s:s s:s s:s s:s}", "code", hv_code_word(j->error.code), "object",
                                     j->error.object, "message", j->error.message, "hint", j->error.hint);
-    return json_pack("{s:I s:s s:s s:s s:n s:o s:o s:o}", "id", (json_int_t)j->id, "verb", j->verb, "object",
+    return json_pack("{s:I s:s s:s s:s s:o s:o s:o s:o}", "id", (json_int_t)j->id, "verb", j->verb, "object",
                      j->object, "state", j->running ? "running" : j->interrupted ? "interrupted" : j->error.code ? "failed" : "done",
-                     "progress_pct", "started_ms", ms(j->started_ns), "ended_ms", ms(j->ended_ns), "error", error);
+                     "progress_pct", j->running && j->progress >= 0 ? json_integer(j->progress) : json_null(), "started_ms", ms(j->started_ns), "ended_ms", ms(j->ended_ns), "error", error);
 }
 
 json_t *jobs_json(struct service *svc)

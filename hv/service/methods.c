@@ -483,9 +483,10 @@ static void on_button(void *arg, json_t *p, bool continues, const struct hv_erro
         loop_timer_set(s->svc->loop, s->timer, hv_now_ns());
 }
 
-int vm_begin_stop(struct svc_vm *vm, bool pull, uint64_t limit_ns, bool then_turn_off, struct job **ret_job,
+int vm_begin_stop(struct svc_vm *vm, enum stop_how how, uint64_t limit_ns, bool then_turn_off, struct job **ret_job,
                   struct hv_error *e)
 {
+    const bool pull = how == STOP_PULL;
     struct service *svc = vm->svc;
     struct stopping *s = hv_alloc(sizeof(*s));
     struct job *job = s ? job_new(svc, pull ? "turn-off" : "stop", vm->name) : NULL;
@@ -512,7 +513,7 @@ int vm_begin_stop(struct svc_vm *vm, bool pull, uint64_t limit_ns, bool then_tur
     } else {
         svc_vm_set_state(vm, SVC_STOPPING);
         loop_timer_set(svc->loop, s->timer, hv_now_ns() + limit_ns);
-        s->asked = worker_call(vm, "org.hv.Worker.PowerButton", NULL, NULL, 0, on_button, s, &why) == 0;
+        s->asked = worker_call(vm, "org.hv.Worker.PowerButton", json_pack("{s:b}", "force", how == STOP_FORCE), NULL, 0, on_button, s, &why) == 0;
         if (!s->asked)
             worker_kill(vm);
     }
@@ -547,7 +548,7 @@ static void stop(void *arg, struct varlink_call *call, const json_t *params)
     uint64_t limit = json_is_integer(ms) ? (uint64_t)MAX(json_integer_value(ms), 0) * NS_PER_MS : 120 * NS_PER_SEC;
     if (r == 0) {
         event_add(svc, "state", vm->name, "info", caller(call), NULL, NULL, "%s asked for", pull ? "turn-off" : "shutdown");
-        r = vm_begin_stop(vm, pull, limit, then && strcmp(then, "turn-off") == 0, &job, &e);
+        r = vm_begin_stop(vm, pull ? STOP_PULL : flag(params, "force") ? STOP_FORCE : STOP_ASK, limit, then && strcmp(then, "turn-off") == 0, &job, &e);
     }
     if (r < 0)
         fail(call, &e);
@@ -625,9 +626,19 @@ static void restart(void *arg, struct varlink_call *call, const json_t *params)
     if (vm->state != SVC_RUNNING && vm->state != SVC_PAUSED) {
         not_running(vm, call, "restart");
     } else if (strcmp(text(params, "mode"), "reset") != 0) {
-        hv_fail(&e, HV_UNSUPPORTED, vm->name, "a restart by the guest is not in this version");
-        hv_hint(&e, "hvctl restart %s --reset", vm->name);
-        fail(call, &e);
+        const json_t *ms = json_object_get(params, "timeout_ms");
+        struct job *job;
+        if (vm->state == SVC_PAUSED) {
+            hv_fail(&e, HV_CONFLICT, vm->name, "a paused guest cannot restart");
+            hv_hint(&e, "hvctl resume %s, or hvctl restart %s --reset", vm->name, vm->name);
+        }
+        uint64_t limit = json_is_integer(ms) ? (uint64_t)MAX(json_integer_value(ms), 0) * NS_PER_MS : 120 * NS_PER_SEC;
+        if (hv_error_is_set(&e) || vm_begin_restart(vm, limit, &job, &e) < 0) {
+            fail(call, &e);
+            return;
+        }
+        event_add(vm->svc, "state", vm->name, "info", caller(call), NULL, NULL, "restart asked for");
+        answer_job(call, job);
     } else {
         simple(vm, call, "reset", "org.hv.Worker.Reset");
     }
@@ -775,6 +786,11 @@ const struct varlink_method manager_methods[] = {
     {"RemoveDisk", disk_remove},
     {"ResizeDisk", disk_resize_vm},
     {"SetDisk", disk_set},
+    {"GuestItems", guest_items},
+    {"SetGuestItem", guest_set_item},
+    {"Freeze", guest_freeze},
+    {"Thaw", guest_thaw},
+    {"CopyFile", guest_copy},
     {"Remove", remove_vm},
     {"Start", start},
     {"Stop", stop},

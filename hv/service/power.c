@@ -340,7 +340,7 @@ void host_stop_method(void *arg, struct varlink_call *call, const json_t *params
         h->stopped++;
         /* A guest that cannot hear is asked nothing. A saved state is to come; until then it shuts down. */
         const bool pull = vm->settings.on_stop == SET_ON_STOP_TURN_OFF || vm->state != SVC_RUNNING;
-        if (vm_begin_stop(vm, pull, limit, true, &job, &e) < 0)
+        if (vm_begin_stop(vm, pull ? STOP_PULL : STOP_ASK, limit, true, &job, &e) < 0)
             worker_kill(vm);
     }
     host_stop_check(svc);

@@ -9,6 +9,7 @@
  *   handover.c   descriptors for a worker       record.c      what a worker leaves on disk
  *   power.c      starts and stops of the host   vmlog.c       log files of VMs
  *   journal.c    files of JSON lines
+ *   guest.c      what is asked of guests     restart.c     restarts by the guest
  *   spawn.c      makes a worker's process       uids.c        users for workers
  *   balance.c    feeds the balancer             balancer.c    who gets how much memory
  *   stats.c      rows of counters               history.c     what they were
@@ -40,6 +41,8 @@ struct service;
 struct job;
 struct worker_link;
 struct journal;
+struct guest_wait;
+struct restarting;
 struct series;
 struct power;
 
@@ -70,6 +73,7 @@ struct svc_vm {
     struct worker_link *link;           /* while a worker process lives */
     json_t *runtime;                    /* last report; NULL while off */
     uint64_t last_cpu_ns, last_report_ns, last_runtime_ns;
+    bool items_asked;                   /* its key-values are on their way, for those who wait */
     struct svc_balance balance;
     struct series *series;              /* what it had and needed; NULL: never ran here */
     double cpu_pct;
@@ -103,6 +107,8 @@ struct service {
     struct stats_stream *streams;
     struct history *history;
     struct stopping *stoppings;
+    struct guest_wait *guest_waits;
+    struct restarting *restarts;
     struct host_stop *host_stops;
     struct reader *readers;
     struct power *power;
@@ -191,6 +197,9 @@ int worker_start(struct svc_vm *vm, const struct varlink_peer *peer, struct hand
 /* One call to the worker whose answer ends the job; fn may be NULL: fails or finishes the job. */
 int worker_call(struct svc_vm *vm, const char *method, json_t *params, const int *fds, unsigned nfds,
                 varlink_reply_fn *fn, void *arg, struct hv_error *e);
+/* The same, with replies until the last one. */
+int worker_stream(struct svc_vm *vm, const char *method, json_t *params, const int *fds, unsigned nfds,
+                  varlink_reply_fn *fn, void *arg, struct hv_error *e);
 /* Kill it now. */
 void worker_kill(struct svc_vm *vm);
 /*
@@ -218,6 +227,8 @@ int64_t job_id(const struct job *job);
 const char *job_object(const struct job *job);
 bool job_is_running(const struct job *job);
 json_t *job_json(const struct job *job);
+/* How far it is, for those who watch. */
+void job_progress(struct job *job, int pct);
 json_t *jobs_json(struct service *svc);
 /* Answer call now or when the job changes (WaitJob). */
 void job_wait(struct job *job, struct varlink_call *call);
@@ -269,6 +280,24 @@ void vmlog_remove(const struct svc_vm *vm);
 void wait_method(void *arg, struct varlink_call *call, const json_t *params);
 /* A VM's state changed: look at its waiters. removed: it is about to go. */
 void wait_check(struct svc_vm *vm, bool removed);
+/* vm->runtime is new. */
+void wait_runtime(struct svc_vm *vm);
+
+/* ---- guest.c ---- */
+typedef int guest_ready_fn(struct guest_wait *w, struct svc_vm *vm, struct hv_error *e);
+typedef void guest_failed_fn(void *arg, const struct hv_error *e);
+enum guest_verdict { GUEST_READY, GUEST_WAIT, GUEST_NEVER };
+/* Can the guest be asked by this service ("kvp")? GUEST_NEVER: e says why not, with the cure. */
+enum guest_verdict guest_verdict(const struct svc_vm *vm, const char *service, struct hv_error *e);
+/* vm->runtime or its state is new: look at what waits for it. */
+void guest_check(struct svc_vm *vm);
+void guest_waits_free(struct service *svc);
+/* Methods of org.hv.Manager. */
+void guest_items(void *arg, struct varlink_call *call, const json_t *params);
+void guest_set_item(void *arg, struct varlink_call *call, const json_t *params);
+void guest_freeze(void *arg, struct varlink_call *call, const json_t *params);
+void guest_thaw(void *arg, struct varlink_call *call, const json_t *params);
+void guest_copy(void *arg, struct varlink_call *call, const json_t *params);
 
 /* ---- stats.c ---- */
 void stats_method(void *arg, struct varlink_call *call, const json_t *params);
@@ -380,12 +409,20 @@ extern const struct varlink_method manager_methods[];
  */
 int vm_begin_start(struct svc_vm *vm, const struct varlink_peer *peer, bool paused, struct job **ret_job,
                    struct hv_error *e);
+enum stop_how { STOP_ASK, STOP_FORCE, STOP_PULL };      /* FORCE: the guest's applications cannot refuse */
 /*
- * pull: off at once; else ask the guest, who has limit_ns, and turn it off then if asked to. Of a VM that is not off;
+ * STOP_PULL: off at once; else ask the guest, who has limit_ns, and turn it off then if asked to. Of a VM that is not off;
  * rules for callers (locked, paused) are the caller's.
  */
-int vm_begin_stop(struct svc_vm *vm, bool pull, uint64_t limit_ns, bool then_turn_off, struct job **ret_job,
+int vm_begin_stop(struct svc_vm *vm, enum stop_how how, uint64_t limit_ns, bool then_turn_off, struct job **ret_job,
                   struct hv_error *e);
+/* ---- restart.c ---- */
+/* Have the guest restart itself, within limit_ns; the job ends when it has. */
+int vm_begin_restart(struct svc_vm *vm, uint64_t limit_ns, struct job **ret_job, struct hv_error *e);
+/* vm->runtime or its state is new. */
+void restart_check(struct svc_vm *vm);
+void restarts_free(struct service *svc);
+
 /* A VM is off: end the stop jobs that wait for it. */
 void stop_check(struct svc_vm *vm);
 void stops_free(struct service *svc);

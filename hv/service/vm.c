@@ -60,6 +60,8 @@ void svc_vm_set_state(struct svc_vm *vm, enum svc_state st)
               state_words[st], vm->reason[0] ? ": " : "", vm->reason);
     log_info("vm=%s %s%s%s", vm->name, state_words[st], vm->reason[0] ? ": " : "", vm->reason);
     wait_check(vm, false);
+    guest_check(vm);
+    restart_check(vm);
     if (st == SVC_OFF) {
         struct service *svc = vm->svc;
         stop_check(vm);

@@ -205,7 +205,7 @@ static void on_report(void *arg, json_t *p, bool continues, const struct hv_erro
         const char *severity = json_string_value(json_object_get(event, "severity"));
         const char *message = json_string_value(json_object_get(event, "message"));
         if (kind && severity && message)
-            event_add(vm->svc, kind, vm->name, severity, -1, NULL, json_string_value(json_object_get(event, "hint")),
+            event_add(vm->svc, kind, vm->name, severity, -1, json_incref(json_object_get(event, "data")), json_string_value(json_object_get(event, "hint")),
                       "%s", message);
     }
     if (json_is_object(end)) {
@@ -214,6 +214,11 @@ static void on_report(void *arg, json_t *p, bool continues, const struct hv_erro
         svc_vm_set_state(vm, SVC_RUNNING);
     } else if (state && strcmp(state, "paused") == 0) {
         svc_vm_set_state(vm, SVC_PAUSED);
+    }
+    if (json_is_object(runtime)) {
+        guest_check(vm);
+        restart_check(vm);
+        wait_runtime(vm);
     }
 }
 
@@ -469,6 +474,17 @@ int worker_call(struct svc_vm *vm, const char *method, json_t *params, const int
         return hv_fail(e, HV_CONFLICT, vm->name, "it is not running");
     }
     int r = varlink_conn_call(vm->link->commands, method, params, false, fds, nfds, fn, arg);
+    return r < 0 ? hv_fail_errno(e, -r, vm->name, "its worker does not answer") : 0;
+}
+
+int worker_stream(struct svc_vm *vm, const char *method, json_t *params, const int *fds, unsigned nfds,
+                  varlink_reply_fn *fn, void *arg, struct hv_error *e)
+{
+    if (!vm->link || !vm->link->commands) {
+        json_decref(params);
+        return hv_fail(e, HV_CONFLICT, vm->name, "it is not running");
+    }
+    int r = varlink_conn_call(vm->link->commands, method, params, true, fds, nfds, fn, arg);
     return r < 0 ? hv_fail_errno(e, -r, vm->name, "its worker does not answer") : 0;
 }
 

@@ -29,6 +29,7 @@ struct guest {
     unsigned facts, more;               /* fact[facts]; coming[more]: the list that is being read */
     bool reading;
     struct vsp_timer refresh;
+    const char *broken;                 /* why the last freeze was over before its time; NULL: it was not */
     uint64_t good_ns;                   /* guest clock since when it has been well; 0: it is not */
 };
 
@@ -75,11 +76,16 @@ void vm_services_apply(struct vm *vm)
         [VM_SERVICE_TIME_SYNC] = vm->settings.services.time_sync, [VM_SERVICE_KVP] = vm->settings.services.kvp,
         [VM_SERVICE_VSS] = vm->settings.services.vss,             [VM_SERVICE_FILE_COPY] = vm->settings.services.file_copy,
     };
+    bool any = false;
     for (enum vm_service_id i = 0; i < VM_SERVICE_COUNT; i++) {
         struct ic *ic = ic_of(vm, i);
-        if (ic)
+        if (ic && ic_offered(ic) != wanted[i]) {
             ic_offer(ic, wanted[i]);
+            any = true;
+        }
     }
+    if (any && vm->state != VM_BUILT && vm->hooks.guest_changed)
+        vm->hooks.guest_changed(vm->hooks.arg);
 }
 
 static void tell(struct vm *vm)
@@ -293,8 +299,6 @@ static int refused(const struct vm *vm, enum task t, int r, const char *object, 
     struct vm_service s;
     vm_service((struct vm *)(uintptr_t)vm, tasks[t].service, &s);
     switch (r) {
-    case -EALREADY:
-        return hv_fail(e, HV_CONFLICT, vm->name, t == TASK_FREEZE ? "it is frozen already" : "it is not frozen");
     case -EBUSY:
         if (s.stalled) {
             hv_fail(e, HV_TIMEOUT, vm->name, "the guest's %s daemon does not answer", tasks[t].daemon);
@@ -366,6 +370,8 @@ static void op_free(struct op *o)
 static void op_end(struct op *o, uint32_t status, int err)
 {
     struct hv_error e = {0};
+    if (o->task == TASK_FREEZE || o->task == TASK_THAW)
+        tell(o->vm);
     if (status != IC_OK)
         explain(o->vm, o->task, status, err, o->object, &e);
     o->done(o->arg, status == IC_OK ? NULL : &e);
@@ -434,19 +440,37 @@ int vm_item_set(struct vm *vm, const char *key, const char *value, vm_done_fn *d
 int vm_freeze(struct vm *vm, uint64_t timeout_ns, vm_done_fn *done, void *arg, struct hv_error *e)
 {
     int r = check(vm, TASK_FREEZE, e);
+    if (r == 0 && !vss_frozen(vm->vss))
+        vm->guest->broken = NULL;
     struct op *o = r == 0 ? op_new(vm, TASK_FREEZE, "", done, arg, e) : NULL;
     if (!o)
         return r < 0 ? r : -ENOMEM;
-    return op_begun(o, vss_freeze(vm->vss, timeout_ns, on_done, o), e);
+    r = vss_freeze(vm->vss, timeout_ns, on_done, o);
+    if (r == -EALREADY) {
+        op_free(o);
+        return 1;
+    }
+    return op_begun(o, r, e);
 }
 
 int vm_thaw(struct vm *vm, vm_done_fn *done, void *arg, struct hv_error *e)
 {
     int r = check(vm, TASK_THAW, e);
+    if (r == 0 && !vss_frozen(vm->vss) && vm->guest->broken) {
+        hv_fail(e, HV_CONFLICT, vm->name, "it was not frozen any more: %s", vm->guest->broken);
+        hv_hint(e, "what was copied meanwhile may not be consistent");
+        vm->guest->broken = NULL;
+        return -EBUSY;
+    }
     struct op *o = r == 0 ? op_new(vm, TASK_THAW, "", done, arg, e) : NULL;
     if (!o)
         return r < 0 ? r : -ENOMEM;
-    return op_begun(o, vss_thaw(vm->vss, on_done, o), e);
+    r = vss_thaw(vm->vss, on_done, o);
+    if (r == -EALREADY) {
+        op_free(o);
+        return 1;
+    }
+    return op_begun(o, r, e);
 }
 
 bool vm_frozen(const struct vm *vm) { return vss_frozen(vm->vss); }
@@ -482,11 +506,9 @@ void vm_copy_progress(const struct vm *vm, uint64_t *ret_done, uint64_t *ret_siz
 static void on_thawed(void *arg, bool limit)
 {
     struct vm *vm = arg;
-    if (limit)
-        event(vm, true, "thawed: it was frozen for 10 minutes, longer is not allowed", "what was copied meanwhile is not consistent");
-    else
-        event(vm, true, "the guest went down, restarted or unloaded its driver while it was frozen",
-              "what was copied meanwhile may not be consistent");
+    vm->guest->broken = limit ? "thawed after 10 minutes, longer is not allowed"
+                              : "the guest went down, restarted or unloaded its driver while it was frozen";
+    event(vm, true, vm->guest->broken, "what was copied meanwhile may not be consistent");
     tell(vm);
 }
 

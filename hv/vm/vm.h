@@ -143,8 +143,10 @@ typedef void vm_done_fn(void *arg, const struct hv_error *e);      /* e NULL: do
 int vm_items(struct vm *vm, vm_item_fn *item, vm_done_fn *done, void *arg, struct hv_error *e);
 /* An item of the host's, for the guest; value NULL: remove it. */
 int vm_item_set(struct vm *vm, const char *key, const char *value, vm_done_fn *done, void *arg, struct hv_error *e);
-/* Stop writes to the guest's file systems, ten minutes at most. timeout_ns: of guest time, for the freeze itself. */
+/* Stop writes to the guest's file systems, ten minutes at most. timeout_ns: of guest time, for the freeze itself.
+ * 1: it is frozen already (done is not called). */
 int vm_freeze(struct vm *vm, uint64_t timeout_ns, vm_done_fn *done, void *arg, struct hv_error *e);
+/* 1: it is not frozen (done is not called). HV_CONFLICT: a freeze was over before its time; said once. */
 int vm_thaw(struct vm *vm, vm_done_fn *done, void *arg, struct hv_error *e);
 bool vm_frozen(const struct vm *vm);
 struct vm_copy {

@@ -91,7 +91,8 @@ static void do_setup(void *arg, struct varlink_call *call, const json_t *params)
         struct vm_config cfg = {.name = w->name, .id = w->id, .settings = &w->settings,
                                 .kernel_fd = kernel, .initrd_fd = initrd, .kvm_fd = kvm, .loop = w->loop,
                                 .hooks = {.changed = worker_changed, .guest_changed = worker_guest_changed,
-                                          .memory_event = worker_memory_event, .vcpu_begins = vcpu_begins, .arg = w}};
+                                          .memory_event = worker_memory_event, .guest_event = worker_guest_event,
+                                          .crashed = worker_crashed, .vcpu_begins = vcpu_begins, .arg = w}};
         sandbox_confine(&sandbox);
         r = vm_new(&cfg, &w->vm, &e);
     }
@@ -153,7 +154,9 @@ static void do_power_button(void *arg, struct varlink_call *call, const json_t *
         return;
     if (vm_state(vm) != VM_RUNNING)
         refuse(call, HV_CONFLICT, w->name, "it is not running");
-    else if (!vm_guest_shutdown(vm, false, false) && !vm_power_button(vm))
+    else if (flag(params, "restart") && !vm_guest_shutdown(vm, true, flag(params, "force")))
+        refuse(call, HV_UNSUPPORTED, w->name, "the guest runs no shutdown service, which restarts are asked of");
+    else if (!flag(params, "restart") && !vm_guest_shutdown(vm, false, flag(params, "force")) && !vm_power_button(vm))
         refuse(call, HV_UNSUPPORTED, w->name,
                "the guest runs no shutdown service and has not enabled its ACPI power button");
     else
@@ -306,5 +309,10 @@ const struct varlink_method worker_methods[] = {
     {"ResizeDisk", worker_resize_disk},
     {"LimitDisk", worker_limit_disk},
     {"ChangeMedium", worker_change_medium},
+    {"GuestItems", worker_guest_items},
+    {"SetGuestItem", worker_set_guest_item},
+    {"Freeze", worker_freeze},
+    {"Thaw", worker_thaw},
+    {"CopyFile", worker_copy_file},
     {0},
 };

@@ -20,11 +20,7 @@ json_t *worker_runtime(struct worker *w)
     if (!w->vm)
         return json_object();
     struct vm_memory m;
-    struct vm_guest g;
-    char bus[16];
     vm_memory(w->vm, &m);
-    vm_guest(w->vm, &g);
-    snprintf(bus, sizeof(bus), "%u.%u", g.vmbus_version >> 16, g.vmbus_version & 0xFFFF);
     /* What the guest has said is null until it has said it. */
     json_t *said = m.reporting ? json_pack("{s:I s:I s:I s:I}", "demand", (json_int_t)m.demand, "available",
                                            (json_int_t)m.available, "pressure_pct",
@@ -32,7 +28,7 @@ json_t *worker_runtime(struct worker *w)
                                            (json_int_t)(m.report_age_ns / NS_PER_MS))
                                : json_null();
     return json_pack("{s:I s:I s:i s:s s:s s:{s:I s:I s:I s:I s:I s:I s:I s:s s:b s:b s:b s:b s:o}"
-                     " s:{s:s? s:s s:I s:b s:b} s:o}",
+                     " s:o s:O? s:o}",
                      "uptime_ms", (json_int_t)(vm_uptime_ns(w->vm) / NS_PER_MS),
                      "cpu_ns", (json_int_t)vm_cpu_ns(w->vm),
                      "resets", (int)vm_resets(w->vm),
@@ -44,8 +40,7 @@ json_t *worker_runtime(struct worker *w)
                      "offline", (json_int_t)m.offline, "target", (json_int_t)m.target, "operation", m.op,
                      "driver", m.driver, "can_balloon", m.can_balloon, "can_hot_add", m.can_hot_add, "stuck", m.stuck,
                      "report", said,
-                     "integration", "vmbus", g.vmbus_version ? bus : NULL, "heartbeat", g.heartbeat,
-                     "heartbeats", (json_int_t)g.heartbeats, "shutdown", g.shutdown, "timesync", g.timesync,
+                     "integration", worker_integration_json(w), "crash", w->crash,
                      "disks", worker_disks_json(w));
 }
 
@@ -100,17 +95,24 @@ static json_t *report(struct watcher *x)
     return p;
 }
 
-void worker_event(struct worker *w, const char *kind, bool warning, const char *message, const char *hint)
+void worker_event_data(struct worker *w, const char *kind, const char *severity, const char *message, const char *hint,
+                       json_t *data)
 {
     for (struct watcher *x = w->watchers; x; x = x->next) {
-        json_t *p = json_pack("{s:s s:o s:{s:s s:s s:s s:s?}}", "state", worker_state_word(w), "runtime",
-                              worker_runtime(w), "event", "kind", kind, "severity", warning ? "warning" : "info",
-                              "message", message, "hint", hint);
+        json_t *p = json_pack("{s:s s:o s:{s:s s:s s:s s:s? s:O?}}", "state", worker_state_word(w), "runtime",
+                              worker_runtime(w), "event", "kind", kind, "severity", severity, "message", message, "hint", hint,
+                              "data", data);
         if (varlink_call_backlog(x->call) < REPORT_BACKLOG_MAX)
             varlink_reply(x->call, p, true);
         else
             json_decref(p);
     }
+    json_decref(data);
+}
+
+void worker_event(struct worker *w, const char *kind, bool warning, const char *message, const char *hint)
+{
+    worker_event_data(w, kind, warning ? "warning" : "info", message, hint, NULL);
 }
 
 void worker_guest_changed(void *arg)

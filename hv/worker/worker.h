@@ -36,6 +36,7 @@ struct worker {
     uid_t peer_uid;               /* hvd's user as this process' namespace shows it */
     int exit_fd;                  /* where the end is written for an hvd that was away; -1: nowhere */
     json_t *sandbox;              /* layers, after Setup */
+    json_t *crash;                /* what the guest said of its last crash; NULL: none since its start */
     bool ending;                  /* the VM is off: last reports are out, the process ends */
     struct loop_timer *end_timer;
 };
@@ -50,6 +51,16 @@ void worker_limit_disk(void *arg, struct varlink_call *call, const json_t *param
 void worker_change_medium(void *arg, struct varlink_call *call, const json_t *params);
 json_t *worker_disks_json(struct worker *w);
 
+/* guest.c: methods about the guest, what reports say of it, and the VM's hooks. */
+void worker_guest_items(void *arg, struct varlink_call *call, const json_t *params);
+void worker_set_guest_item(void *arg, struct varlink_call *call, const json_t *params);
+void worker_freeze(void *arg, struct varlink_call *call, const json_t *params);
+void worker_thaw(void *arg, struct varlink_call *call, const json_t *params);
+void worker_copy_file(void *arg, struct varlink_call *call, const json_t *params);
+json_t *worker_integration_json(struct worker *w);
+void worker_guest_event(void *arg, bool warning, const char *message, const char *hint);
+void worker_crashed(void *arg, const uint64_t p[5], const char *log);
+
 /* report.c: streams. worker_changed is the VM's hook. */
 void worker_watch(struct worker *w, struct varlink_call *call, uint64_t interval_ns);
 void worker_watchers_free(struct worker *w);
@@ -57,6 +68,9 @@ void worker_changed(void *arg);
 json_t *worker_runtime(struct worker *w);
 /* Tell every watcher of something an operator should know; hint may be NULL. */
 void worker_event(struct worker *w, const char *kind, bool warning, const char *message, const char *hint);
+/* The same with a severity (error, warning, info) and data (steals; NULL: none) for programs. */
+void worker_event_data(struct worker *w, const char *kind, const char *severity, const char *message, const char *hint,
+                       json_t *data);
 /* The VM's hooks. */
 void worker_guest_changed(void *arg);
 void worker_memory_event(void *arg, bool warning, const char *message, const char *hint);

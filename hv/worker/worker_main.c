@@ -96,6 +96,7 @@ static int serve(struct worker *w, int fd)
     loop_uv_free(w->loop);
     settings_fini(&w->settings);
     json_decref(w->sandbox);
+    json_decref(w->crash);
     return 0;
 }
 

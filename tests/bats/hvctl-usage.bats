@@ -81,7 +81,7 @@ setup() {
 }
 
 @test "later: a noun" {
-    for noun in processor cpu net nic switch checkpoint snapshot integration guest firmware com metering \
+    for noun in processor cpu net nic switch checkpoint snapshot firmware com metering \
         replication wmi group access; do
         run -9 --separate-stderr hvctl "$noun" list x
         expect_error "hvctl: $noun: not in this version" "man hv-from-hyperv"

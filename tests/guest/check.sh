@@ -163,7 +163,7 @@ check "daemons: said at once to be missing; then key-values both ways, a file co
 check "daemons: frozen, writes wait, also after a load; thawed, they go on; reset while frozen" \
     daemons "${start[@]}" --guest freeze --guest 'freeze -> frozen already' --save --send '(echo x >/d/y; echo writ""ten) & sleep 1; echo wai""ted' \
     --until waited --send '[ -s /d/y ] || echo no""thing' --until nothing --guest thaw --until written --guest 'thaw -> not frozen' \
-    --guest freeze --reset --until "$prompt" --heartbeat ok --guest 'thaw -> not frozen'
+    --guest freeze --reset --until "$prompt" --heartbeat ok --guest 'thaw -> not frozen any more' --guest 'thaw -> it is not frozen'
 # Debian's own initramfs, where one can be made here (root or user namespaces).
 tests/guest/mkinitramfs-tools.sh -k cloud "$work/initramfs" >"$work/initramfs.log" 2>&1
 case $? in

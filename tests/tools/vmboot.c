@@ -214,6 +214,11 @@ static void on_item(void *arg, const char *pool, const char *key, const char *va
         t.found = true;
 }
 
+static int already(int r, const char *what, struct hv_error *e)
+{
+    return r == 1 ? hv_fail(e, HV_CONFLICT, "vmboot", "%s", what) : r;
+}
+
 static int ask(const char *task, struct hv_error *e)
 {
     hv_autofree char *words = hv_strdup(task);
@@ -229,9 +234,9 @@ static int ask(const char *task, struct hv_error *e)
     if (strcmp(word[0], "set") == 0 || strcmp(word[0], "remove") == 0)
         return vm_item_set(t.vm, word[1], word[2], on_task, arg, e);
     if (strcmp(word[0], "freeze") == 0)
-        return vm_freeze(t.vm, 60 * NS_PER_SEC, on_task, arg, e);
+        return already(vm_freeze(t.vm, 60 * NS_PER_SEC, on_task, arg, e), "it is frozen already", e);
     if (strcmp(word[0], "thaw") == 0)
-        return vm_thaw(t.vm, on_task, arg, e);
+        return already(vm_thaw(t.vm, on_task, arg, e), "it is not frozen", e);
     struct vm_copy c = {.fd = open(word[1], O_RDONLY | O_CLOEXEC), .path = word[2]};
     for (unsigned i = 3; i < n; i++) {
         c.overwrite = c.overwrite || strcmp(word[i], "overwrite") == 0;

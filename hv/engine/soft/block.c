@@ -28,7 +28,7 @@ int block_cache_new(struct cpu *c)
         return -ENOMEM;
     }
     for (size_t i = 0; i < ARRAY_SIZE(c->jump); i++)
-        c->jump[i] = (struct jump){ .b = &bc->none };
+        c->jump[i] = &bc->none;
     bc->none.gpa = bc->none.gpa2 = BLOCK_NO_PAGE;
     map_gen_new(c, GEN_ALL);
     c->blocks = bc;
@@ -51,7 +51,7 @@ void block_drop_all(struct cpu *c)
     struct block_cache *bc = c->blocks;
     translate_drop_all(c);
     for (size_t i = 0; i < ARRAY_SIZE(c->jump); i++)
-        c->jump[i] = (struct jump){ .b = &bc->none };
+        c->jump[i] = &bc->none;
     memset(bc->hash, 0, sizeof(bc->hash));
     /* The pages lose their code in other eyes too, and the TLB may let stores pass again. */
     for (size_t i = 0; i < ARRAY_SIZE(bc->page); i++) {
@@ -192,7 +192,6 @@ static void page_drop(struct cpu *c, struct code_page *p, unsigned from, unsigne
         hash_remove(bc, b);
         b->gen = 0;
         translate_drop(c, b);
-        block_jump_update(c, b);
         bc->dropped++;
         c->code_dropped = true;
     }
@@ -394,16 +393,6 @@ static int check_second(struct cpu *c, uint64_t va, const struct block *b, bool 
     return r;
 }
 
-void block_jump_update(struct cpu *c, const struct block *b)
-{
-    struct jump *j = &c->jump[block_jump_slot(b->vrip)];
-    if (j->b != b)
-        return;
-    j->code = translate_code(c, b);
-    if (!b->gen)
-        j->gen = 0;
-}
-
 struct block *block_lookup(struct cpu *c, uint32_t extra)
 {
     struct block_cache *bc = c->blocks;
@@ -432,8 +421,8 @@ struct block *block_lookup(struct cpu *c, uint32_t extra)
             }
         }
     }
-    struct jump *slot = &c->jump[block_jump_slot(c->rip)];
-    struct block *b = slot->b;
+    struct block **slot = &c->jump[block_jump_slot(c->rip)];
+    struct block *b = *slot;
     if (b->vrip == c->rip && b->gen == c->map_gen && b->mode == mode)
         return b;
 
@@ -454,7 +443,7 @@ struct block *block_lookup(struct cpu *c, uint32_t extra)
             return NULL;
         }
         /* Mostly the slot's block still is the one, only its translation had to be looked at again. */
-        b = slot->b;
+        b = *slot;
         if (b->gen && b->vrip == c->rip && b->gpa == gpa && b->mode == mode && b->gpa2 == BLOCK_NO_PAGE &&
             b->len <= bytes_left)
             continue;
@@ -478,14 +467,9 @@ struct block *block_lookup(struct cpu *c, uint32_t extra)
             slot = &c->jump[block_jump_slot(c->rip)];
         }
     }
-    if (b->vrip != c->rip) {       /* mapped at two addresses: it is found by the last one */
-        struct jump *old = &c->jump[block_jump_slot(b->vrip)];
-        if (old->b == b)
-            *old = (struct jump){ .b = &bc->none };
-    }
     b->mode = mode;
     b->vrip = c->rip;
     b->gen = c->map_gen;
-    *slot = (struct jump){ .rip = c->rip, .gen = extra ? 0 : c->map_gen, .code = translate_code(c, b), .b = b };
+    *slot = b;
     return b;
 }

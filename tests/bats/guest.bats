@@ -1,0 +1,147 @@
+#!/usr/bin/env bats
+# The nouns integration and guest, the guest's conditions of vm wait, restarts and crashes, with
+# Debian's own hyperv-daemons in the guest.
+
+load helper
+
+setup_file() {
+    export HV_GUEST_PATIENCE_MS=1500
+    start_service
+    need_guest
+    tests/guest/mkinitrd.sh -k cloud -m hv_vmbus -m hv_utils -m dummy -D "$BATS_FILE_TMPDIR/initrd-daemons" >&2
+}
+teardown_file() { stop_service; }
+teardown() { no_vms; }
+
+boot_vm() {
+    hvctl create "$1" -q --memory 512M --kernel "$KERNEL" --initrd "$BATS_FILE_TMPDIR/initrd-daemons" \
+        --cmdline 'console=ttyS0 quiet panic=1'
+    hvctl start "$1" -q --wait=heartbeat -t 60s
+}
+
+# typed TEXT UNTIL: at the guest's prompt.
+typed() { hvctl console vm1 --send "$1" --until "$2" -t 30s; }
+
+# happened TEXT: the event with it, as JSON; waits for it.
+happened() {
+    local i event
+    for i in $(seq 20); do
+        event=$(hvctl events vm1 --since 1h -o jsonl -t 1s 2>/dev/null | grep -m 1 "$1") && break
+    done
+    echo "$event"
+    [ -n "$event" ]
+}
+
+@test "guest: what is not running, not there or not named" {
+    hvctl create vm1 -q --memory 512M --kernel "$(some_kernel)"
+    run -4 --separate-stderr hvctl guest show vm1
+    expect_error "hvctl: vm1: it is off" "hvctl start vm1"
+    run -4 --separate-stderr hvctl guest copy /etc/hostname vm1:/x
+    run -4 --separate-stderr hvctl guest freeze vm1
+    run -4 hvctl wait vm1 --for ip
+    run -3 --separate-stderr hvctl guest show nobody
+    [[ $stderr == "hvctl: nobody: no such VM"* ]]
+    run -3 hvctl integration list nobody
+    run -2 --separate-stderr hvctl guest copy /etc/hostname vm1
+    expect_error "hvctl: vm1: it has to be VM:PATH, with an absolute path in the guest" "hvctl guest copy /etc/hostname web1:/root/"
+    run -2 --separate-stderr hvctl guest kvp set vm1 color
+    expect_error "hvctl: 'guest kvp set' needs a value" "hvctl guest kvp set VM KEY VALUE"
+    run -2 hvctl guest kvp remove vm1
+    run -2 hvctl guest kvp list vm1
+    run -3 hvctl guest copy /nonexistent vm1:/x
+    run -2 hvctl integration enable vm1 telepathy
+    run -0 hvctl integration list vm1 -o csv
+    [ "${lines[0]}" = service,enabled,status,version ]
+    [ "${lines[4]}" = kvp,on,, ] || [ "${lines[4]}" = kvp,true,, ]
+    hvctl set vm1 -q --hyperv off
+}
+
+@test "guest: without daemons the answer is immediate, with the cure; with them everything works" {
+    boot_vm vm1
+    for what in "show vm1" "kvp get vm1" "kvp set vm1 a b"; do
+        run -9 --separate-stderr hvctl guest $what
+        expect_error "hvctl: vm1: no key-value daemon in the guest" "apt install hyperv-daemons there"
+    done
+    run -9 --separate-stderr hvctl wait vm1 --for ip
+    expect_error "hvctl: vm1: no key-value daemon in the guest" "apt install hyperv-daemons there"
+    run -9 --separate-stderr hvctl guest copy /etc/hostname vm1:/root/
+    expect_error "hvctl: vm1: no file copy daemon in the guest" "apt install hyperv-daemons there"
+    run -9 --separate-stderr hvctl guest freeze vm1
+    expect_error "hvctl: vm1: no freeze daemon in the guest" "apt install hyperv-daemons there"
+    run -0 --separate-stderr hvctl guest thaw vm1
+    [ "$stderr" = "vm1: not frozen" ]
+
+    typed 'ip addr add 10.9.8.7/24 dev dummy0; ip link set dummy0 up; daemons; echo sta""rted' started
+    run -0 hvctl wait vm1 --for ip -t 30s
+    run -0 hvctl guest show vm1
+    [[ $output == *"os:            Demo Linux"* ]]
+    [ "$(hvctl guest show vm1 -o json | jq -r '.addresses[0]')" = 10.9.8.7 ]
+    # What the guest finds: who and where it is.
+    [ "$(hvctl guest kvp get vm1 VirtualMachineName)" = vm1 ]
+
+    run -0 hvctl guest kvp set vm1 color "dark blue"
+    [ "$(hvctl guest kvp get vm1 color)" = "dark blue" ]
+    run -0 hvctl wait vm1 --for "kvp:color=dark blue" -t 30s
+    run -7 hvctl wait vm1 --for kvp:color=red -t 2s
+    typed 'tr -d "\000" </var/lib/hyperv/.kvp_pool_0; echo' 'colordark blue'
+    run -3 --separate-stderr hvctl guest kvp get vm1 colour
+    expect_error "hvctl: colour: there is no such key in vm1" color
+    run -0 hvctl guest kvp remove vm1 color
+    run -3 hvctl guest kvp remove vm1 color
+
+    head -c 100000 /dev/urandom >"$BATS_TEST_TMPDIR/data"
+    run -0 --separate-stderr hvctl guest copy "$BATS_TEST_TMPDIR/data" vm1:/root/new/ --parents
+    [[ $stderr == "vm1: /root/new/data copied ("* ]]
+    typed 'md5sum /root/new/data' "$(md5sum <"$BATS_TEST_TMPDIR/data" | cut -d' ' -f1)"
+    run -4 --separate-stderr hvctl guest copy "$BATS_TEST_TMPDIR/data" vm1:/root/new/data
+    expect_error "hvctl: /root/new/data: it exists in the guest" --overwrite
+    run -0 hvctl guest copy "$BATS_TEST_TMPDIR/data" vm1:/root/new/data --overwrite
+    run -1 --separate-stderr hvctl guest copy "$BATS_TEST_TMPDIR/data" vm1:/no/where
+    run -0 hvctl job wait "$(hvctl guest copy "$BATS_TEST_TMPDIR/data" vm1:/tmp/ --no-wait)"
+
+    run -0 --separate-stderr hvctl guest freeze vm1
+    run -0 --separate-stderr hvctl guest freeze vm1
+    [ "$stderr" = "vm1: already frozen" ]
+    run -0 --separate-stderr hvctl guest thaw vm1
+    [ "$stderr" = "vm1: thawed" ]
+
+    # A service that is taken away is gone at once, and comes back.
+    run -0 --separate-stderr hvctl integration disable vm1 kvp
+    [ "$stderr" = "vm1: kvp disabled" ]
+    run -4 --separate-stderr hvctl guest show vm1
+    expect_error "hvctl: vm1: its service kvp is off" "hvctl integration enable vm1 kvp"
+    run -0 hvctl integration list vm1 -F service=kvp --no-header
+    [[ $output == "kvp"*"off"* ]]
+    run -0 hvctl integration enable vm1 kvp
+    typed 'while ! daemons kvp; do sleep 0.1; done; echo ag""ain' again
+    local i
+    for i in $(seq 50); do          # it is there in a moment, and until then it is not
+        run --separate-stderr hvctl wait vm1 --for kvp:OSName -t 30s
+        [ "$status" -ne 9 ] && break
+        sleep 0.1
+    done
+    [ "$status" -eq 0 ]
+}
+
+@test "guest: a crash is an event with what the guest said, and frozen does not outlive it" {
+    boot_vm vm1
+    typed 'daemons; echo sta""rted' started
+    until hvctl guest freeze vm1 -q 2>/dev/null; do sleep 0.1; done
+    hvctl console vm1 --send 'echo c >/proc/sysrq-trigger' --until 'sysrq' -t 10s
+    crash=$(happened 'kernel crashed')
+    [ "$(jq -r .severity <<<"$crash")" = error ]
+    [ "$(jq -r .message <<<"$crash")" = "the guest's kernel crashed: Kernel panic - not syncing: sysrq triggered crash" ]
+    [ "$(jq '.data.parameters | length' <<<"$crash")" = 5 ]
+    [[ "$(jq -r .data.log <<<"$crash")" == *"sysrq: Trigger a crash"* ]]
+    run -0 hvctl wait vm1 --for heartbeat -t 30s
+    happened 'while it was frozen'
+    run -4 --separate-stderr hvctl guest thaw vm1
+    [[ $stderr == "hvctl: vm1: it was not frozen any more: the guest went down, restarted"* ]]
+    run -0 hvctl guest thaw vm1
+
+    # And a restart that the guest is asked for.
+    run -0 --separate-stderr hvctl restart vm1 --wait=heartbeat -t 60s
+    [[ $stderr == *"vm1: restarted"* ]]
+    [ "$(hvctl show vm1 -o json | jq .resets)" -ge 2 ]
+    run -0 hvctl stop vm1 --force -t 60s
+}

@@ -44,6 +44,34 @@ const struct engine_ops *engine_choose(enum engine_kind kind, struct hv_error *e
     return engine_choose_fd(kind, -1, e);
 }
 
+#define EFER_LMA (1u << 10)
+#define SEG_LONG (1u << 13)
+
+int engine_get_call(struct engine *g, struct vcpu *v, struct vcpu_call *ret)
+{
+    struct vcpu_regs r;
+    if (g->ops->get_call)
+        return g->ops->get_call(v, ret);
+    int err = g->ops->get_regs(v, &r);
+    if (err < 0)
+        return err;
+    memcpy(ret->gpr, r.gpr, sizeof(ret->gpr));
+    ret->long_mode = r.efer & EFER_LMA && r.seg[1].attr & SEG_LONG;
+    return 0;
+}
+
+int engine_set_call(struct engine *g, struct vcpu *v, const struct vcpu_call *call)
+{
+    struct vcpu_regs r;
+    if (g->ops->set_call)
+        return g->ops->set_call(v, call);
+    int err = g->ops->get_regs(v, &r);
+    if (err < 0)
+        return err;
+    memcpy(r.gpr, call->gpr, sizeof(r.gpr));
+    return g->ops->set_regs(v, &r);
+}
+
 const char *engine_describe(char *buf, size_t size)
 {
     struct hv_error e = {0};

@@ -39,7 +39,7 @@ struct engine_callbacks {
      * 0, or -ENOENT / -EINVAL: the guest gets #GP(0). */
     int (*msr_read)(void *arg, unsigned vp, uint32_t msr, uint64_t *ret);
     int (*msr_write)(void *arg, unsigned vp, uint32_t msr, uint64_t val);
-    /* `out 0xEA, al` at CPL 0 (DESIGN 4). Registers through vcpu_get_regs/vcpu_set_regs.
+    /* `out 0xEA, al` at CPL 0 (DESIGN 4). Registers through get_call/set_call, or get_regs/set_regs.
      * 0, or -ENOSYS: #UD. */
     int (*hypercall)(void *arg, unsigned vp);
     /* A level-triggered vector of this IOAPIC pin got its EOI. */
@@ -67,6 +67,8 @@ struct vcpu_regs {
     uint64_t cr0, cr2, cr3, cr4, cr8, efer, xcr0;
     uint64_t dr[8];
 };
+/* What a hypercall needs of them. */
+struct vcpu_call { uint64_t gpr[16]; bool long_mode; };
 enum vcpu_mp_state { VCPU_MP_RUNNABLE, VCPU_MP_WAIT_SIPI, VCPU_MP_HALTED };
 
 /* CPUID as the guest sees it: all leaves are listed; absent leaves read as the highest basic leaf does. */
@@ -99,7 +101,7 @@ struct engine_ops {
     void (*set_route)(struct engine *g, unsigned pin, uint64_t addr, uint32_t data, bool level, bool masked);
     void (*set_extint)(struct engine *g, bool asserted);           /* the PIC's INTR line, to vp 0 */
     void (*nmi)(struct engine *g, unsigned vp);
-    /* Host code wrote or punched these bytes: drop code made from them, on every vCPU (DESIGN 6). */
+    /* Host code wrote or punched these bytes: drop code made from them, on every vCPU, and log them as dirty (DESIGN 6). */
     void (*drop_code)(struct engine *g, gpa_t gpa, uint64_t len);
     /* Dirty log over RAM: start/stop, and fetch-and-clear into bitmap[], one bit a page. */
     int (*dirty_log)(struct engine *g, bool on);
@@ -109,6 +111,9 @@ struct engine_ops {
     void (*kick)(struct vcpu *v);   /* makes a running or halted vCPU, or its next run, return soon */
     int (*get_regs)(struct vcpu *v, struct vcpu_regs *ret);        /* [vcpu] or [quiesced], as the next three */
     int (*set_regs)(struct vcpu *v, const struct vcpu_regs *regs);
+    /* Inside callbacks.hypercall: the same of general registers alone, much cheaper. NULL: not in this engine. */
+    int (*get_call)(struct vcpu *v, struct vcpu_call *ret);
+    int (*set_call)(struct vcpu *v, const struct vcpu_call *call);
     enum vcpu_mp_state (*get_mp)(struct vcpu *v);
     void (*set_mp)(struct vcpu *v, enum vcpu_mp_state st);
     uint64_t (*read_tsc)(struct vcpu *v);                          /* guest TSC now; any thread */
@@ -140,6 +145,9 @@ const struct engine_ops *engine_choose(enum engine_kind kind, struct hv_error *e
  * ENGINE_AUTO the caller found to be backed by hardware; -1: as above.
  */
 const struct engine_ops *engine_choose_fd(enum engine_kind kind, int kvm_fd, struct hv_error *e);
+/* get_call and set_call, or what stands for them in an engine without. As those: inside callbacks.hypercall. */
+int engine_get_call(struct engine *g, struct vcpu *v, struct vcpu_call *ret);
+int engine_set_call(struct engine *g, struct vcpu *v, const struct vcpu_call *call);
 /* One sentence on what backs /dev/kvm and what auto takes; for `host doctor`. */
 const char *engine_describe(char *buf, size_t size);
 

@@ -18,19 +18,16 @@ static uint64_t read_tsc(void *arg, unsigned vp)
     return vm->engine->ops->read_tsc(vm->vcpu[vp].vcpu);
 }
 
-#define EFER_LMA (1u << 10)
-#define SEG_LONG (1u << 13)
-
 static int get_regs(void *arg, unsigned vp, struct hyperv_regs *ret)
 {
     struct vm *vm = arg;
-    struct vcpu_regs r;
-    int err = vm->engine->ops->get_regs(vm->vcpu[vp].vcpu, &r);
+    struct vcpu_call c;
+    int err = engine_get_call(vm->engine, vm->vcpu[vp].vcpu, &c);
     if (err < 0)
         return err;
     *ret = (struct hyperv_regs){
-        .rax = r.gpr[0], .rcx = r.gpr[1], .rdx = r.gpr[2], .rbx = r.gpr[3], .rsi = r.gpr[6], .rdi = r.gpr[7],
-        .r8 = r.gpr[8], .long_mode = r.efer & EFER_LMA && r.seg[1].attr & SEG_LONG,
+        .rax = c.gpr[0], .rcx = c.gpr[1], .rdx = c.gpr[2], .rbx = c.gpr[3], .rsi = c.gpr[6], .rdi = c.gpr[7],
+        .r8 = c.gpr[8], .long_mode = c.long_mode,
     };
     return 0;
 }
@@ -39,14 +36,14 @@ static int set_result(void *arg, unsigned vp, bool long_mode, uint64_t result)
 {
     struct vm *vm = arg;
     struct vcpu *v = vm->vcpu[vp].vcpu;
-    struct vcpu_regs r;
-    int err = vm->engine->ops->get_regs(v, &r);
+    struct vcpu_call c;
+    int err = engine_get_call(vm->engine, v, &c);
     if (err < 0)
         return err;
-    r.gpr[0] = long_mode ? result : (uint32_t)result;
+    c.gpr[0] = long_mode ? result : (uint32_t)result;
     if (!long_mode)
-        r.gpr[2] = result >> 32;
-    return vm->engine->ops->set_regs(v, &r);
+        c.gpr[2] = result >> 32;
+    return engine_set_call(vm->engine, v, &c);
 }
 
 static void mirror(void *arg, unsigned vp, uint32_t msr, uint64_t val)

@@ -29,6 +29,7 @@ static const struct stats_desc stat_desc[KSTAT_COUNT] = {
     [KSTAT_EXTINT] = { "interrupts", "count", "interrupts of the PIC delivered" },
     [KSTAT_EOI] = { "eois", "count", "ends of level-triggered interrupts" },
     [KSTAT_SIGNAL] = { "signals", "count", "runs interrupted by a signal" },
+    [KSTAT_RING] = { "dirty_ring_full", "count", "exits for room in the log of written pages" },
     [KSTAT_KICK] = { "kicks", "count", "returns to the vCPU's thread" },
 };
 
@@ -69,6 +70,7 @@ static int set_up_vm(struct kvm *k, struct hv_error *e)
     if (r < 0)
         return hv_fail_errno(e, -r, NULL, "KVM: cannot take over MSRs");
     enable_optional(k);
+    kvm_dirty_ring_init(k);
     return 0;
 }
 
@@ -87,6 +89,9 @@ static int vcpu_new(struct kvm *k, unsigned vp, struct hv_error *e)
     if (run == MAP_FAILED)
         return hv_fail_errno(e, errno, NULL, "KVM: cannot map vCPU %u", vp);
     v->run = run;
+    const int r = kvm_dirty_ring_map(v);
+    if (r < 0)
+        return hv_fail_errno(e, -r, NULL, "KVM: cannot map the dirty ring of vCPU %u", vp);
     /* The kernel's paravirtual MSRs are there only if CPUID shows them, and ours does not (Linux 5.10). */
     struct kvm_enable_cap pv = { .cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args = { 1 } };
     if (kvm_ioctl_value(k->dev_fd, KVM_CHECK_EXTENSION, KVM_CAP_ENFORCE_PV_FEATURE_CPUID) > 0)
@@ -174,6 +179,7 @@ static int open_vm(struct kvm *k, struct hv_error *e)
     k->max_slots = slots > 0 ? MIN((unsigned)slots, KVM_MAX_SLOTS) : 32;
     k->xsave2 = xsave2 > (int)sizeof(struct kvm_xsave);
     k->xsave_len = k->xsave2 ? (size_t)xsave2 : sizeof(struct kvm_xsave);
+    k->sync_regs = (kvm_ioctl_value(k->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS) & SYNC_CALL) == SYNC_CALL;
     k->tsc_deadline = kvm_ioctl_value(k->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
     /* Never more than the CPU's: memory above could not be mapped. */
     k->phys_bits = MIN(k->cfg.phys_bits, host_phys_bits(k));
@@ -187,6 +193,7 @@ static void destroy(struct engine *g)
     struct kvm *k = kvm_checked(g);
     for (unsigned i = 0; i < k->vcpus; i++) {
         struct vcpu *v = &k->vcpu[i];
+        kvm_dirty_ring_unmap(v);
         if (v->run)
             munmap(v->run, k->run_len);
         if (v->fd >= 0)
@@ -351,6 +358,7 @@ const struct engine_ops engine_kvm = {
     .map = map, .unmap = unmap, .set_cpuid = set_cpuid, .get_cpuid = get_cpuid, .send_msi = send_msi,
     .set_route = set_route, .set_extint = set_extint, .nmi = nmi, .drop_code = drop_code,
     .mirror_msr = mirror_msr, .dirty_log = dirty_log, .dirty_fetch = dirty_fetch, .vcpu = vcpu_of, .run = kvm_run_vcpu, .kick = kvm_kick,
-    .get_regs = kvm_regs_get, .set_regs = kvm_regs_set, .get_mp = kvm_mp_get, .set_mp = kvm_mp_set,
+    .get_regs = kvm_regs_get, .set_regs = kvm_regs_set, .get_call = kvm_call_get, .set_call = kvm_call_set,
+    .get_mp = kvm_mp_get, .set_mp = kvm_mp_set,
     .read_tsc = kvm_read_tsc, .reset = reset, .save = save, .load = load, .stats = stats,
 };

@@ -24,11 +24,12 @@
 #define KVM_MSR_HV_FIRST 0x40000000u
 #define KVM_MSR_HV_COUNT 0x200u
 #define KVM_MSR_TSC 0x10u
+#define SYNC_CALL (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS)      /* what a hypercall reads */
 #define KVM_MSR_TSC_DEADLINE 0x6e0u
 
 enum kvm_stat {
     KSTAT_EXITS, KSTAT_PIO, KSTAT_MMIO, KSTAT_MSR, KSTAT_HYPERCALL, KSTAT_WINDOW, KSTAT_EXTINT, KSTAT_EOI,
-    KSTAT_SIGNAL, KSTAT_KICK, KSTAT_COUNT
+    KSTAT_SIGNAL, KSTAT_KICK, KSTAT_RING, KSTAT_COUNT
 };
 
 struct kvm_slot { gpa_t gpa; uint64_t len; uint8_t *hva; bool readonly; uint64_t *dirty; };   /* len 0: free */
@@ -52,6 +53,8 @@ struct vcpu {
     unsigned vp;
     int fd;
     struct kvm_run *run;
+    struct kvm_dirty_gfn *ring;         /* NULL: the log is by bitmaps */
+    uint32_t ring_at;                   /* the next entry to take; slot_lock */
     atomic_bool kicked;
     atomic_int tid;                     /* of the thread inside run(), else 0 */
     pthread_mutex_t ask_lock;           /* guards inside, and the answer */
@@ -59,6 +62,8 @@ struct vcpu {
     bool inside;                        /* a thread is in run() */
     atomic_bool asked;                  /* somebody waits for the TSC */
     uint64_t answer;
+    struct kvm_regs call;               /* of the hypercall that is being answered */
+    bool call_long;
     struct kvm_state power_on;
     char group[16];
     struct stats_table table;
@@ -75,6 +80,7 @@ struct kvm {
     size_t run_len, xsave_len;
     unsigned vcpus, phys_bits;
     uint64_t tsc_hz;
+    bool sync_regs;                     /* registers come and go with KVM_RUN */
     bool xsave2, tsc_scaling, tsc_deadline, tsc_offset;
     struct vcpu vcpu[KVM_MAX_VCPUS];
     uint32_t msr_index[KVM_MAX_MSRS];
@@ -85,7 +91,8 @@ struct kvm {
     pthread_mutex_t slot_lock;
     struct kvm_slot slot[KVM_MAX_SLOTS];
     unsigned max_slots;
-    bool logging;
+    atomic_bool logging;                /* changes with slot_lock held */
+    bool dirty_ring;
 };
 
 struct kvm *kvm_checked(const struct engine *g);
@@ -129,18 +136,35 @@ void kvm_set_extint(struct kvm *k, bool asserted);
 void kvm_offer_extint(struct vcpu *v);
 
 /* kvm_memory.c */
+/* Make slot i what s says; slot_lock is held, as in the next two. 0, or a negative errno. */
+int kvm_slot_tell(struct kvm *k, unsigned i, const struct kvm_slot *s);
 int kvm_map(struct kvm *k, gpa_t gpa, uint64_t len, void *hva, bool readonly);
 int kvm_unmap(struct kvm *k, gpa_t gpa, uint64_t len);
+void kvm_memory_fini(struct kvm *k);
+/* The bytes buf[len] of RAM at gpa; false if one of them is not RAM. */
+bool kvm_peek(struct kvm *k, gpa_t gpa, void *buf, size_t len);
+
+/* kvm_dirty.c */
+#define KVM_BITMAP_WORDS(len) ((size_t)((len) / HV_PAGE_SIZE + 63) / 64)
+/* Before the first vCPU: use rings where the kernel has them. HV_KVM_DIRTY_RING=off, for tests: bitmaps. */
+void kvm_dirty_ring_init(struct kvm *k);
+int kvm_dirty_ring_map(struct vcpu *v);
+void kvm_dirty_ring_unmap(struct vcpu *v);
+/* A vCPU cannot go on before its ring has room. Any thread. */
+int kvm_dirty_ring_full(struct kvm *k);
+/* Bring slot i's bitmap up to date; slot_lock is held. */
+int kvm_dirty_collect(struct kvm *k, unsigned i);
+/* part's bits from those of the slot it was cut from. */
+void kvm_dirty_copy(struct kvm_slot *part, const struct kvm_slot *whole);
 int kvm_dirty_log(struct kvm *k, bool on);
 int kvm_dirty_fetch(struct kvm *k, gpa_t gpa, uint64_t pages, uint64_t *bitmap);
 void kvm_host_wrote(struct kvm *k, gpa_t gpa, uint64_t len);
-void kvm_memory_fini(struct kvm *k);
-/* One byte of RAM; false if gpa is not RAM. */
-bool kvm_peek(struct kvm *k, gpa_t gpa, uint8_t *ret);
 
 /* kvm_regs.c */
 int kvm_regs_get(struct vcpu *v, struct vcpu_regs *ret);
 int kvm_regs_set(struct vcpu *v, const struct vcpu_regs *regs);
+int kvm_call_get(struct vcpu *v, struct vcpu_call *ret);
+int kvm_call_set(struct vcpu *v, const struct vcpu_call *call);
 enum vcpu_mp_state kvm_mp_get(struct vcpu *v);
 void kvm_mp_set(struct vcpu *v, enum vcpu_mp_state st);
 

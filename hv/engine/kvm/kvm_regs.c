@@ -38,6 +38,37 @@ static const uint16_t seg_at[6] = {
 #undef AT
 };
 
+/* ---- of a hypercall: read when it was completed (kvm_run.c), written with the next KVM_RUN ---- */
+
+int kvm_call_get(struct vcpu *v, struct vcpu_call *ret)
+{
+    hv_assert(kvm_is_mine(v));
+    for (unsigned i = 0; i < 16; i++)
+        memcpy(&ret->gpr[i], (const uint8_t *)&v->call + gpr_at[i], 8);
+    ret->long_mode = v->call_long;
+    return 0;
+}
+
+int kvm_call_set(struct vcpu *v, const struct vcpu_call *call)
+{
+    hv_assert(kvm_is_mine(v));
+    for (unsigned i = 0; i < 16; i++)
+        memcpy((uint8_t *)&v->call + gpr_at[i], &call->gpr[i], 8);
+    if (!v->kvm->sync_regs)
+        return kvm_ioctl(v->fd, KVM_SET_REGS, &v->call);
+    v->run->s.regs.regs = v->call;
+    v->run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
+    return 0;
+}
+
+/* Registers that only the next KVM_RUN would set. No run ends without one. */
+static int settle(struct vcpu *v)
+{
+    int r = v->run->kvm_dirty_regs ? kvm_ioctl(v->fd, KVM_SET_REGS, &v->call) : 0;
+    v->run->kvm_dirty_regs = 0;
+    return r;
+}
+
 int kvm_regs_get(struct vcpu *v, struct vcpu_regs *ret)
 {
     struct kvm_regs r = { 0 };
@@ -45,7 +76,9 @@ int kvm_regs_get(struct vcpu *v, struct vcpu_regs *ret)
     struct kvm_debugregs d = { 0 };
     struct kvm_xcrs x = { 0 };
     hv_assert(kvm_is_mine(v));
-    int err = kvm_ioctl(v->fd, KVM_GET_REGS, &r);
+    int err = settle(v);
+    if (err == 0)
+        err = kvm_ioctl(v->fd, KVM_GET_REGS, &r);
     if (err == 0)
         err = kvm_ioctl(v->fd, KVM_GET_SREGS, &s);
     if (err == 0)
@@ -75,6 +108,7 @@ int kvm_regs_set(struct vcpu *v, const struct vcpu_regs *g)
     struct kvm_debugregs d = { .dr6 = g->dr[6], .dr7 = g->dr[7] };
     struct kvm_xcrs x = { .nr_xcrs = 1, .xcrs[0] = { .xcr = 0, .value = g->xcr0 } };
     hv_assert(kvm_is_mine(v));
+    v->run->kvm_dirty_regs = 0;
     int err = kvm_ioctl(v->fd, KVM_GET_SREGS, &s);      /* APIC base and what is being injected stay */
     if (err < 0)
         return err;

@@ -113,11 +113,12 @@ uint64_t kvm_read_tsc(struct vcpu *v)
 static bool is_hypercall(struct vcpu *v, uint64_t rip)
 {
     static const uint8_t code[2] = { 0xe6, HYPERCALL_PORT };
-    for (unsigned i = 0; i < 2; i++) {
+    const unsigned step = (rip - 2) % HV_PAGE_SIZE == HV_PAGE_SIZE - 1 ? 1 : 2;      /* on two pages: each by itself */
+    for (unsigned i = 0; i < 2; i += step) {
         struct kvm_translation t = { .linear_address = rip - 2 + i };
-        uint8_t byte;
-        if (kvm_ioctl(v->fd, KVM_TRANSLATE, &t) < 0 || !t.valid || !kvm_peek(v->kvm, t.physical_address, &byte) ||
-            byte != code[i])
+        uint8_t have[2];
+        if (kvm_ioctl(v->fd, KVM_TRANSLATE, &t) < 0 || !t.valid || !kvm_peek(v->kvm, t.physical_address, have, step) ||
+            memcmp(have, code + i, step) != 0)
             return false;
     }
     return true;
@@ -127,16 +128,25 @@ static bool is_hypercall(struct vcpu *v, uint64_t rip)
  * Is the exit that of the hypercall instruction? Completes it first: whether RIP is before
  * or behind it until then depends on which part of the kernel executed it.
  */
-static bool complete_hypercall(struct vcpu *v)
+static bool complete_hypercall(struct vcpu *v, bool *ret_user)
 {
-    struct kvm_regs r = { 0 };
+    struct kvm_run *run = v->run;
     struct kvm_sregs s = { 0 };
-    __atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-    if (ioctl(v->fd, KVM_RUN, 0) == 0 || errno != EINTR)
+    run->kvm_valid_regs = v->kvm->sync_regs ? SYNC_CALL : 0;
+    __atomic_store_n(&run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+    const bool done = ioctl(v->fd, KVM_RUN, 0) < 0 && errno == EINTR;
+    run->kvm_valid_regs = 0;
+    if (!done)
         return false;
-    if (kvm_ioctl(v->fd, KVM_GET_REGS, &r) < 0 || kvm_ioctl(v->fd, KVM_GET_SREGS, &s) < 0)
+    if (v->kvm->sync_regs) {
+        v->call = run->s.regs.regs;
+        s = run->s.regs.sregs;
+    } else if (kvm_ioctl(v->fd, KVM_GET_REGS, &v->call) < 0 || kvm_ioctl(v->fd, KVM_GET_SREGS, &s) < 0) {
         return false;
-    return is_hypercall(v, r.rip + (s.efer & 0x400 && s.cs.l ? 0 : s.cs.base));
+    }
+    v->call_long = s.efer & 0x400 && s.cs.l;
+    *ret_user = s.cr0 & 1 && s.ss.dpl != 0;
+    return is_hypercall(v, v->call.rip + (v->call_long ? 0 : s.cs.base));
 }
 
 static int inject_ud(struct vcpu *v)
@@ -157,15 +167,10 @@ static int inject_ud(struct vcpu *v)
     return err < 0 ? err : kvm_ioctl(v->fd, KVM_SET_VCPU_EVENTS, &ev);
 }
 
-static int hypercall(struct vcpu *v)
+static int hypercall(struct vcpu *v, bool user)
 {
     const struct kvm *k = v->kvm;
-    struct kvm_sregs s = { 0 };
     kvm_count(v, KSTAT_HYPERCALL);
-    int r = kvm_ioctl(v->fd, KVM_GET_SREGS, &s);
-    if (r < 0)
-        return r;
-    const bool user = s.cr0 & 1 && s.ss.dpl != 0;
     if (!user && k->cb.hypercall && k->cb.hypercall(k->arg, v->vp) == 0)
         return 0;
     return inject_ud(v);
@@ -185,8 +190,9 @@ static int exit_io(struct vcpu *v)
     }
     if (run->io.port == HYPERCALL_PORT && run->io.size == 1 && run->io.count == 1) {
         uint8_t al = *data;                     /* the page is the kernel's again below */
-        if (complete_hypercall(v))
-            return hypercall(v);
+        bool user;
+        if (complete_hypercall(v, &user))
+            return hypercall(v, user);
         k->cb.pio_out(k->arg, v->vp, HYPERCALL_PORT, 1, &al, 1);
         return 0;
     }
@@ -272,6 +278,14 @@ static enum engine_stop handle(struct vcpu *v, struct hv_error *e)
         return ENGINE_STOP_KICKED;
     case KVM_EXIT_IRQ_WINDOW_OPEN:
         kvm_count(v, KSTAT_WINDOW);
+        return ENGINE_STOP_KICKED;
+    case KVM_EXIT_DIRTY_RING_FULL:
+        kvm_count(v, KSTAT_RING);
+        r = kvm_dirty_ring_full(v->kvm);
+        if (r < 0) {
+            hv_fail_errno(e, -r, NULL, "KVM: cannot empty the log of written pages");
+            return ENGINE_STOP_ERROR;
+        }
         return ENGINE_STOP_KICKED;
     case KVM_EXIT_INTR:
     case KVM_EXIT_HLT:

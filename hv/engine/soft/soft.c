@@ -407,7 +407,12 @@ static void ops_nmi(struct engine *g, unsigned vp)
 
 static void ops_drop_code(struct engine *g, gpa_t gpa, uint64_t len)
 {
-    soft_drop_post(ENGINE_OF(g), NULL, gpa, len);
+    struct soft *s = ENGINE_OF(g);
+    soft_drop_post(s, NULL, gpa, len);
+    if (!atomic_load_explicit(&s->dirty_log, memory_order_relaxed))
+        return;
+    for (gpa_t at = gpa & HV_PAGE_MASK; at < gpa + len; at += HV_PAGE_SIZE)
+        soft_mark_dirty(s, at);
 }
 
 static int ops_dirty_log(struct engine *g, bool on)

@@ -127,10 +127,15 @@ extern const uint8_t code_machine_gp[];
 static int answer_hypercall(struct test_vm *t, unsigned vp)
 {
     struct vcpu *v = t->g->ops->vcpu(t->g, vp);
+    struct vcpu_call c;
     struct vcpu_regs r;
-    int err = t->g->ops->get_regs(v, &r);
-    r.gpr[0] = r.gpr[1] + r.gpr[2];
-    return err ? err : t->g->ops->set_regs(v, &r);
+    assert_int_equal(engine_get_call(t->g, v, &c), 0);
+    assert_true(c.long_mode);
+    c.gpr[0] = c.gpr[1] + c.gpr[2];
+    assert_int_equal(engine_set_call(t->g, v, &c), 0);
+    assert_int_equal(t->g->ops->get_regs(v, &r), 0);    /* both ways show the same */
+    assert_memory_equal(r.gpr, c.gpr, sizeof(r.gpr));
+    return 0;
 }
 
 static void test_msrs_hypercall_and_cpuid(void **state)
@@ -140,6 +145,25 @@ static void test_msrs_hypercall_and_cpuid(void **state)
     assert_int_equal(RUN64(code_machine), 0);
     /* RDMSR skipped by the handler: EAX is the handler's. */
     EXPECT_LOG(0x55, 0x11239, 0x6b, 0x6b, 1, 0, 1, 1);
+}
+
+GUEST_CODE(code_call, "out 0xea, al; ret\n");
+GUEST_CODE(code_calls,
+    "mov ecx, 0x10005; mov edx, 0x1234; mov eax, 0x12ffd; call rax; out 0xe9, eax\n"
+    "mov ecx, 0x20005; mov eax, 0x12fff; call rax; out 0xe9, eax\n"
+    "mov ebx, 1000; 1: mov ecx, ebx; xor eax, eax; mov r8d, 0x12fff; call r8; dec ebx; jnz 1b; out 0xe9, eax\n"
+    "mov ecx, 0x30005; mov dx, 0xea; out dx, al; mov eax, ecx; out 0xe9, eax; xor eax, eax; out 0xf4, al\n");
+
+/* The instruction within a page, and across two; the port by another instruction is none. */
+static void test_hypercalls_anywhere(void **state)
+{
+    vm.hypercall = answer_hypercall;
+    vm_load(&vm, 0x12ffd, code_call, code_call + 2);    /* goes on to the next, from a page's last byte on */
+    vm_load(&vm, 0x12fff, code_call, code_call_end);
+    vm_load(&vm, ORG, code_calls, code_calls_end);
+    vm_start64(&vm, 0, ORG, STACK);
+    assert_int_equal(vm_run(&vm), 0);
+    EXPECT_LOG(0x1234 + 0x10005, 0x1234 + 0x20005, 0x1234 + 1, 0x30005);
 }
 
 GUEST_CODE(code_ud,
@@ -401,6 +425,69 @@ static void test_the_dirty_log_has_what_was_written(void **state)
     assert_int_equal(vm.g->ops->dirty_log(vm.g, false), 0);
 }
 
+/* Every page of 24 MiB from 64 MiB on, then the first again. */
+GUEST_CODE(code_many,
+    "mov ebx, 0x4000000; mov ecx, 6144; 1: mov [rbx], ecx; add rbx, 4096; dec ecx; jnz 1b\n"
+    "mov dx, 0xed; mov al, 1; out dx, al; mov dword ptr [0x4000000], 1; xor eax, eax; out 0xf4, al\n");
+
+#define MANY 6144u                                  /* more than a dirty ring holds */
+static unsigned dirty_before;
+
+static unsigned count_dirty(gpa_t gpa, uint64_t pages)
+{
+    uint64_t map[MANY / 64];
+    unsigned n = 0;
+    assert_true(pages <= MANY);
+    assert_int_equal(vm.g->ops->dirty_fetch(vm.g, gpa, pages, map), 0);
+    for (uint64_t i = 0; i < pages; i++)
+        n += map[i / 64] >> i % 64 & 1;
+    return n;
+}
+
+static void fetch_half(struct test_vm *t, unsigned vp, uint32_t val) { dirty_before = count_dirty(0x4000000, MANY / 2); }
+
+static void log_of_many_pages(void)
+{
+    uint8_t *more = mmap(NULL, MANY * HV_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(more != MAP_FAILED);
+    assert_int_equal(vm.g->ops->map(vm.g, 0x4000000, MANY * HV_PAGE_SIZE, more, false), 0);
+    assert_int_equal(vm.g->ops->dirty_log(vm.g, true), 0);
+    vm.on_out = fetch_half;
+    assert_int_equal(RUN64(code_many), 0);
+    assert_int_equal(dirty_before, MANY / 2);
+    vm.g->ops->drop_code(vm.g, 0x4000000 + 5 * HV_PAGE_SIZE + 100, 10);      /* the host wrote there */
+    assert_int_equal(count_dirty(0x4000000, MANY / 2), 2);
+    unsigned rest = MANY / 2;
+    if (under_test != &engine_soft) {               /* a part of a slot goes: what is left of it, and is dirty, stays so */
+        assert_int_equal(vm.g->ops->unmap(vm.g, 0x4000000 + (MANY - 2) * HV_PAGE_SIZE, HV_PAGE_SIZE), 0);
+        rest--;
+    }
+    assert_int_equal(count_dirty(0x4000000, MANY), rest);
+    assert_int_equal(count_dirty(0x4000000, MANY), 0);
+    /* A log that begins anew has nothing of the one before. */
+    vm.g->ops->drop_code(vm.g, 0x4000000, 1);
+    assert_int_equal(vm.g->ops->dirty_log(vm.g, false), 0);
+    assert_int_equal(vm.g->ops->dirty_log(vm.g, true), 0);
+    assert_int_equal(count_dirty(0x4000000, MANY), 0);
+    assert_int_equal(vm.g->ops->dirty_log(vm.g, false), 0);
+    assert_true(under_test == &engine_soft || vm.g->ops->unmap(vm.g, 0x4000000, MANY * HV_PAGE_SIZE) == 0);
+    vm_close(&vm);
+    vm_open(&vm, 1);
+    munmap(more, MANY * HV_PAGE_SIZE);
+}
+
+static void test_the_dirty_log_of_many_pages(void **state) { log_of_many_pages(); }
+
+static void test_the_dirty_log_without_rings(void **state)
+{
+    vm_close(&vm);
+    setenv("HV_KVM_DIRTY_RING", "off", 1);
+    vm_open(&vm, 1);
+    unsetenv("HV_KVM_DIRTY_RING");
+    vm_tables64(&vm);
+    log_of_many_pages();
+}
+
 /* ---- what this host's emulator may lack, one by one ---- */
 
 GUEST_CODE(code_sse, "mov eax, 0x3f800000; movd xmm3, eax; movaps xmm4, xmm3; movd eax, xmm4; out 0xe9, eax\n"
@@ -627,9 +714,10 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         T1(test_ports_strings_and_mmio), T1(test_real_mode_from_reset), T1(test_a_page_fault_is_repaired),
         T1(test_a_triple_fault_stops_it), T1(test_msrs_hypercall_and_cpuid),
-        T1(test_an_unknown_hypercall_is_an_undefined_opcode), T1(test_interrupts_of_every_kind),
+        T1(test_hypercalls_anywhere), T1(test_an_unknown_hypercall_is_an_undefined_opcode), T1(test_interrupts_of_every_kind),
         T2(test_a_second_cpu_by_init_and_sipi), T1(test_a_kick_ends_a_run_or_the_next_one),
         T1(test_the_tsc_of_an_idle_guest_can_be_read), T1(test_goes_on_in_another_vm), T1(test_no_interrupt_is_lost_by_a_kick_and_a_save), T1(test_the_dirty_log_has_what_was_written),
+        T1(test_the_dirty_log_of_many_pages), T1(test_the_dirty_log_without_rings),
         T1(test_protected_mode), T1(test_paging_and_gates_of_32_bit), T1(test_the_cpus_msrs), T1(test_the_timer_by_tsc_deadline),
         T1(test_sse), T1(test_x87), T1(test_int3), T1(test_popcnt), T1(test_cmpxchg16b), T1(test_xsave),
         T1(test_system_calls_from_ring_3),

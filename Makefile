@@ -104,7 +104,7 @@ DEPS       := gcc make libc6-dev pkg-config git libuv1-dev libjansson-dev libxml
               libedit-dev liburing-dev libncurses-dev libzstd-dev libseccomp-dev cpio ca-certificates \
               libext2fs-dev comerr-dev libfuse3-dev libcrypt-dev
 DEPS_CHECK := bats libcmocka-dev libzydis-dev libzycore-dev tmux mandoc zsh fish acpica-tools jq \
-              binutils xz-utils lz4 util-linux qemu-utils \
+              binutils xz-utils lz4 util-linux qemu-utils libvhdi-utils \
               e2fsprogs dosfstools fdisk attr acl libcap2-bin fuse3
 DEPS_SLOW  := dpkg-dev debhelper lintian mmdebstrap kmod qemu-system-x86
 DEPS_BENCH := qemu-system-x86 qemu-utils time

@@ -72,11 +72,37 @@ hostile_guests() {
     done
 }
 
+# Every verb that changes a disk or the ext4 in it, and a load on VHD, stopped at every write.
+verb_crashes() {
+    local seed
+    for seed in $(seq 1 "${SEEDS:-30}"); do
+        HV_SEED=$seed HV_CRASH_CASES=0 "$BUILD/tests/disk/test_verbs_crash" &&
+            HV_SEED=$seed HV_CRASH_CASES=0 "$BUILD/tests/disk/test_vhd_crash" || { echo "HV_SEED=$seed"; return 1; }
+    done
+    for seed in $(seq 1 "$((${SEEDS:-30} / 6 + 1))"); do
+        HV_SEED=$seed HV_CRASH_CASES=0 "$BUILD/tests/fs/test_ext4_crash" || { echo "HV_SEED=$seed"; return 1; }
+    done
+}
+
+# The fuzzers of images and of what is in them, one after the other.
+fuzz_images() {
+    local t
+    make fuzz || return 1
+    for t in vhd vhd_footer vhd_header vhd_bat vhdx vhdx_header vhdx_regions vhdx_metadata vhdx_log vhdx_bat \
+        partition fat ext4; do
+        mkdir -p "$BUILD/fuzz-corpus/$t"
+        build-fuzz/fuzz/fuzz_$t -max_total_time="${FUZZ_SECONDS:-60}" -max_len=4096 -rss_limit_mb=1024 -timeout=20 \
+            -artifact_prefix="$BUILD/check/fuzz-$t-" "$BUILD/fuzz-corpus/$t" || { echo "fuzz_$t"; return 1; }
+    done
+}
+
 mkdir -p "$BUILD/guest"
-make -j"$(nproc)" "$BUILD"/tests/{engine_soft/test_interp,engine_soft/test_sse,engine_soft/test_x87,engine_kvm/test_kvm,disk/test_{vhdx,vhdx_crash,vhdx_edit,fuzz_vhdx},tools/vmboot} >/dev/null || exit 1
+make -j"$(nproc)" "$BUILD"/tests/{engine_soft/test_interp,engine_soft/test_sse,engine_soft/test_x87,engine_kvm/test_kvm,disk/test_{vhdx,vhdx_crash,vhdx_edit,fuzz_vhdx,verbs_crash,vhd_crash},fs/test_ext4_crash,tools/vmboot} >/dev/null || exit 1
 part "decoder, every opcode against Zydis" tests/decode-corpus.sh --sweep
 part "interpreter against the host CPU, more seeds" interp_seeds
 part "VHDX: every crash, many loads" vhdx_crashes
+part "VHD, verbs, ext4: every crash" verb_crashes
+part "fuzzers of images, partitions, file systems" fuzz_images
 part "boots with 1 to 4 vCPUs, save and load" boots
 part "stock kernels under the sanitizers" asan_guest
 part "hostile guests, ten seeds" hostile_guests

@@ -6,35 +6,6 @@
 
 #include "vhdtool/vhdtool.h"
 
-#define CHUNK (1 * MIB)
-
-/* Everything that the layers above `depth` say goes into the disk at layer depth. */
-static int write_down(struct disk *chain, unsigned depth, struct disk *into, struct progress *p)
-{
-    hv_autofree uint8_t *buf = hv_alloc(CHUNK);
-    uint64_t size = MIN(disk_size(chain), disk_size(into));
-    int r = buf ? 0 : -ENOMEM;
-
-    for (uint64_t off = 0; r == 0 && off < size;) {
-        struct disk_extent x;
-
-        r = disk_map(chain, off, MIN(size - off, 64 * MIB), &x);
-        if (r < 0) {
-            break;
-        }
-        if (x.where == DISK_DATA && x.layer < depth) {
-            x.len = MIN(x.len, CHUNK);
-            r = disk_read(chain, off, buf, x.len);
-            r = r < 0 ? r : disk_write(into, off, buf, x.len);
-        } else if (x.where == DISK_ZERO && x.layer < depth) {
-            r = disk_zero(into, off, x.len);
-        }
-        off += x.len;
-        progress_update(p, off, size);
-    }
-    return r < 0 ? r : disk_flush(into);
-}
-
 /* Which layer of the chain --into or --depth mean. */
 static int target_layer(struct cli_call *c, struct disk *chain, unsigned *ret, struct hv_error *e)
 {
@@ -81,6 +52,7 @@ static int merge_in_place(struct cli_call *c, struct hv_error *e)
     struct disk_file *lock;
     struct disk *chain, *into;
     struct progress p;
+    struct copy how = {.progress = progress_update, .progress_arg = &p};
     int r = mark ? disk_file_open(child, DISK_FILE_WRITE, &lock, e) : hv_fail(e, HV_NO_RESOURCES, NULL, "out of memory");
 
     if (r < 0) {
@@ -106,7 +78,7 @@ static int merge_in_place(struct cli_call *c, struct hv_error *e)
         }
         r = r < 0 ? r : hv_replace_file(mark, target, strlen(target), 0600);
         progress_begin(&p, c, child);
-        r = r < 0 ? r : write_down(chain, depth, into, &p);
+        r = r < 0 ? r : copy_down(chain, depth, into, &how);
         progress_end(&p);
         if (r < 0) {
             hv_error_is_set(e) ? r : hv_fail_errno(e, -r, target, "cannot merge");

@@ -259,6 +259,36 @@ int copy_disk(struct disk *from, struct disk *to, const struct copy *how)
     return j.error;
 }
 
+/* ---- into a parent ---- */
+
+int copy_down(struct disk *chain, unsigned depth, struct disk *into, const struct copy *how)
+{
+    hv_autofree uint8_t *buf = hv_alloc(PIECE);
+    uint64_t size = MIN(disk_size(chain), disk_size(into));
+    int r = buf ? 0 : -ENOMEM;
+
+    for (uint64_t off = 0; r == 0 && off < size;) {
+        struct disk_extent x;
+
+        r = disk_map(chain, off, MIN(size - off, 64 * MIB), &x);
+        if (r < 0) {
+            break;
+        }
+        if (x.where == DISK_DATA && x.layer < depth) {
+            x.len = MIN(x.len, PIECE);
+            r = disk_read(chain, off, buf, x.len);
+            r = r < 0 ? r : disk_write(into, off, buf, x.len);
+        } else if (x.where == DISK_ZERO && x.layer < depth) {
+            r = disk_zero(into, off, x.len);
+        }
+        off += x.len;
+        if (how->progress) {
+            how->progress(how->progress_arg, off, size);
+        }
+    }
+    return r < 0 ? r : disk_flush(into);
+}
+
 /* ---- streams ---- */
 
 static ssize_t read_some(int fd, uint8_t *buf, size_t len)

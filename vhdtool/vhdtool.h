@@ -55,6 +55,11 @@ struct copy {
 };
 /* All of from into to, which is at least as large and, unless `zero`, reads as zeros. */
 int copy_disk(struct disk *from, struct disk *to, const struct copy *how);
+/*
+ * What the layers of chain above layer `depth` say, written into `into`, which is that layer, open for
+ * writing, and flushed. Can be stopped anywhere and done again: chain shows the same all the while.
+ */
+int copy_down(struct disk *chain, unsigned depth, struct disk *into, const struct copy *how);
 /* From a pipe to its end; *ret_bytes what came. */
 int copy_stream_in(int fd, struct disk *to, uint64_t *ret_bytes);
 /* The whole disk as bytes on fd; to a file, zeros become holes. */

@@ -302,7 +302,12 @@ static int walk_all(struct walk *w, struct hv_error *e)
     if (!walk_header(w)) {
         return 0;
     }
-    r = walk_bat(w, &list, &n);
+    /* What follows may write over the footer at the end: the copy in front has to be as good before. */
+    if (w->footers_changed && !end_bad && acts(w)) {
+        r = disk_file_write(w->f, 0, w->footer, VHD_FOOTER_SIZE);
+        r = r < 0 ? r : disk_file_sync(w->f);
+    }
+    r = r < 0 ? r : walk_bat(w, &list, &n);
     if (r == 0 && end_bad && n > 0) {
         /* Where the footer belongs: behind the last block, should the file be longer than that. */
         w->end = MAX(ROUND_DOWN(w->end, DISK_SECTOR), list[n - 1].at + w->bitmap_size + w->block_size);

@@ -27,8 +27,12 @@ enum { FUZZ_DYNAMIC, FUZZ_CHILD, FUZZ_FIXED, FUZZ_IMAGES, FUZZ_RESEAL = 0x80 };
 #define FUZZ_FILE_MAX (64 * MIB)
 
 /* Footer, header, BAT, locators, the first blocks, the end: as vhd_create.c lays them out. */
-static const uint64_t fuzz_places[] = { 0, 48, 60, 512, 512 + 16, 512 + 28, 512 + 576, 1536, 1536 + 12, 2048, 4096, 6144,
-                                        4096 + 512 * KIB, 1 * MIB, 2 * MIB, 3 * MIB };
+#ifndef FUZZ_PLACES                      /* fuzz_vhd_*.c: one structure alone */
+#define FUZZ_PLACES \
+    0, 48, 60, 512, 512 + 16, 512 + 28, 512 + 576, 1536, 1536 + 12, 2048, 4096, 6144, \
+    4096 + 512 * KIB, 1 * MIB, 2 * MIB, 3 * MIB
+#endif
+static const uint64_t fuzz_places[] = { FUZZ_PLACES };
 
 static struct disk *fuzz_must_open(struct memfile *m, unsigned flags)
 {

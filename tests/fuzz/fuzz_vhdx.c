@@ -22,10 +22,12 @@ enum { FUZZ_RESEAL = 0x80 };
 #define FUZZ_SIZE (6 * MIB)
 
 /* Where a patch's offset counts from: the structures, of images as vhdx_create.c lays them out. */
-static const uint64_t fuzz_places[] = {
-    0, 64 * KIB, 128 * KIB, 192 * KIB, 256 * KIB, MIB, MIB + 4096, MIB + 12288, 2 * MIB, 2 * MIB + 32, 2 * MIB + 64 * KIB,
-    2 * MIB + 64 * KIB + 512, 3 * MIB, 3 * MIB + 4096 * 8, 4 * MIB, 5 * MIB,
-};
+#ifndef FUZZ_PLACES                      /* fuzz_vhdx_*.c: one structure alone */
+#define FUZZ_PLACES \
+    0, 64 * KIB, 128 * KIB, 192 * KIB, 256 * KIB, MIB, MIB + 4096, MIB + 12288, 2 * MIB, 2 * MIB + 32, 2 * MIB + 64 * KIB, \
+    2 * MIB + 64 * KIB + 512, 3 * MIB, 3 * MIB + 4096 * 8, 4 * MIB, 5 * MIB
+#endif
+static const uint64_t fuzz_places[] = { FUZZ_PLACES };
 
 static void fuzz_fill(struct image_chain *c, unsigned i)
 {

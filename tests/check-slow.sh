@@ -45,6 +45,16 @@ boots() {
     done
 }
 
+# An hour of everything at once, with and without warm-up of blocks.
+mixes() {
+    local cpus how
+    for cpus in 2 4; do
+        for how in 0 256; do
+            HV_SOFT_TRANSLATE=$how tests/guest/mixes.sh $((${MIX_SECONDS:-3600} / 4)) "$cpus" || { echo "HV_SOFT_TRANSLATE=$how, $cpus vCPUs"; return 1; }
+        done
+    done
+}
+
 asan_guest() {
     make -j"$(nproc)" SANITIZE=address,undefined BUILD="$BUILD-asan" "$BUILD-asan/tests/tools/vmboot" &&
         BUILD=$BUILD-asan tests/guest/check.sh
@@ -104,6 +114,7 @@ part "VHDX: every crash, many loads" vhdx_crashes
 part "VHD, verbs, ext4: every crash" verb_crashes
 part "fuzzers of images, partitions, file systems" fuzz_images
 part "boots with 1 to 4 vCPUs, save and load" boots
+part "everything at once, while the kernel patches itself" mixes
 part "stock kernels under the sanitizers" asan_guest
 part "hostile guests, ten seeds" hostile_guests
 part "Debian root file systems, two kernels, 1 and 4 vCPUs" tests/guest/debian-root.sh

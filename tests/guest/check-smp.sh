@@ -40,6 +40,7 @@ if build_smpload 32 >"$work/smp-32.log" 2>&1 && smp_initrd pae "$work/initrd-smp
 else
     echo "# no 32-bit tests: $(tail -n 1 "$work/smp-32.log")"
 fi
+check "a kernel that patches its code, and everything else at once" tests/guest/mixes.sh 4 3
 check "Debian's user land prints what it prints here" userland_guest cloud 2
 echo "1..$n"
 [ "$bad" = 0 ] && [ "$n" -gt 0 ]

@@ -23,7 +23,7 @@
 
 #define SOFT_MAX_VCPUS 64
 #define SOFT_MAX_PINS  256         /* IOAPIC pins with a route; far above the 24 there are */
-#define SOFT_WORK_MAX  32          /* ranges a vCPU may have waiting; more: drop all its code */
+#define SOFT_WORK_MAX  256         /* ranges a vCPU may have waiting; more: drop all its code */
 
 /*
  * Of each page of RAM: which vCPUs have code made from it, who may have it writable in a TLB

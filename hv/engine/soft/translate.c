@@ -3,6 +3,7 @@
  */
 #include "hv/engine/soft/translate.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -328,7 +329,10 @@ static unsigned decode(struct cpu *c, const struct block *b, struct x86_insn *in
     memcpy(buf, host + (b->gpa & ~HV_PAGE_MASK), b->len);
     while (pos < b->len && n < BLOCK_MAX_INSNS) {
         struct x86_insn *in = &insn[n++];
-        if (x86_decode(buf + pos, b->len - pos, X86_MODE_64, in)) {
+        int r = x86_decode(buf + pos, b->len - pos, X86_MODE_64, in);
+        if (r == -EAGAIN || r == -E2BIG)
+            return 0;              /* the INT3 that ended the block is the first byte of something else by now */
+        if (r) {
             unsigned len = in->len;
             *in = (struct x86_insn){ .op = X86_OP_INVALID, .len = (uint8_t)MAX(len, 1u) };
         }

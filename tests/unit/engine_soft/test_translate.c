@@ -523,6 +523,34 @@ static void lock_step_finds_a_wrong_byte(void **state)
     vm_close(&v);
 }
 
+/*
+ * Another vCPU has replaced the INT3 that ends a block by the first byte of a longer instruction; the drop it has posted
+ * is not looked at before the block becomes hot. It may be the old one still, but nothing third.
+ */
+static void a_breakpoint_replaced_before_translation(void **state)
+{
+    static struct test_vm v;
+    struct start s;
+    uint64_t insns;
+    char *before = getenv("HV_SOFT_TRANSLATE"), *keep = before ? strdup(before) : NULL;
+    open_one(&v, "2");
+    keep ? setenv("HV_SOFT_TRANSLATE", keep, 1) : unsetenv("HV_SOFT_TRANSLATE");
+    free(keep);
+    seed = 3;
+    for (unsigned i = 0; i < 4; i++) {
+        random_start(&s);
+        s.rip = WINDOW;
+        s.mxcsr = 0x1f80;
+        s.budget = 1;              /* so that the loop translates what is waiting */
+        memcpy(v.ram + WINDOW_GPA, "\x90\xcc\x05\0\0\0", 6);
+        if (i)
+            v.ram[WINDOW_GPA + 1] = 0xe9;
+        assert_true(run(&v, &s, &insns));
+        assert_int_equal(vm_cpu(&v, 0)->rip, STUBS + VEC_BP + 1);
+    }
+    vm_close(&v);
+}
+
 /* ---- code memory ---- */
 
 /* No page of the process is writable and executable, and the translated code has executable pages. */
@@ -568,7 +596,8 @@ int main(void)
         cmocka_unit_test(single_instructions), cmocka_unit_test(vector_instructions),
         cmocka_unit_test(x87_instructions), cmocka_unit_test(x87_sequences),
         cmocka_unit_test(sequences), cmocka_unit_test(vector_sequences), cmocka_unit_test(kernel_sequences),
-        cmocka_unit_test(lock_step_finds_a_wrong_byte), cmocka_unit_test(never_writable_and_executable), cmocka_unit_test(bounded),
+        cmocka_unit_test(lock_step_finds_a_wrong_byte),
+        cmocka_unit_test(a_breakpoint_replaced_before_translation), cmocka_unit_test(never_writable_and_executable), cmocka_unit_test(bounded),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -146,7 +146,7 @@ demo-clean:
 
 # ---- tests ----
 
-STAGES ?= rooms unit unit-asan decoder guest smp disk bats chaos man
+STAGES ?= rooms unit unit-asan decoder guest smp disk bats leaks chaos man
 # Long differential runs that a sanitizer slows down most; they run in `unit` as they are.
 export UNIT_SKIP_ASAN :=
 

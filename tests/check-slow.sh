@@ -118,6 +118,8 @@ part "everything at once, while the kernel patches itself" mixes
 part "stock kernels under the sanitizers" asan_guest
 part "hostile guests, ten seeds" hostile_guests
 part "Debian root file systems, two kernels, 1 and 4 vCPUs" tests/guest/debian-root.sh
+part "hyperv-daemons in a stock guest, saved and loaded" env CHECK_SLOW=1 tests/guest/check.sh -k daemons
+part "fifty starts and stops with disks: nothing stays" tests/leaks.sh 50
 part "a thousand kills of service, workers and clients" env CHAOS_PAUSE_MS=600 tests/chaos.sh 1000 "${CHAOS_SEED:-$RANDOM}"
 part "Debian packages" tests/deb.sh
 part "a host with systemd, three boots" tests/guest/systemd-host.sh

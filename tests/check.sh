@@ -59,6 +59,7 @@ for s; do
     smp) stage smp tests/guest/check-smp.sh ;;
     disk) stage disk tests/guest/check-disk.sh ;;
     bats) stage bats bats_run ;;
+    leaks) stage leaks tests/leaks.sh 5 ;;
     chaos) stage chaos tests/chaos.sh 50 1 ;;
     man) stage man tests/man.sh ;;
     *) echo "check.sh: there is no stage '$s'" >&2; exit 2 ;;

@@ -492,10 +492,13 @@ static uint64_t grow(struct item **order, size_t n, bool pressed, uint64_t spike
                 p->amount = given;
             }
             have = it->assigned + it->granted;
-            /* What no free memory would cure (no hot-add, an answer on its way) is not the host's lack. */
-            bool cannot = !it->vm->can_hot_add && it->granted >= grain_down(it->vm->ballooned);
-            if (buffers && p->target > have + coming && !cannot) {
-                unmet += p->target - have - coming;
+            /*
+             * What no free memory would cure (no hot-add, an answer on its way) is not the host's lack.
+             * What would: the wish, rounded up to the blocks it comes in, or no donor gives the rest of a block.
+             */
+            uint32_t could = takes_in(it, p->target - it->assigned, UINT64_MAX, &hot);
+            if (buffers && p->target > have + coming && could > it->granted + coming) {
+                unmet += max32(p->target - have - coming, could - it->granted - coming);
             }
         }
     }

@@ -615,6 +615,35 @@ static void test_buffers_leave_the_spike_pool(void **state)
     assert_int_equal(o.plan[0].amount, 300);
 }
 
+/*
+ * A guest that lacks less than a block of hot-add, next to one with more than it wants, and free
+ * memory between the two sizes: the donor gives until the whole block fits.
+ */
+static void test_donors_make_room_for_a_whole_block(void **state)
+{
+    struct host_case c = {.n = 2, .host = {.now = 1000000, .pool = 1452, .free = 240}};
+    c.vm[0] = dynamic_vm(640, 256, 1152);
+    c.vm[1] = dynamic_vm(640, 256, 1152);
+    c.vm[0].id[0] = 1;
+    c.vm[0].assigned = 768;
+    c.vm[0].available = 768 - 731 + dm_guest_floor(768);
+    c.vm[1].assigned = 444;
+    c.vm[1].available = 444 - 275 + dm_guest_floor(444);
+    c.vm[1].ballooned = 196;
+    c.vm[1].memo.last_lazy = c.host.now;               /* of its own accord it gives nothing yet */
+    struct outcome o = plan_of(&c);
+    assert_true(o.plan[0].target > 768);
+    assert_int_equal(o.plan[0].action, DM_KEEP);
+    assert_int_equal(o.plan[1].action, DM_SHRINK);
+    c.vm[1].assigned -= o.plan[1].amount;
+    c.vm[1].available -= o.plan[1].amount;
+    c.vm[1].ballooned += o.plan[1].amount;
+    c.host.free += o.plan[1].amount;
+    o = plan_of(&c);
+    assert_int_equal(o.plan[0].action, DM_GROW);
+    assert_int_equal(o.plan[0].hot_add, 128);
+}
+
 static void test_donors_give_what_is_missing_and_little_more(void **state)
 {
     struct host_case c = two(1100, 500, 8000, 50);
@@ -826,6 +855,7 @@ int main(void)
         cmocka_unit_test(test_silent_guest_becomes_static),
         cmocka_unit_test(test_needs_come_before_buffers),
         cmocka_unit_test(test_buffers_leave_the_spike_pool),
+        cmocka_unit_test(test_donors_make_room_for_a_whole_block),
         cmocka_unit_test(test_donors_give_what_is_missing_and_little_more),
         cmocka_unit_test(test_nothing_is_taken_twice),
         cmocka_unit_test(test_guest_near_its_end_keeps_its_buffer),

@@ -159,6 +159,32 @@ static int job_wait(struct cli_call *c, struct hv_error *e)
     return 0;
 }
 
+static int job_cancel(struct cli_call *c, struct hv_error *e)
+{
+    struct conn *k;
+    json_t *reply;
+    json_int_t id = 0;
+    int r = job_number(c->args[0], &id, e);
+    if (r == 0) {
+        r = conn_open(c, &k, e);
+    }
+    if (r < 0) {
+        return r;
+    }
+    r = conn_call(k, "CancelJob", json_pack("{s:I}", "id", id), 0, &reply, e);
+    if (r == 0) {
+        json_decref(reply);
+        r = conn_call(k, "WaitJob", json_pack("{s:I}", "id", id), 0, &reply, e);
+    }
+    if (r == 0) {
+        const char *state = json_string_value(cli_json_path(reply, "job.state"));
+        cli_note(c, "job %s: %s", c->args[0], state ? state : "ended");
+        json_decref(reply);
+    }
+    conn_close(k);
+    return r;
+}
+
 static const struct cli_arg one_job[] = {{"JOB", CLI_JOB, .help = "its number"}, {0}};
 static const struct cli_arg jobs[] = {{"JOB", CLI_JOB, CLI_REPEAT, .help = "their numbers"}, {0}};
 
@@ -173,6 +199,8 @@ const struct cli_command job_commands[] = {
     {.noun = "job", .verb = "wait", .help = "wait until jobs have ended; exit as they did", .args = jobs,
      .codes = CODE(NOT_FOUND) | CODE(PARTIAL), .run = job_wait,
      .examples = EXAMPLES({"hvctl job wait $(hvctl start web1 --no-wait)", "start now, wait later"})},
-    {.noun = "job", .verb = "cancel", .help = "end a job before its time"},
+    {.noun = "job", .verb = "cancel", .help = "end a start, or the wait for a shutdown, before its time", .args = one_job,
+     .codes = CODE(NOT_FOUND) | CODE(CONFLICT), .run = job_cancel,
+     .examples = EXAMPLES({"hvctl job cancel 12", "a guest that was asked to shut down may do it all the same"})},
     {0},
 };

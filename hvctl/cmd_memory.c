@@ -73,9 +73,9 @@ static int memory_set(struct cli_call *c, struct hv_error *e)
 }
 
 static const struct cli_arg vms[] = {
-    {"VM", CLI_VM, CLI_REPEAT | CLI_OR_ALL, .help = "name, GUID, or a glob in quotes"}, {0}};
+    {"VM", CLI_VM, CLI_REPEAT | CLI_OR_ALL, .help = "name, GUID, @GROUP, or a glob in quotes"}, {0}};
 static const struct cli_arg vms_optional[] = {
-    {"VM", CLI_VM, CLI_REPEAT | CLI_OPTIONAL, .help = "only these; names, GUIDs, globs in quotes"}, {0}};
+    {"VM", CLI_VM, CLI_REPEAT | CLI_OPTIONAL, .help = "only these; names, GUIDs, @GROUP, globs in quotes"}, {0}};
 
 static const struct cli_option set_options[] = {
     {.name = "startup", .type = CLI_SIZE_REL, .arg = "SIZE", .flags = CLI_NONE_DEFAULT, .key = "memory.startup",
@@ -101,7 +101,7 @@ static const struct cli_option set_options[] = {
     {0},
 };
 static const struct cli_elsewhere set_elsewhere[] = {
-    {"memory", "memory set", "startup"}, {"cpus", "vm create", "cpus"}, {"notes", "vm set", "notes"}, {0}};
+    {"memory", "memory set", "startup"}, {"cpus", "processor set", "cpus"}, {"notes", "vm set", "notes"}, {0}};
 
 #define EXAMPLES(...) (const struct cli_example[]){__VA_ARGS__, {0}}
 

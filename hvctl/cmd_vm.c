@@ -5,17 +5,19 @@
 #define LATER(noun_, verb_, help_) {.noun = noun_, .verb = verb_, .help = help_}
 
 static const struct cli_arg vms[] = {
-    {"VM", CLI_VM, CLI_REPEAT | CLI_OR_ALL, .help = "name, GUID, or a glob in quotes"}, {0}};
+    {"VM", CLI_VM, CLI_REPEAT | CLI_OR_ALL, .help = "name, GUID, @GROUP, or a glob in quotes"}, {0}};
 static const struct cli_arg vms_off[] = {
-    {"VM", CLI_VM_OFF, CLI_REPEAT | CLI_OR_ALL, .help = "name, GUID, or a glob in quotes"}, {0}};
+    {"VM", CLI_VM_OFF, CLI_REPEAT | CLI_OR_ALL, .help = "name, GUID, @GROUP, or a glob in quotes"}, {0}};
 static const struct cli_arg vms_running[] = {
-    {"VM", CLI_VM_RUNNING, CLI_REPEAT | CLI_OR_ALL, .help = "name, GUID, or a glob in quotes"}, {0}};
+    {"VM", CLI_VM_RUNNING, CLI_REPEAT | CLI_OR_ALL, .help = "name, GUID, @GROUP, or a glob in quotes"}, {0}};
 static const struct cli_arg vms_optional[] = {
-    {"VM", CLI_VM, CLI_REPEAT | CLI_OPTIONAL, .help = "only these; names, GUIDs, globs in quotes"}, {0}};
+    {"VM", CLI_VM, CLI_REPEAT | CLI_OPTIONAL, .help = "only these; names, GUIDs, @GROUP, globs in quotes"}, {0}};
 static const struct cli_arg new_name[] = {
     {"NAME", CLI_NAME, .help = "1 to 100 characters, no /, not starting with - or @"}, {0}};
 static const struct cli_arg run_name[] = {
     {"NAME", CLI_NAME, CLI_OPTIONAL, .help = "its name; made up if left out"}, {0}};
+static const struct cli_arg vm_and_name[] = {
+    {"VM", CLI_VM, .help = "name or GUID"}, {"NEW", CLI_NAME, .help = "1 to 100 characters, no /, not starting with - or @"}, {0}};
 static const struct cli_arg one_running[] = {{"VM", CLI_VM_RUNNING, .help = "a running VM"}, {0}};
 
 /* What a new VM is made of: the same for create and run. */
@@ -60,7 +62,7 @@ static const struct cli_arg one_running[] = {{"VM", CLI_VM_RUNNING, .help = "a r
      .values = "auto|direct|bios|uefi", .help = "what it boots with"},                                            \
     {.name = "boot-order", .type = CLI_LIST, .flags = CLI_LATER, .arg = "LIST", .values = "disk|dvd|net",         \
      .help = "what is tried first"},                                                                              \
-    {.name = "group", .type = CLI_GROUP, .flags = CLI_LATER, .arg = "G", .help = "put it into a group"},          \
+    {.name = "group", .type = CLI_GROUP, .arg = "G", .help = "put it into this group"},       \
     {.name = "vm-path", .type = CLI_DIR, .flags = CLI_LATER, .arg = "DIR", .help = "where its files go"}
 
 static const struct cli_option show_options[] = {
@@ -135,7 +137,7 @@ static const struct cli_option set_options[] = {
     {0},
 };
 static const struct cli_elsewhere set_elsewhere[] = {
-    {"memory", "memory set", "startup"}, {"startup", "memory set", "startup"}, {"min", "memory set", "min"},
+    {"cpus", "processor set", "cpus"}, {"memory", "memory set", "startup"}, {"startup", "memory set", "startup"}, {"min", "memory set", "min"},
     {"max", "memory set", "max"}, {"buffer", "memory set", "buffer"}, {"priority", "memory set", "priority"}, {0},
 };
 static const struct cli_option remove_options[] = {
@@ -212,6 +214,9 @@ const struct cli_command vm_commands[] = {
      .options = remove_options, .use = CLI_USE_TARGETS | CLI_USE_DRY | CLI_USE_ASK, .columns = &view_vm_columns,
      .codes = CODE(NOT_FOUND) | CODE(CONFLICT) | CODE(PARTIAL), .run = vm_remove,
      .examples = EXAMPLES({"hvctl remove web1 --yes --if-exists", "in a script that may run twice"})},
+    {.noun = "vm", .verb = "rename", .help = "give a virtual machine another name", .args = vm_and_name,
+     .use = CLI_USE_DRY, .columns = &view_vm_columns, .codes = CODE(NOT_FOUND) | CODE(CONFLICT), .run = vm_rename,
+     .examples = EXAMPLES({"hvctl rename web1 www", "running or off; its disks keep their names"})},
     {.noun = "vm", .verb = "console", .help = "join this terminal to the serial port of a virtual machine",
      .args = one_running, .options = console_options_table, .columns = &view_vm_columns,
      .codes = CODE(NOT_FOUND) | CODE(CONFLICT), .run = vm_console,
@@ -223,7 +228,6 @@ const struct cli_command vm_commands[] = {
      .examples = EXAMPLES({"hvctl stats --all --watch -o jsonl", "a feed for a monitor"})},
     LATER("vm", "save", "save the state and stop"),
     LATER("vm", "discard", "drop a saved state"),
-    LATER("vm", "rename", "give a virtual machine another name"),
     LATER("vm", "clone", "copy a virtual machine"),
     LATER("vm", "export", "copy a virtual machine into a folder"),
     LATER("vm", "import", "take a virtual machine from a folder"),

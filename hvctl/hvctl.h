@@ -124,6 +124,7 @@ int vm_stats(struct cli_call *c, struct hv_error *e);
 int vm_create(struct cli_call *c, struct hv_error *e);
 int vm_set(struct cli_call *c, struct hv_error *e);
 int vm_remove(struct cli_call *c, struct hv_error *e);
+int vm_rename(struct cli_call *c, struct hv_error *e);
 int vm_start(struct cli_call *c, struct hv_error *e);
 int vm_stop(struct cli_call *c, struct hv_error *e);
 int vm_restart(struct cli_call *c, struct hv_error *e);
@@ -157,7 +158,7 @@ void settings_mdoc(FILE *f);
 /* ---- tables ---- */
 extern const struct cli_command vm_commands[], memory_commands[], host_commands[], job_commands[], events_commands[],
     help_commands[], completion_commands[], disk_commands[], dvd_commands[], integration_commands[], guest_commands[],
-    shell_commands[], get_commands[], diff_commands[],
-    apply_commands[], edit_commands[], bridge_commands[];
+    shell_commands[], get_commands[], diff_commands[], apply_commands[], edit_commands[], bridge_commands[],
+    group_commands[], processor_commands[];
 
 #endif

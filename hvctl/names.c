@@ -48,6 +48,24 @@ static void add_vms(struct conn *k, enum cli_type type, void (*add)(void *arg, c
     json_decref(reply);
 }
 
+/* sign: "@" where a group stands for its VMs. */
+static void add_groups(struct conn *k, const char *sign, void (*add)(void *arg, const char *word, const char *what), void *arg)
+{
+    json_t *reply, *group;
+    size_t i;
+    if (conn_call(k, "ListGroups", NULL, 0, &reply, NULL) < 0) {
+        return;
+    }
+    json_array_foreach(json_object_get(reply, "groups"), i, group) {
+        const char *name = json_string_value(json_object_get(group, "name"));
+        hv_autofree char *word = hv_asprintf("%s%s", sign, name ? name : "");
+        if (name && word) {
+            add(arg, word, "a group");
+        }
+    }
+    json_decref(reply);
+}
+
 static void add_jobs(struct conn *k, void (*add)(void *arg, const char *word, const char *what), void *arg)
 {
     json_t *reply, *job;
@@ -83,15 +101,19 @@ void names_complete(struct cli_call *c, enum cli_type type, const char *prefix,
     if (type == CLI_HOST) {
         client_hosts_each(add_host, &(struct offer){add, arg}, NULL);
     }
-    if (!vm && type != CLI_JOB) {
+    if (!vm && type != CLI_JOB && type != CLI_GROUP) {
         return;
     }
     start_alarm();
     if (conn_open_existing(c, &k) < 0) {
         return;
     }
-    if (vm) {
+    if (vm && prefix[0] == '@') {
+        add_groups(k, "@", add, arg);
+    } else if (vm) {
         add_vms(k, type, add, arg);
+    } else if (type == CLI_GROUP) {
+        add_groups(k, "", add, arg);
     } else {
         add_jobs(k, add, arg);
     }

@@ -7,11 +7,13 @@
 
 static const struct cli_noun nouns[] = {
     {"vm", NULL, "virtual machines", vm_commands, .default_verb = "list"},
+    {"processor", "cpu", "their processors", processor_commands, .default_verb = "list", .target_verb = "show"},
     {"memory", NULL, "their memory", memory_commands, .default_verb = "list", .target_verb = "show"},
     {"disk", NULL, "virtual disks", disk_commands, .default_verb = "list"},
     {"dvd", NULL, "virtual DVD drives", dvd_commands, .default_verb = "list"},
     {"integration", NULL, "integration services", integration_commands, .default_verb = "list", .target_verb = "list"},
     {"guest", NULL, "what the guest tells, and files for it", guest_commands, .target_verb = "show"},
+    {"group", NULL, "names that stand for several virtual machines", group_commands, .default_verb = "list"},
     {"host", NULL, "this host", host_commands, .default_verb = "show"},
     {"job", NULL, "operations that take time", job_commands, .default_verb = "list"},
     {"events", NULL, "what happens, as it happens", events_commands},
@@ -23,7 +25,6 @@ static const struct cli_noun nouns[] = {
     {"help", NULL, "the manual page of a command", help_commands},
     {"shell", NULL, "the interactive shell, and scripts", shell_commands},
     {"bridge", NULL, "join stdin and stdout to the service", bridge_commands},
-    {"processor", "cpu", "virtual processors"},
     {"net", "nic", "network adapters"},
     {"switch", NULL, "virtual switches"},
     {"checkpoint", "snapshot", "checkpoints"},
@@ -32,7 +33,6 @@ static const struct cli_noun nouns[] = {
     {"metering", NULL, "resource metering"},
     {"replication", NULL, "replication to another host"},
     {"wmi", NULL, "the WMI endpoint"},
-    {"group", NULL, "groups of virtual machines"},
     {"access", NULL, "who may use a virtual machine"},
     {0},
 };

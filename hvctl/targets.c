@@ -70,16 +70,46 @@ static void not_found(struct cli_call *c, struct target *t, const json_t *vms)
     }
 }
 
-static int add_named(struct cli_call *c, struct targets *ts, const char *arg, const json_t *vms, struct hv_error *e)
+/* @GROUP: who is in it. One without members is no error: there is nothing to do. */
+static int add_group(struct targets *ts, const char *arg, const json_t *vms, const json_t *groups, struct hv_error *e)
+{
+    size_t i, g;
+    json_t *vm, *group;
+    bool found = false;
+    json_array_foreach((json_t *)groups, g, group) {
+        found = found || strcmp(vm_text(group, "name"), arg + 1) == 0;
+    }
+    if (!found) {
+        struct cli_suggest s;
+        char hint[200];
+        cli_suggest_init(&s, arg + 1);
+        json_array_foreach((json_t *)groups, g, group) {
+            cli_suggest_add(&s, vm_text(group, "name"));
+        }
+        int r = hv_fail(e, HV_NOT_FOUND, arg, "no such group");
+        hv_hint(e, "%s", s.n ? cli_suggest_text(&s, "@", hint, sizeof(hint)) : "hvctl group list");
+        return r;
+    }
+    json_array_foreach((json_t *)vms, i, vm) {
+        json_array_foreach(json_object_get(json_object_get(vm, "runtime"), "groups"), g, group) {
+            const char *name = json_string_value(group);
+            if (name && strcmp(name, arg + 1) == 0 && add(ts, vm_text(vm, "name"), vm) < 0) {
+                return hv_fail(e, HV_NO_RESOURCES, NULL, "out of memory");
+            }
+        }
+    }
+    return 0;
+}
+
+static int add_named(struct cli_call *c, struct targets *ts, const char *arg, const json_t *vms, const json_t *groups,
+                     struct hv_error *e)
 {
     bool glob = strpbrk(arg, "*?[") != NULL, found = false;
     size_t i;
     json_t *vm;
 
     if (arg[0] == '@') {
-        hv_fail(e, HV_UNSUPPORTED, arg, "groups: not in this version");
-        hv_hint(e, "%s", c->tool->later_hint);
-        return -EOPNOTSUPP;
+        return add_group(ts, arg, vms, groups, e);
     }
     json_array_foreach((json_t *)vms, i, vm) {
         const char *name = vm_text(vm, "name");
@@ -134,8 +164,8 @@ static int fetch_vms(struct cli_call *c, struct conn *k, unsigned first, json_t 
 int targets_find(struct cli_call *c, struct conn *k, unsigned first, bool (*filter)(const json_t *vm),
                  struct targets *ret, struct hv_error *e)
 {
-    struct targets ts = {.one = !c->all && c->n_args == first + 1 && !strpbrk(c->args[first], "*?[")};
-    json_t *reply, *vm;
+    struct targets ts = {.one = !c->all && c->n_args == first + 1 && c->args[first][0] != '@' && !strpbrk(c->args[first], "*?[")};
+    json_t *reply, *vm, *groups = NULL;
     size_t i;
     int r = fetch_vms(c, k, first, &reply, e);
     if (r < 0) {
@@ -149,10 +179,14 @@ int targets_find(struct cli_call *c, struct conn *k, unsigned first, bool (*filt
             }
         }
     }
+    for (unsigned a = first; r == 0 && !groups && a < c->n_args; a++) {
+        r = c->args[a][0] == '@' ? conn_call(k, "ListGroups", NULL, 0, &groups, e) : 0;
+    }
     for (unsigned a = first; r == 0 && a < c->n_args; a++) {
-        r = add_named(c, &ts, c->args[a], vms, e);
+        r = add_named(c, &ts, c->args[a], vms, json_object_get(groups, "groups"), e);
     }
     json_decref(reply);
+    json_decref(groups);
     if (r < 0) {
         targets_free(&ts);
         return r;

@@ -132,6 +132,7 @@ static const struct cli_column vm_columns[] = {
     {"kernel_version", "boot.kernel_version", .cut = true, .help = "what was booted"},
     {"initrd", "boot.initrd", .cut = true, .help = "initial RAM disk"},
     {"cmdline", "boot.cmdline", .cut = true, .help = "kernel command line"},
+    {"groups", .help = "groups it is in"},
     {"on_start", .help = "what happens to it when the host starts"},
     {"start_delay_ms", .unit = CLI_UNIT_NUMBER, .help = "how long after the host's start that happens, in milliseconds"},
     {"on_stop", .help = "what happens to it when the host stops"},

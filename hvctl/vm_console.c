@@ -275,7 +275,8 @@ static int create_transient(struct cli_call *c, struct conn *k, const char *name
     if (cli_has(c, "no-reboot")) {
         cli_json_set_path(settings, "boot.on_reboot", json_string("off"));
     }
-    int r = conn_call(k, "Create", json_pack("{s:s,s:o,s:b}", "name", name, "settings", settings, "transient", true), 0,
+    int r = conn_call(k, "Create", json_pack("{s:s,s:o,s:b,s:s?}", "name", name, "settings", settings, "transient", true,
+                                       "group", cli_text(c, "group", NULL)), 0,
                       &reply, e);
     if (r == 0) {
         json_decref(reply);

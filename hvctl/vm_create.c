@@ -166,7 +166,9 @@ int vm_create(struct cli_call *c, struct hv_error *e)
     json_t *settings = create_settings(c, k, e);
     r = settings ? 0 : -EINVAL;
     if (r == 0) {
-        r = conn_call(k, "Create", json_pack("{s:s,s:O,s:b}", "name", name, "settings", settings, "dry_run", c->dry_run),
+        r = conn_call(k, "Create",
+                      json_pack("{s:s,s:O,s:b,s:s?}", "name", name, "settings", settings, "dry_run", c->dry_run, "group",
+                                cli_text(c, "group", NULL)),
                       0, &reply, e);
         if (r == 0) {
             vm = json_incref(json_object_get(reply, "vm"));
@@ -345,6 +347,47 @@ int vm_remove(struct cli_call *c, struct hv_error *e)
     }
     if (r == 0) {
         r = targets_each(c, &ts, remove_one, NULL, e);
+    }
+    targets_free(&ts);
+    return r;
+}
+
+/* ---- rename ---- */
+
+int vm_rename(struct cli_call *c, struct hv_error *e)
+{
+    const char *name = c->args[0], *new_name = c->args[1];
+    struct targets ts;
+    struct conn *k;
+    json_t *reply;
+    int r = conn_open(c, &k, e);
+    if (r < 0) {
+        return r;
+    }
+    struct cli_call one = *c;                   /* the second word is no VM yet */
+    one.n_args = 1;
+    r = targets_find(&one, k, 0, NULL, &ts, e);
+    if (r < 0) {
+        conn_close(k);
+        return r;
+    }
+    if (ts.n != 1 || !ts.one) {
+        r = hv_fail(e, HV_USAGE, name, "'vm rename' takes one VM");
+    } else if (hv_error_is_set(&ts.t[0].error)) {
+        *e = ts.t[0].error;
+        r = -ENOENT;
+    }
+    if (r == 0) {
+        r = conn_call(k, "Rename", json_pack("{s:s,s:s,s:b}", "name", ts.t[0].name, "new_name", new_name, "dry_run", c->dry_run),
+                      0, &reply, e);
+    }
+    conn_close(k);
+    if (r == 0) {
+        bool same = strcmp(ts.t[0].name, new_name) == 0;
+        cli_note(c, same ? "%s: has this name" : c->dry_run ? "%s: would be renamed to %s" : "%s: renamed to %s", ts.t[0].name,
+                 new_name);
+        r = print_vm(c, json_object_get(reply, "vm"), e);
+        json_decref(reply);
     }
     targets_free(&ts);
     return r;

@@ -387,12 +387,13 @@ static int check_args(struct parse *p)
     const struct cli_call *c = p->c;
     const struct cli_command *cmd = c->cmd;
     char name[80];
-    unsigned max = 0, i = 0;
+    unsigned max = 0, i = 0, before_all = 0;
     bool repeats = false;
 
     cli_command_name(cmd, name, sizeof(name));
     for (const struct cli_arg *a = cmd->args; a && a->name; a++, max++) {
         repeats = repeats || (a->flags & CLI_REPEAT);
+        before_all = a->flags & CLI_OR_ALL ? max : before_all;
         bool stand_in = (a->flags & CLI_OR_ALL) && c->all;
         if (i >= c->n_args && !(a->flags & CLI_OPTIONAL) && !stand_in) {
             int r = hv_fail(p->e, HV_USAGE, NULL, "'%s' needs %s %s", name,
@@ -419,7 +420,7 @@ static int check_args(struct parse *p)
         return hv_fail(p->e, HV_USAGE, NULL, "'%s' takes %s argument%s: '%s' is one too many", name,
                        max ? count : "no", max == 1 ? "" : "s", c->args[max]);
     }
-    if (c->all && c->n_args) {
+    if (c->all && c->n_args > before_all) {
         return hv_fail(p->e, HV_USAGE, NULL, "'%s': names and --all exclude each other", name);
     }
     return 0;

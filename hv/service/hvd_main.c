@@ -211,6 +211,8 @@ static int set_up(struct service *svc, struct hv_error *e)
     if (r < 0)
         return hv_fail_errno(e, -r, "hvd", "cannot start");
     r = registry_load(svc, e);
+    if (r == 0)
+        r = groups_load(svc, e);
     if (r < 0)
         return r;
     host_settings_load(svc);
@@ -244,6 +246,7 @@ static void tear_down(struct service *svc)
     if (svc->loop)
         power_free(svc);
     registry_free(svc);
+    groups_free(svc);
     jobs_free(svc);
     events_free(svc);
     if (svc->loop) {

@@ -20,13 +20,15 @@ struct job {
     int64_t id;
     char verb[32];
     char object[4 * VM_NAME_MAX + 1];
-    bool running, interrupted;
+    bool running, interrupted, cancelled;
     int progress;                       /* per cent; -1: not known */
     uint64_t started_ns, ended_ns;
     struct hv_error error;
     struct job_waiter *waiters;
     void (*on_end)(void *arg, struct job *job);
     void *on_end_arg;
+    void (*cancel)(void *arg);          /* NULL: it cannot be */
+    void *cancel_arg;
     struct job *next;                   /* newest first */
 };
 
@@ -98,12 +100,14 @@ void job_done(struct job *j, const struct hv_error *e)
     if (!j || !j->running)
         return;
     j->running = false;
+    j->cancel = NULL;
+    j->cancelled = j->cancelled && e;
     j->ended_ns = hv_wall_ns();
     if (e)
         j->error = *e;
     write_down(j);
     event_add(j->svc, "job", j->object, e ? "error" : "info", -1, job_json(j), e && e->hint[0] ? e->hint : NULL,
-              "job %lld: %s %s%s%s", (long long)j->id, j->verb, j->interrupted ? "ended" : e ? "failed" : "done", e ? ": " : "",
+              "job %lld: %s %s%s%s", (long long)j->id, j->verb, j->interrupted ? "ended" : j->cancelled ? "cancelled" : e ? "failed" : "done", e ? ": " : "",
               e ? e->message : "");
     if (j->on_end)
         j->on_end(j->on_end_arg, j);
@@ -118,6 +122,25 @@ void job_on_end(struct job *j, void (*fn)(void *arg, struct job *job), void *arg
 {
     j->on_end = fn;
     j->on_end_arg = arg;
+}
+
+void job_on_cancel(struct job *j, void (*fn)(void *arg), void *arg)
+{
+    j->cancel = fn;
+    j->cancel_arg = arg;
+}
+
+int job_cancel(struct job *j, struct hv_error *e)
+{
+    char name[32];
+    snprintf(name, sizeof(name), "job %lld", (long long)j->id);
+    if (!j->running)
+        return hv_fail(e, HV_CONFLICT, name, "it has ended");
+    if (!j->cancel)
+        return hv_fail(e, HV_CONFLICT, name, "%s of %s cannot be cancelled", j->verb, j->object);
+    j->cancelled = true;
+    j->cancel(j->cancel_arg);
+    return 0;
 }
 
 struct job *job_find(struct service *svc, int64_t id)
@@ -150,9 +173,12 @@ json_t *job_json(const struct job *j)
                         ? json_null()
                         : json_pack("{s:s s:s s:s s:s}", "code", hv_code_word(j->error.code), "object",
                                     j->error.object, "message", j->error.message, "hint", j->error.hint);
+    const char *state = j->running ? "running" : j->interrupted ? "interrupted" : j->cancelled ? "cancelled"
+                        : j->error.code ? "failed" : "done";
     return json_pack("{s:I s:s s:s s:s s:o s:o s:o s:o}", "id", (json_int_t)j->id, "verb", j->verb, "object",
-                     j->object, "state", j->running ? "running" : j->interrupted ? "interrupted" : j->error.code ? "failed" : "done",
-                     "progress_pct", j->running && j->progress >= 0 ? json_integer(j->progress) : json_null(), "started_ms", ms(j->started_ns), "ended_ms", ms(j->ended_ns), "error", error);
+                     j->object, "state", state, "progress_pct",
+                     j->running && j->progress >= 0 ? json_integer(j->progress) : json_null(), "started_ms", ms(j->started_ns),
+                     "ended_ms", ms(j->ended_ns), "error", error);
 }
 
 json_t *jobs_json(struct service *svc)
@@ -208,6 +234,7 @@ static void load(void *arg, json_t *o)
     j->ended_ns = time_of(o, "ended_ms");
     j->running = strcmp(state, "running") == 0;
     j->interrupted = strcmp(state, "interrupted") == 0;
+    j->cancelled = strcmp(state, "cancelled") == 0;
     if (json_is_object(error)) {
         hv_fail(&j->error, hv_code_from_word(word(error, "code")), word(error, "object"), "%s", word(error, "message"));
         hv_hint(&j->error, "%s", word(error, "hint"));
@@ -229,6 +256,7 @@ int jobs_load(struct service *svc)
         hv_fail(&e, HV_FAILED, j->object, "interrupted: the service ended while it was under way");
         hv_hint(&e, "hvctl show %s", j->object);
         j->interrupted = true;
+        j->cancelled = false;
         job_done(j, &e);
     }
     return 0;

@@ -44,9 +44,15 @@ static void get_info(void *arg, struct varlink_call *call, const json_t *params)
                   false);
 }
 
-/* Add the VMs a name means: itself, a GUID, or a glob's matches. False: there is none. */
+/* Add the VMs a name means: itself, a GUID, a glob's matches, or the VMs of @GROUP. False: there is none. */
 static bool add_matches(struct service *svc, const char *name, const json_t *groups, json_t *list)
 {
+    if (name[0] == '@') {
+        for (struct svc_vm *vm = svc->vms; vm; vm = vm->next)
+            if (group_has(svc, name + 1, vm))
+                json_array_append_new(list, svc_vm_json_groups(vm, groups));
+        return group_exists(svc, name + 1);
+    }
     struct svc_vm *exact = registry_find(svc, name);
     bool any = exact != NULL;
     if (exact) {
@@ -73,7 +79,8 @@ static void list(void *arg, struct varlink_call *call, const json_t *params)
     json_array_foreach(names, i, v) {
         if (!add_matches(svc, json_string_value(v), groups, vms)) {
             struct hv_error e = {0};
-            hv_fail(&e, HV_NOT_FOUND, json_string_value(v), "no such VM");
+            const char *name = json_string_value(v);
+            hv_fail(&e, HV_NOT_FOUND, name, name[0] == '@' ? "no such group" : "no such VM");
             json_decref(vms);
             fail(call, &e);
             return;
@@ -131,12 +138,22 @@ static void create(void *arg, struct varlink_call *call, const json_t *params)
         s.memory.min = MIN(s.memory.min, s.memory.startup);
     if (r == 0)
         r = check_paths(call, &s, &e);
+    const char *group = text(params, "group");
+    if (r == 0 && group && !group_exists(svc, group)) {
+        r = hv_fail(&e, HV_NOT_FOUND, group, "no such group");
+        hv_hint(&e, "hvctl group create %s", group);
+    }
     if (r == 0)
         r = registry_create(svc, text(params, "name"), &s, flag(params, "transient"), varlink_call_peer(call)->uid,
                             dry, &vm, &e);
     settings_fini(&s);
     if (r < 0) {
         fail(call, &e);
+        return;
+    }
+    if (group && !dry && group_add(svc, group, vm, &e) < 0) {
+        fail(call, &e);
+        (void)registry_remove(vm, NULL);        /* asked for in a group, and nothing else */
         return;
     }
     answer_vm(call, vm);
@@ -303,6 +320,23 @@ static void preview_memory(void *arg, struct varlink_call *call, const json_t *p
     settings_fini(&fresh);
 }
 
+static void rename_vm(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct svc_vm *vm = registry_need(arg, call, params);
+    struct hv_error e = {0};
+    char old[sizeof(vm->name)];
+    if (!vm)
+        return;
+    hv_strlcpy(old, vm->name, sizeof(old));
+    if (registry_rename(vm, text(params, "new_name"), flag(params, "dry_run"), &e) < 0) {
+        fail(call, &e);
+        return;
+    }
+    if (strcmp(old, vm->name) != 0)
+        event_add(arg, "config", vm->name, "info", caller(call), NULL, NULL, "renamed from %s", old);
+    answer_vm(call, vm);
+}
+
 static void remove_vm(void *arg, struct varlink_call *call, const json_t *params)
 {
     struct service *svc = arg;
@@ -334,6 +368,9 @@ static void remove_vm(void *arg, struct varlink_call *call, const json_t *params
 
 /* ---- life cycle ---- */
 
+/* Of its job: until that ends the VM is there. */
+static void cancel_start(void *arg) { worker_cancel_start(arg); }
+
 int vm_begin_start(struct svc_vm *vm, const struct varlink_peer *peer, bool paused, struct job **ret_job,
                    struct hv_error *e)
 {
@@ -364,6 +401,7 @@ int vm_begin_start(struct svc_vm *vm, const struct varlink_peer *peer, bool paus
         return hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory");
     }
     struct hv_error why = {0};
+    job_on_cancel(job, cancel_start, vm);
     if (worker_start(vm, peer, &fds, paused, job, &why) < 0)
         job_done(job, &why);
     *ret_job = job;
@@ -483,6 +521,19 @@ static void on_button(void *arg, json_t *p, bool continues, const struct hv_erro
         loop_timer_set(s->svc->loop, s->timer, hv_now_ns());
 }
 
+/* Nobody waits any more. The guest was asked, and may go off all the same. */
+static void cancel_stop(void *arg)
+{
+    struct stopping *s = arg;
+    struct svc_vm *vm = stopping_vm(s);
+    struct hv_error e = {0};
+    if (vm && vm->state == SVC_STOPPING)
+        svc_vm_set_state(vm, SVC_RUNNING);
+    hv_fail(&e, HV_FAILED, vm ? vm->name : "", "the job was cancelled");
+    job_done(job_find(s->svc, s->job), &e);
+    loop_timer_set(s->svc->loop, s->timer, hv_now_ns());
+}
+
 int vm_begin_stop(struct svc_vm *vm, enum stop_how how, uint64_t limit_ns, bool then_turn_off, struct job **ret_job,
                   struct hv_error *e)
 {
@@ -512,6 +563,7 @@ int vm_begin_stop(struct svc_vm *vm, enum stop_how how, uint64_t limit_ns, bool 
         s->then_turn_off = true;
     } else {
         svc_vm_set_state(vm, SVC_STOPPING);
+        job_on_cancel(job, cancel_stop, s);
         loop_timer_set(svc->loop, s->timer, hv_now_ns() + limit_ns);
         s->asked = worker_call(vm, "org.hv.Worker.PowerButton", json_pack("{s:b}", "force", how == STOP_FORCE), NULL, 0, on_button, s, &why) == 0;
         if (!s->asked)
@@ -666,6 +718,22 @@ static void wait_job(void *arg, struct varlink_call *call, const json_t *params)
     job_wait(job, call);
 }
 
+static void cancel_job(void *arg, struct varlink_call *call, const json_t *params)
+{
+    struct service *svc = arg;
+    json_int_t id = json_integer_value(json_object_get(params, "id"));
+    struct job *job = job_find(svc, id);
+    struct hv_error e = {0};
+    char name[32];
+    snprintf(name, sizeof(name), "job %lld", (long long)id);
+    if ((job ? job_cancel(job, &e) : hv_fail(&e, HV_NOT_FOUND, name, "no such job")) < 0) {
+        fail(call, &e);
+        return;
+    }
+    event_add(svc, "job", job_object(job), "info", caller(call), NULL, NULL, "%s: cancelling asked for", name);
+    answer_job(call, job);
+}
+
 /* ---- console ---- */
 
 /*
@@ -792,6 +860,12 @@ const struct varlink_method manager_methods[] = {
     {"Thaw", guest_thaw},
     {"CopyFile", guest_copy},
     {"Remove", remove_vm},
+    {"Rename", rename_vm},
+    {"ListGroups", group_list_method},
+    {"CreateGroup", group_create_method},
+    {"RemoveGroup", group_remove_method},
+    {"RenameGroup", group_rename_method},
+    {"SetGroup", group_set_method},
     {"Start", start},
     {"Stop", stop},
     {"Pause", pause_vm},
@@ -799,6 +873,7 @@ const struct varlink_method manager_methods[] = {
     {"Restart", restart},
     {"ListJobs", list_jobs},
     {"WaitJob", wait_job},
+    {"CancelJob", cancel_job},
     {"Wait", wait_method},
     {"Console", console},
     {"Events", events_method},

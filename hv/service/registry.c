@@ -160,7 +160,7 @@ static int name_length(const char *name)
     return n;
 }
 
-int registry_check_name(struct service *svc, const char *name, struct hv_error *e)
+int registry_check_name_form(const char *name, struct hv_error *e)
 {
     struct guid id;
     int n = setting_text_ok(name) ? name_length(name) : -1;
@@ -171,9 +171,13 @@ int registry_check_name(struct service *svc, const char *name, struct hv_error *
         return hv_fail(e, HV_USAGE, name, "a name does not start with '%c'", name[0]);
     if (guid_parse(name, &id) == 0)
         return hv_fail(e, HV_USAGE, name, "a GUID is no name");
-    if (registry_find(svc, name))
-        return hv_fail(e, HV_CONFLICT, name, "it exists already");
     return 0;
+}
+
+int registry_check_name(struct service *svc, const char *name, struct hv_error *e)
+{
+    int r = registry_check_name_form(name, e);
+    return r == 0 && registry_find(svc, name) ? hv_fail(e, HV_CONFLICT, name, "it exists already") : r;
 }
 
 static int store_with(struct svc_vm *vm, const json_t *extras, struct hv_error *e);
@@ -324,6 +328,27 @@ int registry_change_all(struct svc_vm *vm, struct settings *fresh, const json_t 
     return 0;
 }
 
+int registry_rename(struct svc_vm *vm, const char *name, bool dry_run, struct hv_error *e)
+{
+    char old[sizeof(vm->name)];
+    if (strcmp(vm->name, name) == 0)
+        return 0;
+    int r = registry_check_name(vm->svc, name, e);
+    if (r < 0 || dry_run)
+        return r;
+    hv_strlcpy(old, vm->name, sizeof(old));
+    unlink_vm(vm);
+    hv_strlcpy(vm->name, name, sizeof(vm->name));
+    r = registry_store(vm, e);
+    if (r < 0) {
+        /* As in registry_change_all(): the file may have the new name, and must not. */
+        hv_strlcpy(vm->name, old, sizeof(vm->name));
+        (void)registry_store(vm, NULL);
+    }
+    insert(vm->svc, vm);
+    return r;
+}
+
 static int delete_file(const char *path)
 {
     char dir[HV_PATH_SIZE + 64];
@@ -345,6 +370,7 @@ int registry_remove(struct svc_vm *vm, struct hv_error *e)
     if (r < 0)
         return hv_fail_errno(e, -r, vm->name, "cannot delete %s", path);
     vmlog_remove(vm);
+    groups_forget(vm);
     registry_forget(vm);
     return 0;
 }

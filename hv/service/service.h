@@ -14,7 +14,7 @@
  *   balance.c    feeds the balancer             balancer.c    who gets how much memory
  *   stats.c      rows of counters               history.c     what they were
  *   apply.c      documents of many objects      change.c      what a change of settings means
- *   reader.c     foreign documents, sealed
+ *   reader.c     foreign documents, sealed      groups.c      names for several VMs
  */
 #ifndef HV_SERVICE_SERVICE_H
 #define HV_SERVICE_SERVICE_H
@@ -97,6 +97,7 @@ struct service {
     struct hv_paths paths;
     char worker_path[512];              /* the hv-worker program */
     struct svc_vm *vms;                 /* sorted by name */
+    json_t *groups;                     /* {name: [id]} */
     struct job *jobs;
     struct journal *job_journal;
     int64_t last_job, last_event;
@@ -136,6 +137,10 @@ int registry_create_from(struct service *svc, const char *name, const struct gui
                          const json_t *extras, uid_t owner, struct svc_vm **ret, struct hv_error *e);
 /* Could a VM have this name? */
 int registry_check_name(struct service *svc, const char *name, struct hv_error *e);
+/* The same, whatever there is already: of groups too. */
+int registry_check_name_form(const char *name, struct hv_error *e);
+/* Give it another name, checked, stored; after a failure it has the old one. dry_run: only check. */
+int registry_rename(struct svc_vm *vm, const char *name, bool dry_run, struct hv_error *e);
 /* What its document holds that the settings do not. *ret is new. */
 int registry_extras(const struct svc_vm *vm, json_t **ret, struct hv_error *e);
 /* Its document, with what else stands in the one on disk. *ret is NUL-terminated, free() it. */
@@ -150,6 +155,24 @@ int registry_remove(struct svc_vm *vm, struct hv_error *e);
 /* Frees vm alone. */
 void registry_forget(struct svc_vm *vm);
 void registry_free(struct service *svc);
+
+/* ---- groups.c ---- */
+int groups_load(struct service *svc, struct hv_error *e);
+void groups_free(struct service *svc);
+bool group_exists(struct service *svc, const char *group);
+bool group_has(struct service *svc, const char *group, const struct svc_vm *vm);
+/* Names of the groups it is in. New. */
+json_t *groups_of(const struct svc_vm *vm);
+/* Into a group that exists; stored. */
+int group_add(struct service *svc, const char *group, const struct svc_vm *vm, struct hv_error *e);
+/* It is about to be gone for good: out of all. */
+void groups_forget(const struct svc_vm *vm);
+/* Methods of org.hv.Manager. */
+void group_list_method(void *arg, struct varlink_call *call, const json_t *params);
+void group_create_method(void *arg, struct varlink_call *call, const json_t *params);
+void group_remove_method(void *arg, struct varlink_call *call, const json_t *params);
+void group_rename_method(void *arg, struct varlink_call *call, const json_t *params);
+void group_set_method(void *arg, struct varlink_call *call, const json_t *params);
 
 /* ---- vm.c ---- */
 const char *svc_state_word(const struct svc_vm *vm);
@@ -202,6 +225,8 @@ int worker_stream(struct svc_vm *vm, const char *method, json_t *params, const i
                   varlink_reply_fn *fn, void *arg, struct hv_error *e);
 /* Kill it now. */
 void worker_kill(struct svc_vm *vm);
+/* The same while it starts: nobody wants it any more. */
+void worker_cancel_start(struct svc_vm *vm);
 /*
  * Find the workers of an earlier hvd and take them over (DESIGN 10). svc->adopting counts those that have not
  * said yet what they have: nothing is to be admitted before; service_ready() is called when it is 0 again.
@@ -232,6 +257,10 @@ void job_progress(struct job *job, int pct);
 json_t *jobs_json(struct service *svc);
 /* Answer call now or when the job changes (WaitJob). */
 void job_wait(struct job *job, struct varlink_call *call);
+/* How to end it before its time: fn has it end, now or soon, with job_done() and an error. Not after its end. */
+void job_on_cancel(struct job *job, void (*fn)(void *arg), void *arg);
+/* HV_CONFLICT: it has ended, or cannot be. */
+int job_cancel(struct job *job, struct hv_error *e);
 /* Called once when the job ends. */
 void job_on_end(struct job *job, void (*fn)(void *arg, struct job *job), void *arg);
 /* Those of the service before, once, when events are there. 0 or -ENOMEM. */

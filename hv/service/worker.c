@@ -163,6 +163,15 @@ static void on_process_end(void *arg)
     worker_link_free(l);
 }
 
+void worker_cancel_start(struct svc_vm *vm)
+{
+    if (vm->link && !vm->link->exit_word[0]) {
+        hv_strlcpy(vm->link->exit_word, "turned-off", sizeof(vm->link->exit_word));
+        hv_strlcpy(vm->link->exit_text, "its start was cancelled", sizeof(vm->link->exit_text));
+    }
+    worker_kill(vm);
+}
+
 void worker_kill(struct svc_vm *vm)
 {
     if (vm->link)

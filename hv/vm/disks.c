@@ -20,7 +20,9 @@ int vm_disks_new(struct vm *vm, struct hv_error *e)
 void vm_disk_threads(struct vm *vm, void (*enter)(void))
 {
     HV_CHECK(vm, VM_MAGIC);
-    disk_queue_enter(vm->disk_queue, enter);
+    if (vm->disk_queue) {                   /* none where there is no VMBus */
+        disk_queue_enter(vm->disk_queue, enter);
+    }
 }
 
 /* The unit at lun, its disk flushed and closed. */

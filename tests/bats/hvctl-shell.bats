@@ -22,7 +22,7 @@ memory set web1 \
 memory show web1 -o csv -c name,max --no-header
 S
     [ "$output" = $'a b\nweb1\nweb2\nweb1,8589934592' ]
-    [ "$stderr" = "web1: max 1T -> 8G, now" ]
+    [ "$stderr" = "web1: max 1.0T -> 8.0G, now" ]
 }
 
 @test "shell: a script stops at the first failure, with its exit code, and says where" {

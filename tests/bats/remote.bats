@@ -47,7 +47,7 @@ setup() { : >"$SSH_LOG"; rm -f "$XDG_CONFIG_HOME/hv/hosts"; }
     run -0 --separate-stderr hvctl -H ssh://far list -o name
     [ "$output" = far1 ]
     run -0 --separate-stderr hvctl -H ssh://ann@far:2222 memory set far1 --max 8G
-    [ "$stderr" = "far1: max 1T -> 8G, now" ]
+    [ "$stderr" = "far1: max 1.0T -> 8.0G, now" ]
     HV_HOST=ssh://far run -0 --separate-stderr hvctl memory show far1 -o csv -c max --no-header
     [ "$output" = 8589934592 ]
     HV_HOST=ssh://far hvctl memory set far1 --max default

@@ -89,7 +89,7 @@ options() {
     jq -r '.nouns[].commands[].examples[]' <<<"$DUMP" | while IFS= read -r example; do
         # The shell reads from a terminal, a file or a pipe: hvctl-shell.bats.
         case $example in *'$('* | *completion* | 'hvctl help'* | 'ssh '* | hvctl | 'hvctl -f '* | *'| hvctl '*) continue ;; esac
-        run --separate-stderr timeout 20 bash -c "$example </dev/null"
+        run --separate-stderr timeout 20 bash -o pipefail -c "$example </dev/null"
         [ "$status" -eq 6 ] || { echo "$example: $status: $stderr"; exit 1; }
     done
 }

@@ -272,7 +272,29 @@ static int disk_set(struct cli_call *c, struct hv_error *e)
     return r;
 }
 
-static int resize_running(struct cli_call *c, struct conn *k, const json_t *d, const char *want, struct hv_error *e)
+/* "40.0G" as everywhere, unless that says less than is known. */
+static const char *size_text(uint64_t size, char *buf, size_t len)
+{
+    uint64_t again;
+    return parse_size(format_size(size, buf, len), "", &again, NULL) == 0 && again == size ? buf : format_size_exact(size, buf, len);
+}
+
+/* What a Linux guest calls it: disks are sda, sdb ... in the order of their places. */
+static char guest_letter(const json_t *vm, const char *location)
+{
+    size_t i;
+    json_t *d;
+    int n = 0;
+    json_array_foreach(json_object_get(json_object_get(vm, "settings"), "disks"), i, d) {
+        if (strcmp(text(d, "location"), location) == 0) {
+            break;
+        }
+        n += strcmp(text(d, "type"), "dvd") != 0;
+    }
+    return n < 26 ? (char)('a' + n) : 'X';
+}
+
+static int resize_running(struct cli_call *c, struct conn *k, const json_t *vm, const json_t *d, const char *want, struct hv_error *e)
 {
     char old[24], new[24];
     json_t *reply;
@@ -287,9 +309,10 @@ static int resize_running(struct cli_call *c, struct conn *k, const json_t *d, c
     r = conn_call(k, "ResizeDisk", json_pack("{s:s s:s s:I s:b}", "name", c->args[0], "location", text(d, "location"), "size",
                                              (json_int_t)size, "add", sign > 0), 0, &reply, e);
     if (r == 0) {
-        cli_note(c, "%s: %s: %s -> %s", c->args[0], text(d, "location"),
-                 format_size_exact((uint64_t)json_integer_value(json_object_get(reply, "old_size")), old, sizeof(old)),
-                 format_size_exact((uint64_t)json_integer_value(json_object_get(reply, "size")), new, sizeof(new)));
+        const char sd = guest_letter(vm, text(d, "location"));
+        cli_note(c, "%s: %s: size %s -> %s, now; in the guest: growpart /dev/sd%c 1 && resize2fs /dev/sd%c1", c->args[0],
+                 text(d, "location"), size_text((uint64_t)json_integer_value(json_object_get(reply, "old_size")), old, sizeof(old)),
+                 size_text((uint64_t)json_integer_value(json_object_get(reply, "size")), new, sizeof(new)), sd, sd);
         json_decref(reply);
     }
     return r;
@@ -312,7 +335,7 @@ static int disk_resize(struct cli_call *c, struct hv_error *e)
                 cli_note(c, "%s: %s: resized to %s", c->args[0], text(d, "location"), c->args[2]);
             }
         } else {
-            r = resize_running(c, k, d, c->args[2], e);
+            r = resize_running(c, k, vm, d, c->args[2], e);
         }
         json_decref(d);
         json_decref(vm);
@@ -333,7 +356,8 @@ static int take_away(struct cli_call *c, bool dvd, struct hv_error *e)
     }
     r = find_disk(k, c->args[0], c->n_args > 1 ? c->args[1] : NULL, dvd, &vm, &d, e);
     if (r == 0) {
-        snprintf(doing, sizeof(doing), "deleting %s", text(d, "path"));
+        const char *path = text(d, "path"), *slash = strrchr(path, '/');
+        snprintf(doing, sizeof(doing), "deleting %.255s (%s)", slash ? slash + 1 : path, text(d, "location"));
         r = delete ? cli_ask(c, c->args[0], doing, e) : 0;
         r = r < 0 ? r : conn_call(k, "RemoveDisk", json_pack("{s:s s:s}", "name", c->args[0], "location", text(d, "location")),
                                   0, &reply, e);

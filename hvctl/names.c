@@ -35,7 +35,8 @@ static void add_vms(struct conn *k, enum cli_type type, void (*add)(void *arg, c
 {
     json_t *reply, *vm;
     size_t i;
-    if (conn_call(k, "List", json_pack("{s:[]}", "groups"), 0, &reply, NULL) < 0) {
+    if (conn_call(k, "List", json_pack("{s:[]}", "groups"), 0, &reply, NULL) < 0 &&
+        conn_call(k, "List", NULL, 0, &reply, NULL) < 0) {
         return;
     }
     json_array_foreach(json_object_get(reply, "vms"), i, vm) {

@@ -132,6 +132,10 @@ static int add_named(struct cli_call *c, struct targets *ts, const char *arg, co
         hv_fail(&t->error, HV_NOT_FOUND, arg, "no VM has such a name");
     } else if (!hv_error_is_set(&t->error)) {
         not_found(c, t, vms);
+        if (strncmp(t->error.hint, "--wait=", 7) == 0) {
+            *e = t->error;                  /* no target at all: nothing is begun that would wait for something else */
+            return -ENOENT;
+        }
     }
     return 0;
 }

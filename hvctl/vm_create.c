@@ -201,26 +201,46 @@ int vm_create(struct cli_call *c, struct hv_error *e)
 
 struct set_job { json_t *(*build)(struct cli_call *c, const json_t *vm, struct hv_error *e); };
 
+static bool say_change(struct cli_call *c, const char *name, const json_t *ch)
+{
+    const char *key = json_string_value(json_object_get(ch, "key"));
+    const char *old = json_string_value(json_object_get(ch, "old"));
+    const char *new = json_string_value(json_object_get(ch, "new"));
+    const char *applied = json_string_value(json_object_get(ch, "applied"));
+    char was[32], is[32];
+    if (!key || !applied || strcmp(applied, "unchanged") == 0) {
+        return false;
+    }
+    const char *dot = strrchr(key, '.');
+    bool next = strcmp(applied, "next-start") == 0;
+    cli_note(c, "%s: %s %s -> %s, %s", name, dot ? dot + 1 : key, document_value(key, old, was), document_value(key, new, is),
+             c->dry_run ? (next ? "would apply at next start" : "would apply now") : next ? "at next start" : "now");
+    return true;
+}
+
+static bool was_typed(const struct cli_call *c, const json_t *ch, unsigned at)
+{
+    const char *key = json_string_value(json_object_get(ch, "key"));
+    return key && c->values[at].opt->key && strcmp(c->values[at].opt->key, key) == 0;
+}
+
+/* In the order in which they were typed; then what followed from it. */
 static void say_changes(struct cli_call *c, const char *name, const json_t *changes)
 {
     size_t i;
     json_t *ch;
     unsigned n = 0;
-    json_array_foreach((json_t *)changes, i, ch) {
-        const char *key = json_string_value(json_object_get(ch, "key"));
-        const char *old = json_string_value(json_object_get(ch, "old"));
-        const char *new = json_string_value(json_object_get(ch, "new"));
-        const char *applied = json_string_value(json_object_get(ch, "applied"));
-        if (!key || !applied || strcmp(applied, "unchanged") == 0) {
-            continue;
+    for (unsigned v = 0; v < c->n_values; v++) {
+        json_array_foreach((json_t *)changes, i, ch) {
+            n += was_typed(c, ch, v) && say_change(c, name, ch);
         }
-        const char *dot = strrchr(key, '.');
-        char was[32], is[32];
-        bool next = strcmp(applied, "next-start") == 0;
-        cli_note(c, "%s: %s %s -> %s, %s", name, dot ? dot + 1 : key, document_value(key, old, was),
-                 document_value(key, new, is),
-                 c->dry_run ? (next ? "would apply at next start" : "would apply now") : next ? "at next start" : "now");
-        n++;
+    }
+    json_array_foreach((json_t *)changes, i, ch) {
+        bool typed = false;
+        for (unsigned v = 0; v < c->n_values; v++) {
+            typed = typed || was_typed(c, ch, v);
+        }
+        n += !typed && say_change(c, name, ch);
     }
     if (!n) {
         cli_note(c, "%s: nothing to change", name);

@@ -168,13 +168,10 @@ static int stop_one(struct cli_call *c, struct conn *k, struct target *t, void *
     } else if (off) {
         cli_note(c, "%s: turned off", t->name);
     } else if (then && was_turned_off(k, t->name)) {
+        const uint64_t took = hv_now_ns() - began;
         char age[32];
-        if (hv_now_ns() - began >= limit) {
-            format_age(limit / NS_PER_SEC, age, sizeof(age));
-            cli_note(c, "%s: no reaction; turned off after %s", t->name, age);
-        } else {
-            cli_note(c, "%s: the guest cannot shut down; turned off", t->name);
-        }
+        format_age(MIN(took, limit) / NS_PER_SEC, age, sizeof(age));
+        cli_note(c, "%s: %s; turned off after %s", t->name, took >= limit ? "no reaction" : "no shutdown service in the guest", age);
     } else {
         cli_note(c, "%s: shutting down ... off (%.0fs)", t->name, s);
     }

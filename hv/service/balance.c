@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <unistd.h>
 
 #include "hv/base/log.h"
 #include "hv/base/units.h"
@@ -287,10 +288,17 @@ void balance_json(const struct svc_vm *vm, json_t *memory)
     if (!memory)
         return;
     json_object_set_new(memory, "balloon", json_integer((json_int_t)member(memory, "ballooned")));
-    if (json_is_object(report))
-        json_object_set_new(memory, "guest", json_pack("{s:I s:I}", "available", (json_int_t)member(report, "available"),
-                                                       "committed", (json_int_t)(member(report, "demand") +
-                                                       member(memory, "ballooned") + member(memory, "offline"))));
+    if (json_is_object(report)) {
+        char when[40];
+        format_time_utc(hv_wall_ns() - member(report, "age_ms") * NS_PER_MS, when, sizeof(when));
+        json_object_set_new(memory, "guest",
+                            json_pack("{s:I s:I s:b s:s}", "available", (json_int_t)member(report, "available"), "committed",
+                                      (json_int_t)(member(report, "demand") + member(memory, "ballooned") + member(memory, "offline")),
+                                      "hot_add", json_is_true(json_object_get(memory, "can_hot_add")), "reported", when));
+    }
+    /* Nothing binds it: where the host has several nodes, any of them. Nothing is ever paged out by us. */
+    json_object_set_new(memory, "numa_nodes", access("/sys/devices/system/node/node1", F_OK) < 0 ? json_pack("[i]", 0) : json_null());
+    json_object_set_new(memory, "paging_in_use", json_false());
     if (!b->planned)
         return;
     const struct dm_plan *p = &b->plan;

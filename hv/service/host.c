@@ -180,7 +180,7 @@ int host_admit(struct svc_vm *vm, struct hv_error *e)
             format_size(vm->settings.memory.startup, need, sizeof(need)), format_size(freemem, has, sizeof(has)));
     uint64_t fit = ROUND_DOWN(freemem, 64 * MIB);
     if (fit > 0)
-        hv_hint(e, "hvctl memory set %s --startup %s, or stop another VM", vm->name,
+        hv_hint(e, "hvctl memory set %s --startup %s, or hvtop -s demand to see who has memory to give", vm->name,
                 format_size_exact(fit, fits, sizeof(fits)));
     return -ENOMEM;
 }

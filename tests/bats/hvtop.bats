@@ -268,7 +268,7 @@ END
     keys j m; see "memory of beta"; see "it is not balanced now"
     keys Tab Tab C-u 2G; see "at the next start only" || see "it is not balanced"
     keys C-u 5; see "a size needs a unit"
-    keys C-u 2G Enter; see "max 1G -> 2G"
+    keys C-u 2G Enter; see "max 1.0G -> 2.0G"
     [ "$(hvctl memory show beta -o json | jq .memory.max)" = 2147483648 ]
     keys m Enter; see "nothing changed"
     keys m Escape q

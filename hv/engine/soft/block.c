@@ -28,7 +28,7 @@ int block_cache_new(struct cpu *c)
         return -ENOMEM;
     }
     for (size_t i = 0; i < ARRAY_SIZE(c->jump); i++)
-        c->jump[i] = &bc->none;
+        c->jump[i] = (struct jump){ .b = &bc->none };
     bc->none.gpa = bc->none.gpa2 = BLOCK_NO_PAGE;
     map_gen_new(c, GEN_ALL);
     c->blocks = bc;
@@ -51,7 +51,7 @@ void block_drop_all(struct cpu *c)
     struct block_cache *bc = c->blocks;
     translate_drop_all(c);
     for (size_t i = 0; i < ARRAY_SIZE(c->jump); i++)
-        c->jump[i] = &bc->none;
+        c->jump[i] = (struct jump){ .b = &bc->none };
     memset(bc->hash, 0, sizeof(bc->hash));
     /* The pages lose their code in other eyes too, and the TLB may let stores pass again. */
     for (size_t i = 0; i < ARRAY_SIZE(bc->page); i++) {
@@ -192,6 +192,7 @@ static void page_drop(struct cpu *c, struct code_page *p, unsigned from, unsigne
         hash_remove(bc, b);
         b->gen = 0;
         translate_drop(c, b);
+        block_jump_update(c, b);
         bc->dropped++;
         c->code_dropped = true;
     }
@@ -393,6 +394,16 @@ static int check_second(struct cpu *c, uint64_t va, const struct block *b, bool 
     return r;
 }
 
+void block_jump_update(struct cpu *c, const struct block *b)
+{
+    struct jump *j = &c->jump[block_jump_slot(b->vrip)];
+    if (j->b != b)
+        return;
+    j->code = translate_code(c, b);
+    if (!b->gen)
+        j->gen = 0;
+}
+
 struct block *block_lookup(struct cpu *c, uint32_t extra)
 {
     struct block_cache *bc = c->blocks;
@@ -421,8 +432,8 @@ struct block *block_lookup(struct cpu *c, uint32_t extra)
             }
         }
     }
-    struct block **slot = &c->jump[block_jump_slot(c->rip)];
-    struct block *b = *slot;
+    struct jump *slot = &c->jump[block_jump_slot(c->rip)];
+    struct block *b = slot->b;
     if (b->vrip == c->rip && b->gen == c->map_gen && b->mode == mode)
         return b;
 
@@ -443,7 +454,7 @@ struct block *block_lookup(struct cpu *c, uint32_t extra)
             return NULL;
         }
         /* Mostly the slot's block still is the one, only its translation had to be looked at again. */
-        b = *slot;
+        b = slot->b;
         if (b->gen && b->vrip == c->rip && b->gpa == gpa && b->mode == mode && b->gpa2 == BLOCK_NO_PAGE &&
             b->len <= bytes_left)
             continue;
@@ -467,9 +478,14 @@ struct block *block_lookup(struct cpu *c, uint32_t extra)
             slot = &c->jump[block_jump_slot(c->rip)];
         }
     }
+    if (b->vrip != c->rip) {       /* mapped at two addresses: it is found by the last one */
+        struct jump *old = &c->jump[block_jump_slot(b->vrip)];
+        if (old->b == b)
+            *old = (struct jump){ .b = &bc->none };
+    }
     b->mode = mode;
     b->vrip = c->rip;
     b->gen = c->map_gen;
-    *slot = b;
+    *slot = (struct jump){ .rip = c->rip, .gen = extra ? 0 : c->map_gen, .code = translate_code(c, b), .b = b };
     return b;
 }

@@ -2,7 +2,8 @@
  * Decoded blocks: straight runs of instructions, found by the physical address of their
  * first byte and the mode they were decoded for, dropped when those bytes change.
  *
- *   lookup    RIP -> block through c->jump[] (direct mapped), else TLB, hash, decoder
+ *   lookup    RIP -> block through c->jump[] (direct mapped), else TLB, hash, decoder. A block is in
+ *             jump[] for its vrip at most; its code there is what translate_code() says
  *   links     a jump remembers the block it last reached. It may be entered directly if it was
  *             validated for that RIP in the present TLB generation: vrip and gen say so.
  *   dropping  gen = 0, which no lookup and no link accepts; the memory stays until the arena
@@ -75,6 +76,7 @@ struct block_cache {
     uint64_t built, dropped, flushed;            /* counters */
 };
 
+/* The entry of jump[] for rip; it is somebody else's unless rip says so. */
 static inline unsigned block_jump_slot(uint64_t rip)
 {
     return (unsigned)(rip ^ rip >> 12) & ((1u << BLOCK_JUMP_BITS) - 1);
@@ -85,5 +87,7 @@ static inline unsigned block_jump_slot(uint64_t rip)
  * decoding its first instruction faults, c->exc is filled.
  */
 struct block *block_lookup(struct cpu *c, uint32_t extra);
+/* b's code changed, or (gen 0) it is gone: set it right in jump[]. */
+void block_jump_update(struct cpu *c, const struct block *b);
 
 #endif

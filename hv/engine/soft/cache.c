@@ -143,11 +143,11 @@ static const struct block *next_block(struct cpu *c)
     if (c->budget <= 0 || atomic_load_explicit(&c->attention, memory_order_relaxed) || c->shadow || c->halted ||
         c->rflags & (FL_TF | FL_RF) || c->dr[7] & 0xff || c->code_dropped || c->lock)
         return NULL;
-    const struct block *b = c->jump[block_jump_slot(c->rip)];
-    if (b->vrip != c->rip || b->gen != c->map_gen || b->mode != c->mode || b->code == c->code->interpret)
+    const struct jump *j = &c->jump[block_jump_slot(c->rip)];
+    if (j->rip != c->rip || j->gen != c->map_gen || j->code == c->code->interpret_jump)
         return NULL;
     c->jit.page = c->rip & HV_PAGE_MASK;
-    return b;
+    return j->b;
 }
 
 /* 0: go on behind it; an X_* and 1: leave; else a translated block to go on with. */
@@ -246,6 +246,10 @@ void cache_thunks(struct code_cache *k)
     emit_load(&e, 8, H_RAX, rm_mem(H_RSI, offsetof(struct op, fn)));
     leave(&e, true);
 
+    /* T2 = the entry in jump[] of a block to interpret. */
+    k->interpret_jump = e.p;
+    emit_load(&e, 8, T2, rm_sib(H_RSP, T2, 0, (int32_t)(offsetof(struct cpu, jump) + offsetof(struct jump, b))));
+
     /* T2 = a block to interpret. */
     k->interpret = e.p;
     emit_load(&e, 8, T1, BLOCK(T2, vrip));
@@ -256,9 +260,8 @@ void cache_thunks(struct code_cache *k)
     emit_load(&e, 8, H_RAX, BLOCK(T2, entry));
     leave(&e, true);
 
-    /* T2 = the block to go on with, after the loop has looked around. */
+    /* T1 = where to go on, after the loop has looked around. */
     k->exit_rip = e.p;
-    emit_load(&e, 8, T1, BLOCK(T2, vrip));
     emit_store(&e, 8, CPU(rip), T1);
     to_c(&e);
     emit_rm(&e, 4, 0x33, H_RAX, rm_reg(H_RAX));

@@ -162,6 +162,13 @@ struct x87 {
 
 #define BLOCK_JUMP_BITS 12
 struct block;
+
+/* Where RIP leads: block.h. In force while gen is c->map_gen. */
+struct jump {
+    uint64_t rip, gen;
+    const void *code;        /* b->code, or the translator's thunk for blocks without */
+    struct block *b;
+};
 struct jit_slot;
 struct lockstep;
 
@@ -237,7 +244,7 @@ struct cpu {
     unsigned vp;
     struct soft *soft;                   /* the engine */
     struct block_cache *blocks;          /* block.c */
-    struct block *jump[1u << BLOCK_JUMP_BITS];   /* by RIP, block.h */
+    struct jump jump[1u << BLOCK_JUMP_BITS];     /* by RIP, block.h */
     struct code_cache *code;             /* translate.h; NULL: interprets only */
     struct lockstep *lock;               /* lockstep.h; NULL: the rule */
     struct tlb_entry tlb_table[TLB_MODES][TLB_SIZE];
@@ -249,6 +256,7 @@ struct cpu {
     bool user_aligned;       /* entries of TLB_USER have TLB_SLOW_ALIGN */
     uint64_t tlb_large[2];               /* regions of which they have pieces of large pages: tlb.c */
     uint64_t gen[2], gen_last;           /* translation generations of supervisor and user code */
+    uint32_t gen_mode[2];                /* and the modes they are for */
     uint64_t exec_filter[2][16];         /* linear pages code may have been fetched from in this gen[]: tlb.c */
     uint64_t exec_large[2];              /* and regions where those pages were large */
     bool super_exec_local;               /* supervisor code may have been fetched from a page that is not global */
@@ -294,10 +302,18 @@ static inline void map_gen_new(struct cpu *c, unsigned which)
     c->map_gen = c->gen[c->cpl == 3];
 }
 
-/* MXCSR changed. */
+/*
+ * MXCSR changed, or the rest of the mode. A generation is for one mode: jump[] need not compare it. It differs
+ * from what the same privilege level ran in before when a debugger steps, between 32 and 64-bit code, and the like.
+ */
 static inline void cpu_update_fp_mode(struct cpu *c)
 {
+    const bool user = c->cpl == 3;
     c->mode = (c->mode & ~(uint32_t)MODE_FPEXC) | ((c->mxcsr & 0x1f80) != 0x1f80 ? MODE_FPEXC : 0);
+    if (HV_UNLIKELY(c->mode != c->gen_mode[user])) {
+        c->gen_mode[user] = c->mode;
+        map_gen_new(c, user ? GEN_USER : GEN_SUPER);
+    }
 }
 
 /* Recompute mode, tlb and what hangs on them after CR0/CR4/EFER/CS/SS/CPL/TF/AC changed. seg.c */

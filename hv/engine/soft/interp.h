@@ -167,8 +167,9 @@ static inline bool op_attention(struct cpu *c)
 #define JUMP_TO(target, ...)                                                                      \
     do {                                                                                          \
         uint64_t t_ = (target);                                                                   \
-        struct block *b_ = c->jump[block_jump_slot(t_)];                                  \
-        if (HV_LIKELY(b_->vrip == t_ && b_->gen == c->map_gen && b_->mode == c->mode)) {          \
+        const struct jump *j_ = &c->jump[block_jump_slot(t_)];                                    \
+        struct block *b_ = j_->b;                                                                 \
+        if (HV_LIKELY(j_->rip == t_ && j_->gen == c->map_gen)) {                                  \
             __VA_ARGS__                                                                           \
             c->rip = t_;                                                                          \
             c->budget -= op->n;                                                                   \

@@ -34,7 +34,7 @@ void cpu_update_mode(struct cpu *c)
         m |= MODE_CODE64 | MODE_FLAT;
     else if (cs & SEG_ATTR_DB)
         m |= MODE_CODE32;
-    if (c->seg[X86_SEG_SS].attr & SEG_ATTR_DB)
+    if (!(m & MODE_CODE64) && c->seg[X86_SEG_SS].attr & SEG_ATTR_DB)
         m |= MODE_SS32;
     if (!(m & MODE_CODE64) && all_flat(c))
         m |= MODE_FLAT;

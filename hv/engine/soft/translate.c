@@ -447,6 +447,7 @@ static void translate(struct cpu *c, struct block *b)
         b->heat = lockstep_heat(insn, t.n, t.last < t.n);
         b->entry = lockstep_entry;
     }
+    block_jump_update(c, b);
 }
 
 void translate_pending(struct cpu *c)
@@ -498,6 +499,11 @@ void translate_new_block(struct cpu *c, struct block *b)
     b->entry = warm;
 }
 
+const void *translate_code(const struct cpu *c, const struct block *b)
+{
+    return !c->code ? NULL : b->code == c->code->interpret ? c->code->interpret_jump : b->code;
+}
+
 /* ---- links ---- */
 
 void translate_link(struct cpu *c, struct block *b)
@@ -535,8 +541,10 @@ void translate_drop_all(struct cpu *c)
         return;
     struct block_cache *bc = c->blocks;
     for (size_t i = 0; i < ARRAY_SIZE(bc->hash); i++) {
-        for (struct block *b = bc->hash[i]; b; b = b->hash_next)
+        for (struct block *b = bc->hash[i]; b; b = b->hash_next) {
             translate_new_block(c, b);
+            block_jump_update(c, b);
+        }
     }
     cache_clear(k);
     k->flushes++;

@@ -79,6 +79,8 @@ void translate_drop(struct cpu *c, struct block *b);
 void translate_drop_all(struct cpu *c);
 /* The loop has found b, which the slot in c->jit.slot asked for. */
 void translate_link(struct cpu *c, struct block *b);
+/* What jump[] has as the code of b. */
+const void *translate_code(const struct cpu *c, const struct block *b);
 /* Translate what is waiting; the loop calls it now and then. */
 void translate_pending(struct cpu *c);
 /* HV_SOFT_TRANSLATE: "off", a threshold, or "lockstep"; how tests choose. */
@@ -113,7 +115,7 @@ struct code_cache {
     size_t code_size, code_used, data_size, data_used, thunks_end;
     size_t rx_end;                 /* executable up to here, writable after */
     int threshold;
-    const void *call, *xmm, *x87, *interpret, *exit_slot, *exit_rip;       /* thunks */
+    const void *call, *xmm, *x87, *interpret, *interpret_jump, *exit_slot, *exit_rip;       /* thunks */
     op_handler *enter;
     struct block *queue[CODE_QUEUE];
     unsigned queued;

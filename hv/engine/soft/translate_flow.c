@@ -107,45 +107,44 @@ void jump_to(struct tr *t, int32_t off, unsigned n)
     emit_jmp(e, t->k->exit_slot);
 }
 
-/* T2 = the valid block at T1, which is lost; else the slow path. Nothing may be committed before this. */
+#define JUMP(field) rm_sib(H_RSP, T2, 0, (int32_t)(offsetof(struct cpu, jump) + offsetof(struct jump, field)))
+
+/* T2 = the distance in jump[] of the entry for T1, which is lost; else the slow path. Nothing may be committed before this. */
 static void find_block(struct tr *t)
 {
     struct emit *e = &t->e;
+    _Static_assert(sizeof(struct jump) == 32, "the index is scaled by a shift");
     emit_mov(e, 8, T2, T1);
     emit_rm(e, 8, 0xc1, 5, rm_reg(T2));
     put8(e, 12);
     emit_rm(e, 4, 0x33, T2, rm_reg(T1));
-    emit_alu_imm(e, 4, 4, rm_reg(T2), (1 << BLOCK_JUMP_BITS) - 1, 0);
-    emit_load(e, 8, T2, rm_sib(H_RSP, T2, 3, (int32_t)offsetof(struct cpu, jump)));
-    emit_rm(e, 8, 0x3b, T1, BLOCK(T2, vrip));
+    emit_rm(e, 4, 0xc1, 4, rm_reg(T2));
+    put8(e, 5);
+    emit_alu_imm(e, 4, 4, rm_reg(T2), ((1 << BLOCK_JUMP_BITS) - 1) << 5, 0);
+    emit_rm(e, 8, 0x3b, T1, JUMP(rip));
     slow_if(t, 5);
     emit_load(e, 8, T1, CPU(map_gen));
-    emit_rm(e, 8, 0x3b, T1, BLOCK(T2, gen));
-    slow_if(t, 5);
-    emit_load(e, 4, T1, CPU(mode));
-    emit_rm(e, 4, 0x3b, T1, BLOCK(T2, mode));
+    emit_rm(e, 8, 0x3b, T1, JUMP(gen));
     slow_if(t, 5);
 }
 
-/* Go to the block in T2. */
+/* Go to the block of the entry in T2. */
 static void jump_found(struct tr *t, unsigned n)
 {
     struct emit *e = &t->e;
     uint8_t *leave[2];
     x87_note(t, (int)t->i);
-    if (t->c->lock) {
-        sub_budget(t, t->base + n);
-        emit_jmp(e, t->k->exit_rip);
-        return;
-    }
-    emit_load(e, 8, T1, BLOCK(T2, vrip));
-    emit_alu_imm(e, 8, 4, rm_reg(T1), -(int32_t)HV_PAGE_SIZE, 0);
-    emit_store(e, 8, CPU(jit.page), T1);
     sub_budget(t, t->base + n);
-    attention(t, leave);
-    emit_rm(e, 4, 0xff, 4, BLOCK(T2, code));
-    emit_patch(e, leave[0]);
-    emit_patch(e, leave[1]);
+    if (!t->c->lock) {
+        attention(t, leave);
+        emit_load(e, 8, T1, JUMP(rip));
+        emit_alu_imm(e, 8, 4, rm_reg(T1), -(int32_t)HV_PAGE_SIZE, 0);
+        emit_store(e, 8, CPU(jit.page), T1);
+        emit_rm(e, 4, 0xff, 4, JUMP(code));
+        emit_patch(e, leave[0]);
+        emit_patch(e, leave[1]);
+    }
+    emit_load(e, 8, T1, JUMP(rip));
     emit_jmp(e, t->k->exit_rip);
 }
 

@@ -227,13 +227,13 @@ __attribute__((noinline, optimize("no-optimize-sibling-calls", "no-inline"))) st
 }
 static uint64_t calls(void) { return fib(27); }
 
-/* A small interpreter: a jump through a table for each of its instructions, which follow no pattern. */
+/* A small interpreter: a jump through a table for each instruction of a loop of 200. */
 static uint64_t indirect(void)
 {
-    enum { N = 4096 };
+    enum { N = 200 };
     static uint8_t code[N + 1];
     static const void *const ops[] = {&&add, &&sub, &&xor, &&mul, &&rot, &&not, &&swap, &&end};
-    uint64_t a = 1, b = 2, rounds = 50;
+    uint64_t a = 1, b = 2, rounds = 1000;
     for (int i = 0; i < N; i++) {
         code[i] = (uint8_t)(next() % 7);
     }

@@ -503,7 +503,7 @@ static void lock_step_finds_a_wrong_byte(void **state)
     block_drop(c, WINDOW_GPA, PAGES * 4096);
     assert_true(run(&v, &s, &insns));
     assert_int_equal(c->gpr[R_RBX], 0x11223344);
-    struct block *b = c->jump[block_jump_slot(WINDOW)];
+    struct block *b = c->jump[block_jump_slot(WINDOW)].b;
     assert_true(b->vrip == WINDOW && b->code != c->code->interpret);
     uint8_t *at = memmem(b->code, 64, "\x44\x33\x22\x11", 4), *page = (uint8_t *)((uintptr_t)at & HV_PAGE_MASK);
     assert_non_null(at);

@@ -40,12 +40,12 @@ say = @$(if $(V),true,printf '  %-6s %s\n' $(1) $(2))
 .PHONY: all
 all:
 
-# $(call room,NAME,FOLDER,PKG-CONFIG NAMES): every .c of the folder but *_main.c becomes lib/NAME.a.
+# $(call room,NAME,FOLDER,PKG-CONFIG NAMES): every .c of the folder but *_main.c and NAME_LEAVE_OUT becomes lib/NAME.a.
 ROOMS :=
 PROGRAMS :=
 define room_template
 ROOMS += $(1)
-$(1)_SRCS := $$(filter-out %_main.c,$$(wildcard $(2)/*.c))
+$(1)_SRCS := $$(filter-out %_main.c $$($(1)_LEAVE_OUT),$$(wildcard $(2)/*.c))
 $(1)_OBJS := $$(patsubst %.c,$$(BUILD)/obj/%.o,$$($(1)_SRCS))
 $(1)_PKGS := $(3)
 $$(BUILD)/lib/$(1).a: $$($(1)_OBJS)

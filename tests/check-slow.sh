@@ -45,6 +45,14 @@ boots() {
     done
 }
 
+# The build that leaves the translator out: it says so, and computes the same.
+interpreter_alone() {
+    make -j"$(nproc)" TRANSLATOR=no BUILD="$BUILD-alone" "$BUILD-alone/tests/bench/interp_mips" >"$BUILD/check/alone.log" &&
+        grep -q 'without its translator' "$BUILD/check/alone.log" || { tail "$BUILD/check/alone.log"; return 1; }
+    ! nm "$BUILD-alone/tests/bench/interp_mips" | grep -E ' (emit_rm|cache_thunks|code_region_part)$' &&
+        "$BUILD-alone/tests/bench/interp_mips" all 0.2 | tee "$BUILD/check/alone.out" && ! grep WRONG "$BUILD/check/alone.out"
+}
+
 # An hour of everything at once, with and without warm-up of blocks.
 mixes() {
     local cpus how
@@ -114,6 +122,7 @@ part "VHDX: every crash, many loads" vhdx_crashes
 part "VHD, verbs, ext4: every crash" verb_crashes
 part "fuzzers of images, partitions, file systems" fuzz_images
 part "boots with 1 to 4 vCPUs, save and load" boots
+part "a build without the translator" interpreter_alone
 part "everything at once, while the kernel patches itself" mixes
 part "stock kernels under the sanitizers" asan_guest
 part "hostile guests, ten seeds" hostile_guests

@@ -1,7 +1,7 @@
 # Unit tests: every tests/unit/FOLDER/test_*.c is a cmocka program linked with all rooms.
 #   make unit                 all of them
 #   make unit T=base/test_units   one
-UNIT_SRCS := $(sort $(wildcard tests/unit/*/test_*.c))
+UNIT_SRCS := $(filter-out $(if $(filter no,$(TRANSLATOR)),%/test_translate.c),$(sort $(wildcard tests/unit/*/test_*.c)))
 UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRCS))
 UNIT_PKGS := cmocka
 UNIT_ARCHIVES = $(foreach r,$(ROOMS),$(if $($(r)_OBJS),$(BUILD)/lib/$(r).a))

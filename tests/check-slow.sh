@@ -45,6 +45,18 @@ boots() {
     done
 }
 
+# Debian's user land with every block checked by the interpreter.
+userland_lockstep() {
+    (
+        . tests/guest/lib.sh
+        vmboot=$BUILD/tests/tools/vmboot work=$BUILD/guest
+        . tests/guest/smp.sh
+        . tests/guest/userland.sh
+        export HV_SOFT_TRANSLATE=lockstep SMP_TIMEOUT=900s
+        userland_guest cloud 1
+    )
+}
+
 # The build that leaves the translator out: it says so, and computes the same.
 interpreter_alone() {
     make -j"$(nproc)" TRANSLATOR=no BUILD="$BUILD-alone" "$BUILD-alone/tests/bench/interp_mips" >"$BUILD/check/alone.log" &&
@@ -122,6 +134,7 @@ part "VHDX: every crash, many loads" vhdx_crashes
 part "VHD, verbs, ext4: every crash" verb_crashes
 part "fuzzers of images, partitions, file systems" fuzz_images
 part "boots with 1 to 4 vCPUs, save and load" boots
+part "Debian's user land in lock-step" userland_lockstep
 part "a build without the translator" interpreter_alone
 part "everything at once, while the kernel patches itself" mixes
 part "stock kernels under the sanitizers" asan_guest

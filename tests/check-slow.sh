@@ -142,6 +142,7 @@ part "hostile guests, ten seeds" hostile_guests
 part "Debian root file systems, two kernels, 1 and 4 vCPUs" tests/guest/debian-root.sh
 part "hyperv-daemons in a stock guest, saved and loaded" env CHECK_SLOW=1 tests/guest/check.sh -k daemons
 part "fifty starts and stops with disks: nothing stays" tests/leaks.sh 50
+part "memory taken and given back, a hundred times" tests/guest/check-memory.sh 100
 part "a thousand kills of service, workers and clients" env CHAOS_PAUSE_MS=600 tests/chaos.sh 1000 "${CHAOS_SEED:-$RANDOM}"
 part "examples that wait for guests to report" env HV_SLOW=1 bats tests/bats/examples.bats
 part "Debian packages" tests/deb.sh

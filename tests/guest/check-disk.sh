@@ -104,10 +104,23 @@ dvd() {
         --until refused --send poweroff --off
 }
 
+# Pages of code that a read overwrites, called on two processors, translated and interpreted.
+code_pages() {
+    local translate
+    gcc -O1 -std=gnu17 -static -pthread -o "$work/codepage" tests/guest/codepage.c || return 1
+    tests/guest/mkinitrd.sh -k cloud -m hv_vmbus -m hv_storvsc -m sd_mod -f "$work/codepage:bin/codepage" "$work/initrd-code" || return 1
+    "$vhdtool" create "$work/code.vhdx" --size 16M || return 1
+    for translate in 256 off; do
+        HV_SOFT_TRANSLATE=$translate boot --initrd "$work/initrd-code" --cpus 2 --disk "$work/code.vhdx" --until "$prompt" \
+            --send 'codepage /dev/sda 300' --until 'calls right' --send 'poweroff -f' --off || return 1
+    done
+}
+
 check "disks: mixed load from 4 vCPUs, dropped caches, reboot, another boot" eval 'disks && load_and_reboot'
 check "disks: saved and loaded five times under load" save_under_load
 check "disks: a disk comes and goes twenty times under load" hot_plug
 check "disks: what is discarded leaves the file" trim
+check "disks: code that a read overwrites is executed as it is now" code_pages
 check "disks: a DVD is read and not written" dvd
 echo "1..$n"
 exit $((bad > 0))

@@ -19,6 +19,7 @@
  *                     --driver        wait until the dynamic memory driver is bound
  *                     --reports N     wait for N of its reports
  *                     --target SIZE   move the guest's memory there; wait until that is done
+ *                     --aim SIZE      the same, without waiting
  *                     --resident-below SIZE   the host must hold less than that
  *                     --attach DISK   a further disk while it runs, at the next address
  *                     --detach LUN    take one away
@@ -39,7 +40,7 @@
 #include "hv/vm/vm.h"
 
 enum action_kind { ACT_UNTIL, ACT_SEND, ACT_FOR, ACT_SAVE, ACT_BUTTON, ACT_RESET, ACT_OFF, ACT_REBOOTED,
-                   ACT_SHUTDOWN, ACT_RESTART, ACT_HEARTBEAT, ACT_DRIVER, ACT_REPORTS, ACT_TARGET, ACT_RESIDENT, ACT_ATTACH, ACT_DETACH, ACT_GROW, ACT_GUEST };
+                   ACT_SHUTDOWN, ACT_RESTART, ACT_HEARTBEAT, ACT_DRIVER, ACT_REPORTS, ACT_TARGET, ACT_AIM, ACT_RESIDENT, ACT_ATTACH, ACT_DETACH, ACT_GROW, ACT_GUEST };
 struct action { enum action_kind kind; const char *text; uint64_t ns; };
 
 static struct {
@@ -333,6 +334,7 @@ static bool done(const struct action *a, bool first)
         return r >= 0;
     }
     case ACT_GUEST: return guest_task(a->text, first);
+    case ACT_AIM:
     case ACT_TARGET: {
         struct vm_memory m;
         struct hv_error e = {0};
@@ -340,6 +342,8 @@ static bool done(const struct action *a, bool first)
             finish(1, e.message);
             return false;
         }
+        if (a->kind == ACT_AIM)
+            return true;
         vm_memory(t.vm, &m);
         if (m.assigned != a->ns || strcmp(m.op, "idle") != 0)
             return false;
@@ -486,14 +490,14 @@ static void on_memory_event(void *arg, bool warning, const char *message, const 
 int main(int argc, char **argv)
 {
     enum { KERNEL = 1, INITRD, CMDLINE, MEMORY, CPUS, QUIET, STATS, TIMEOUT, UNTIL, SEND, FOR, SAVE, BUTTON, RESET, OFF, REBOOTED, SET,
-           SHUTDOWN, RESTART, HEARTBEAT, DRIVER, REPORTS, TARGET, RESIDENT, DISK, DVD, ATTACH, DETACH, GROW, GUEST };
+           SHUTDOWN, RESTART, HEARTBEAT, DRIVER, REPORTS, TARGET, AIM, RESIDENT, DISK, DVD, ATTACH, DETACH, GROW, GUEST };
     static const struct option o[] = {
         {"kernel", 1, 0, KERNEL}, {"initrd", 1, 0, INITRD}, {"cmdline", 1, 0, CMDLINE}, {"memory", 1, 0, MEMORY},
         {"cpus", 1, 0, CPUS}, {"quiet", 0, 0, QUIET}, {"stats", 0, 0, STATS}, {"timeout", 1, 0, TIMEOUT},
         {"until", 1, 0, UNTIL}, {"send", 1, 0, SEND}, {"for", 1, 0, FOR}, {"save", 0, 0, SAVE}, {"button", 0, 0, BUTTON},
         {"reset", 0, 0, RESET}, {"off", 0, 0, OFF}, {"rebooted", 0, 0, REBOOTED}, {"set", 1, 0, SET},
         {"shutdown", 0, 0, SHUTDOWN}, {"restart", 0, 0, RESTART}, {"heartbeat", 1, 0, HEARTBEAT}, {"driver", 0, 0, DRIVER},
-        {"reports", 1, 0, REPORTS}, {"target", 1, 0, TARGET}, {"resident-below", 1, 0, RESIDENT}, {"disk", 1, 0, DISK},
+        {"reports", 1, 0, REPORTS}, {"target", 1, 0, TARGET}, {"aim", 1, 0, AIM}, {"resident-below", 1, 0, RESIDENT}, {"disk", 1, 0, DISK},
         {"dvd", 1, 0, DVD}, {"attach", 1, 0, ATTACH}, {"detach", 1, 0, DETACH}, {"grow", 1, 0, GROW},
         {"guest", 1, 0, GUEST}, {0}};
     int c, kernel = -1, initrd = -1;
@@ -534,6 +538,7 @@ int main(int argc, char **argv)
         case DRIVER: add(ACT_DRIVER, NULL, 0); break;
         case REPORTS: add(ACT_REPORTS, NULL, strtoull(optarg, NULL, 10)); break;
         case TARGET: add(ACT_TARGET, optarg, size(optarg)); break;
+        case AIM: add(ACT_AIM, optarg, size(optarg)); break;
         case DISK:
         case DVD:
             hv_assert(t.disks < ARRAY_SIZE(t.disk));

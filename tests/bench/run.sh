@@ -86,6 +86,9 @@ LC_ALL=C awk -v json="$work/programs.json" '
         if (both) printf "geometric mean of the rates            %6.2f\n", exp(logs / both)
         printf "integer loop: %.0f MIPS (at least 100)\n", mips }' "$work/programs.txt"
 
+# Its disk, and a distribution's start from one.
+BUILD=$build tests/bench/storage.sh $(((rounds + 1) / 2))
+
 # Exits and worker cost on a real KVM, in the nested machine.
 if [ -n "$have_qemu" ] && [ -z "${HV_BENCH_SHORT:-}" ]; then
     echo

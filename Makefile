@@ -107,7 +107,7 @@ DEPS_CHECK := bats libcmocka-dev libzydis-dev libzycore-dev tmux mandoc zsh fish
               binutils xz-utils lz4 util-linux qemu-utils libvhdi-utils \
               e2fsprogs dosfstools fdisk attr acl libcap2-bin fuse3
 DEPS_SLOW  := dpkg-dev debhelper lintian mmdebstrap kmod qemu-system-x86
-DEPS_BENCH := qemu-system-x86 qemu-utils time
+DEPS_BENCH := qemu-system-x86 qemu-utils time mmdebstrap kmod
 DEPS_FUZZ  := clang libclang-rt-14-dev
 
 # Installs what is missing, says what, and does nothing when all is there.

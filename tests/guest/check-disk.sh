@@ -71,13 +71,15 @@ save_under_load() {
         --until 'busy channels: 4 on 4 CPUs' --send 'diskload verify' --until 'sums good' --send "$leave; poweroff" --off && clean
 }
 
-# A disk that comes and goes twenty times while others are under load.
+# A disk that comes, grows and goes twenty times while others are under load.
 hot_plug() {
     local steps=() i
     "$vhdtool" create "$work/hot.vhdx" --size 64M || return 1
     for i in $(seq 20); do
         steps+=(--attach "$work/hot.vhdx" --send "while [ ! -e /dev/sdd ]; do sleep 0.05; done; echo here $i: \$(dd if=/dev/sdd bs=1M count=1 2>/dev/null | wc -c)"
-            --until "here $i: 1048576" --detach $((i + 2))
+            --until "here $i: 1048576" --grow $((i + 2))=$((64 + i))M
+            --send "until [ \$(cat /sys/block/sdd/size) = $(((64 + i) * 2048)) ]; do head -c 512 /dev/sdd >/dev/null; sleep 0.05; done; echo gro\"\"wn $i: \$(dd if=/dev/sdd bs=1M skip=$((63 + i)) 2>/dev/null | wc -c)"
+            --until "grown $i: 1048576" --detach $((i + 2))
             --send "while [ -e /dev/sdd ]; do sleep 0.05; done; echo go\"\"ne $i:" --until "gone $i:")
     done
     boot --cpus 2 "${given[@]}" --until "$prompt" --send "$mount_old" --until mounted --send '(diskload write 12) & echo back""ground' --until background \
@@ -118,7 +120,7 @@ code_pages() {
 
 check "disks: mixed load from 4 vCPUs, dropped caches, reboot, another boot" eval 'disks && load_and_reboot'
 check "disks: saved and loaded five times under load" save_under_load
-check "disks: a disk comes and goes twenty times under load" hot_plug
+check "disks: a disk comes, grows and goes twenty times under load" hot_plug
 check "disks: what is discarded leaves the file" trim
 check "disks: code that a read overwrites is executed as it is now" code_pages
 check "disks: a DVD is read and not written" dvd

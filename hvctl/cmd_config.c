@@ -191,6 +191,96 @@ static int get(struct cli_call *c, struct hv_error *e)
 
 /* ---- diff, apply ---- */
 
+static bool is_named(const json_t *objects, const char *name)
+{
+    size_t i;
+    json_t *o;
+    json_array_foreach((json_t *)objects, i, o) {
+        const char *have = json_string_value(json_object_get(o, "name"));
+        if (have && strcmp(have, name) == 0 && strcmp(json_string_value(json_object_get(o, "kind")), "vm") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Who is in the group and not among the objects. *ret is a new list of names. */
+static int find_pruned(struct conn *k, const char *group, const json_t *objects, json_t **ret, struct hv_error *e)
+{
+    json_t *reply, *g, *name;
+    size_t i, n;
+    bool found = false;
+    int r = conn_call(k, "ListGroups", NULL, 0, &reply, e);
+    if (r < 0) {
+        return r;
+    }
+    *ret = json_array();
+    json_array_foreach(json_object_get(reply, "groups"), i, g) {
+        const char *have = json_string_value(json_object_get(g, "name"));
+        if (!have || strcmp(have, group) != 0) {
+            continue;
+        }
+        found = true;
+        json_array_foreach(json_object_get(g, "vms"), n, name) {
+            if (!is_named(objects, json_string_value(name))) {
+                json_array_append(*ret, name);
+            }
+        }
+    }
+    json_decref(reply);
+    if (!found) {
+        json_decref(*ret);
+        *ret = NULL;
+        r = hv_fail(e, HV_NOT_FOUND, group, "no such group");
+        hv_hint(e, "hvctl group list");
+    }
+    return r;
+}
+
+static int remove_each(struct conn *k, const json_t *names, bool dry, json_t *objects, struct hv_error *e)
+{
+    size_t i;
+    json_t *name, *reply;
+    int r = 0;
+    json_array_foreach((json_t *)names, i, name) {
+        if (r == 0) {
+            r = conn_call(k, "Remove", json_pack("{s:O s:b}", "name", name, "dry_run", dry), 0, &reply, e);
+        }
+        if (r == 0) {
+            json_decref(reply);
+            json_array_append_new(objects, json_pack("{s:s s:O s:s s:[] s:n}", "kind", "vm", "name", name, "result", "removed",
+                                                     "changes", "error"));
+        }
+    }
+    return r;
+}
+
+/*
+ * --prune: what is in the group and not in the document goes. It is looked at, and asked about, before anything
+ * is changed. params: of Apply.
+ */
+static int plan_prune(struct cli_call *c, struct conn *k, const char *group, const json_t *params, json_t **ret, struct hv_error *e)
+{
+    json_t *dry = json_deep_copy(params), *reply = NULL, *unused = json_array(), *name;
+    size_t i;
+    json_object_set_new(dry, "dry_run", json_true());
+    int r = conn_call(k, "Apply", dry, 0, &reply, e);
+    if (r == 0 && json_array_size(json_object_get(reply, "errors")) == 0) {
+        r = find_pruned(k, group, json_object_get(reply, "objects"), ret, e);
+    }
+    if (r == 0 && *ret) {
+        r = remove_each(k, *ret, true, unused, e);
+    }
+    json_array_foreach(*ret, i, name) {
+        if (r == 0 && !c->dry_run) {
+            r = cli_ask(c, json_string_value(name), "removing it", e);
+        }
+    }
+    json_decref(unused);
+    json_decref(reply);
+    return r;
+}
+
 static int apply_file(struct cli_call *c, bool dry, struct hv_error *e)
 {
     const char *path = cli_text(c, "file", NULL);
@@ -217,13 +307,31 @@ static int apply_file(struct cli_call *c, bool dry, struct hv_error *e)
         json_decref(params);
         return r;
     }
-    r = conn_call(k, "Apply", params, 0, &reply, e);
+    const char *group = c->cmd->options ? cli_text(c, "prune", NULL) : NULL;
+    json_t *gone = NULL;
+    struct hv_error why = {0};
+    if (group) {
+        r = plan_prune(c, k, group, params, &gone, e);
+    }
+    if (r == 0) {
+        r = conn_call(k, "Apply", params, 0, &reply, e);
+    } else {
+        json_decref(params);
+    }
+    if (r == 0 && gone && json_array_size(json_object_get(reply, "errors")) == 0) {
+        (void)remove_each(k, gone, dry, json_object_get(reply, "objects"), &why);
+    }
     conn_close(k);
     if (r == 0) {
         r = document_report(c, path, reply, dry, e);
     } else {
         document_name_error(path, e);
     }
+    if (r == 0 && hv_error_is_set(&why)) {
+        cli_print_error(c, &why);
+        c->exit_code = HV_PARTIAL;
+    }
+    json_decref(gone);
     json_decref(reply);
     return r;
 }
@@ -241,8 +349,7 @@ static int apply(struct cli_call *c, struct hv_error *e)
 static const struct cli_arg get_args[] = {
     {"VM", CLI_VM, CLI_REPEAT | CLI_OR_ALL, .help = "name, GUID, a glob in quotes; or host, the host's own settings"}, {0}};
 static const struct cli_option apply_options[] = {
-    {.name = "prune", .type = CLI_GROUP, .flags = CLI_LATER, .arg = "GROUP",
-     .help = "remove what is in GROUP and not in the document; asks first"},
+    {.name = "prune", .type = CLI_GROUP, .arg = "GROUP", .help = "remove what is in GROUP and not in the document; asks first"},
     {0},
 };
 
@@ -262,9 +369,10 @@ const struct cli_command diff_commands[] = {
     {0},
 };
 const struct cli_command apply_commands[] = {
-    {.noun = "apply", .help = "make the host match a document", .options = apply_options, .use = CLI_USE_FILE | CLI_USE_DRY,
+    {.noun = "apply", .help = "make the host match a document", .options = apply_options, .use = CLI_USE_FILE | CLI_USE_DRY | CLI_USE_ASK,
      .codes = CODE(NOT_FOUND) | CODE(CONFLICT) | CODE(NO_RESOURCES) | CODE(UNSUPPORTED) | CODE(PARTIAL) | CODE(DIFFERS), .run = apply,
      .examples = EXAMPLES({"hvctl apply -f lab.xml", "any number of machines, created and changed"},
-                          {"hvctl apply -f lab.xml --dry-run", "what it would do; exit 11 if anything"})},
+                          {"hvctl apply -f lab.xml --dry-run", "what it would do; exit 11 if anything"},
+                          {"hvctl apply -f lab.xml --prune lab --yes", "and what is in the group lab and not in it goes"})},
     {0},
 };

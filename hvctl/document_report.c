@@ -70,7 +70,8 @@ static void print_changes(struct strbuf *line, const json_t *changes)
 
 static const char *result_word(const char *result, bool dry)
 {
-    return !dry ? result : strcmp(result, "created") == 0 ? "create" : strcmp(result, "changed") == 0 ? "change" : result;
+    return !dry ? result : strcmp(result, "created") == 0 ? "create" : strcmp(result, "changed") == 0 ? "change"
+           : strcmp(result, "removed") == 0 ? "remove" : result;
 }
 
 /* "vm web1        changed    memory.max 4.0G -> 8.0G (now)" */

@@ -117,7 +117,7 @@ static void say_differences(struct cli_call *c, const char *name, const json_t *
     }
     if (keys.len) {
         cli_note(c, "%s: exists, differs: %s", name, keys.buf);
-        cli_try(c, "hvctl show %s", name);
+        cli_try(c, "hvctl apply");
     } else {
         cli_note(c, "%s: exists", name);
     }

@@ -20,7 +20,9 @@
 
 #define READERS 4u
 #define READ_LIMIT_NS (20 * NS_PER_SEC)
-#define ANSWER_MAX ((size_t)64 << 20)
+#define ANSWER_MAX ((size_t)16 << 20)
+#define ANSWER_VALUES_MAX 524288u      /* a value is a hundred bytes of ours */
+#define WAITING_MAX 16u
 
 struct reader {
     struct service *svc;
@@ -63,6 +65,15 @@ static void reap(struct reader *r, siginfo_t *ret)
     }
 }
 
+/* Few enough values to be taken apart here? More than there are is counted, never less. */
+static bool plausible(const struct strbuf *answer)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < answer->len; i++)
+        n += answer->buf[i] == ',' || answer->buf[i] == '[' || answer->buf[i] == '{';
+    return n <= ANSWER_VALUES_MAX;
+}
+
 static void say_how_it_died(const siginfo_t *end, bool late, struct hv_error *e)
 {
     if (late || (end->si_code != CLD_EXITED && (end->si_status == SIGXCPU || end->si_status == SIGKILL)))
@@ -84,7 +95,8 @@ static void finish(struct reader *r)
     r->watch = NULL;
     /* Output ends at the end of the process, or where it closed it; then nothing more is to come from it. */
     reap(r, &end);
-    json_t *j = r->answer.len && !r->late ? json_loadb(r->answer.buf, r->answer.len, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    const bool fits = plausible(&r->answer);
+    json_t *j = r->answer.len && !r->late && fits ? json_loadb(r->answer.buf, r->answer.len, JSON_REJECT_DUPLICATES, NULL) : NULL;
     const json_t *error = json_object_get(j, "error");
     if (json_is_object(error)) {
         const char *text[4];
@@ -96,6 +108,9 @@ static void finish(struct reader *r)
         hv_fail(&e, hv_code_from_word(text[0]), text[1], "%s", text[2]);
         if (text[3][0])
             hv_hint(&e, "%s", text[3]);
+    } else if (!fits) {
+        hv_fail(&e, HV_USAGE, "the document", "more values than can be read at once");
+        hv_hint(&e, "apply it in parts");
     } else if (!json_is_object(j)) {
         say_how_it_died(&end, r->late, &e);
         log_warning("a document's reader: %s", e.message);
@@ -190,7 +205,7 @@ static void reader_run_next(struct service *svc)
 int reader_start(struct service *svc, const char *text, size_t len, read_done_fn *done, void *arg, struct hv_error *e)
 {
     struct reader *r = hv_alloc(sizeof(*r)), **at = &svc->readers;
-    unsigned running = 0;
+    unsigned running = 0, waiting = 0;
     if (!r)
         return hv_fail(e, HV_NO_RESOURCES, "the document", "out of memory");
     *r = (struct reader){.svc = svc, .len = len, .fd = -1, .pidfd = -1, .done = done, .arg = arg, .text = hv_alloc(len + 1)};
@@ -199,10 +214,14 @@ int reader_start(struct service *svc, const char *text, size_t len, read_done_fn
         return hv_fail(e, HV_NO_RESOURCES, "the document", "out of memory");
     }
     memcpy(r->text, text, len);
-    for (; *at; at = &(*at)->next)
+    for (; *at; at = &(*at)->next) {
         running += (*at)->pid != 0;
+        waiting += (*at)->pid == 0;
+    }
+    int err = waiting >= WAITING_MAX ? hv_fail(e, HV_NO_RESOURCES, "the document", "too many documents are being read") : 0;
     *at = r;
-    int err = running < READERS ? run(r, e) : 0;
+    if (err == 0 && running < READERS)
+        err = run(r, e);
     if (err < 0)
         reader_free(r);
     return err;

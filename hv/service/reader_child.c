@@ -23,7 +23,7 @@
 #endif
 
 static const struct { int what; rlim_t most; } limits[] = {
-    {RLIMIT_CPU, 4}, {RLIMIT_AS, SHADOWED ? RLIM_INFINITY : (rlim_t)1 << 30}, {RLIMIT_CORE, 0}, {RLIMIT_NPROC, 0},
+    {RLIMIT_CPU, 2}, {RLIMIT_AS, SHADOWED ? RLIM_INFINITY : (rlim_t)1 << 30}, {RLIMIT_CORE, 0}, {RLIMIT_NPROC, 0},
     {RLIMIT_FSIZE, 0}, {RLIMIT_MSGQUEUE, 0},
 };
 

@@ -24,7 +24,7 @@ setup() { no_vms; KERNEL=$(some_kernel); }
     run -0 --separate-stderr hvctl create web1 --if-missing
     [ "$stderr" = "web1: exists" ]
     run -0 --separate-stderr hvctl create web1 --memory 2G --if-missing
-    [ "$stderr" = $'web1: exists, differs: memory.startup\n  try: hvctl show web1' ]
+    [ "$stderr" = $'web1: exists, differs: memory.startup\n  try: hvctl apply' ]
 }
 
 @test "vm create: quiet says nothing, -o json gives the object" {

@@ -31,7 +31,7 @@ int document_read(struct cli_call *c, const char *path, char **ret, size_t *ret_
         strbuf_add(&text, buf, (size_t)n);
         if (text.len > DOCUMENT_MAX) {
             hv_fail(e, HV_USAGE, path, "more than %zu MiB", DOCUMENT_MAX >> 20);
-            hv_hint(e, "apply it in parts");
+            hv_hint(e, "apply it in parts, or as JSON, which is shorter");
             return -EINVAL;
         }
     }

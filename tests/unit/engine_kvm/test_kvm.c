@@ -405,7 +405,10 @@ static void test_no_interrupt_is_lost_by_a_kick_and_a_save(void **state)
         vm.g->ops->set_extint(vm.g, vm.extint_vector >= 0);
         save_fini(&w);
     }
-    assert_true(still < 20);
+    if (still >= 20)
+        fail_msg("asked %u, had %u, stands at %#x, RFLAGS %#x, MP state %d, PIC has %d", (unsigned)r.gpr[14],
+                 (unsigned)r.gpr[15], (unsigned)r.rip, (unsigned)r.rflags,
+                 (int)vm.g->ops->get_mp(vm.g->ops->vcpu(vm.g, 0)), vm.extint_vector);
     vm_put32(&vm, 0x7f60, 1);
     assert_int_equal(vm_run(&vm), 0);
     assert_true(vm.log[0] > 0);
@@ -709,6 +712,21 @@ static int teardown(void **state) { vm_close(&vm); return 0; }
 #define T1(f) cmocka_unit_test_setup_teardown(f, setup1, teardown)
 #define T2(f) cmocka_unit_test_setup_teardown(f, setup2, teardown)
 
+/*
+ * Keep a VM until killed. Linux rewrites its own code when the first VM comes and when the last one goes,
+ * and QEMU's TCG, where the nested tests run, gets that wrong once in some hundred times: a CPU hangs.
+ */
+static int hold(void)
+{
+    struct hv_error e = {0};
+    under_test = engine_choose(ENGINE_KVM, &e);
+    if (!under_test)
+        return 1;
+    vm_open(&vm, 1);
+    for (;;)
+        pause();
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -724,6 +742,8 @@ int main(int argc, char **argv)
     };
     const struct CMUnitTest pure[] = { cmocka_unit_test(test_leaf_15_says_the_frequency) };
     struct hv_error e = {0};
+    if (argc > 1 && strcmp(argv[1], "hold") == 0)
+        return hold();
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     hardware = system("grep -qwE 'vmx|svm' /proc/cpuinfo") == 0;

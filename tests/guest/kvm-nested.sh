@@ -156,7 +156,7 @@ if [ -n "$bench" ]; then
     poweroff -f
 fi
 check "/dev/kvm is there" test -c /dev/kvm
-check "unit: payloads on kvm" env HV_NEED_KVM=1 /bin/test_kvm
+check "unit: payloads on kvm" env HV_NEED_KVM=1 HV_UNDER_TCG=1 /bin/test_kvm
 check "1 vCPU: the shell" boot --until "$prompt"
 exits=$(sed -n 's/^  vcpu0\.exits //p' /tmp/log)
 check "exits of the boot counted: ${exits:-none}" test "${exits:-99999}" -le 10000

@@ -371,6 +371,10 @@ static void test_no_interrupt_is_lost_by_a_kick_and_a_save(void **state)
     struct hv_error e = {0};
     struct vcpu_regs r;
     unsigned seed = 1;
+    if (under_test != &engine_soft && getenv("HV_UNDER_TCG")) {
+        print_message("%s: skipped on kvm: QEMU's AMD-V forgets STI's shadow at an exit\n", __func__);
+        skip();
+    }
     vm_gate64(&vm, 0x42, ORG + (uint64_t)(code_pic_isr - code_pic), 14, 0, 0);
     vm.on_out = send_irqs;
     vm_load(&vm, ORG, code_pic, code_pic_end);

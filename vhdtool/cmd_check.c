@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "hv/fs/check.h"
+#include "hv/fs/partition.h"
 #include "vhdtool/vhdtool.h"
 
 struct findings { struct cli_call *c; const char *path; json_t *list; unsigned bad, repairable; };
@@ -90,6 +92,80 @@ static int look_at_chain(struct cli_call *c, const char *path, json_t *list, uns
     return r;
 }
 
+/* ---- what is in it ---- */
+
+struct in_partition { struct findings *f; unsigned number; const char *type; };
+
+static void found_inside(void *arg, const struct disk_problem *p)
+{
+    struct in_partition *in = arg;
+    struct disk_problem named = *p;
+
+    if (in->number) {
+        snprintf(named.text, sizeof(named.text), "p%u: %s: %.220s", in->number, in->type, p->text);
+    } else {
+        snprintf(named.text, sizeof(named.text), "%s: %.220s", in->type, p->text);
+    }
+    found(in->f, &named);
+}
+
+static int check_part(struct findings *f, struct disk *d, unsigned number, uint64_t off, uint64_t len, struct hv_error *e)
+{
+    struct probe pr;
+    int r = probe_read(d, off, len, &pr);
+    struct in_partition in = {.f = f, .number = number, .type = pr.type};
+
+    r = r < 0 ? hv_fail_errno(e, -r, NULL, "cannot read") : fs_check(d, off, len, found_inside, &in, e);
+    if (r < 0 && !e->object[0]) {
+        hv_strlcpy(e->object, f->path, sizeof(e->object));
+    }
+    return r;
+}
+
+static void found_text(struct findings *f, bool harmless, const char *what, const char *text)
+{
+    struct disk_problem p = {.harmless = harmless};
+
+    snprintf(p.text, sizeof(p.text), "%s%.220s", what, text);
+    found(f, &p);
+}
+
+/* Partition table and file systems of the disk as its guest sees it. */
+static int look_inside(struct cli_call *c, const char *path, json_t *list, unsigned *ret_bad, struct hv_error *e)
+{
+    struct findings f = {.c = c, .path = path, .list = list};
+    struct partition_table t;
+    struct hv_error why = {0};
+    struct disk *d;
+    int r = disk_open(path, &(struct disk_options){.format = wanted_format(c)}, &d, e);
+
+    if (r < 0) {
+        return r;
+    }
+    r = partition_read(d, &t, &why);
+    if (r == -EINVAL) {
+        found_text(&f, false, "", why.message);
+        r = 0;
+    } else if (r < 0) {
+        *e = why;
+    } else {
+        if (t.note[0]) {
+            found_text(&f, t.backup_misplaced && !strstr(t.note, "damaged") && !strstr(t.note, "missing"), "partition table: ",
+                       t.note);
+        }
+        if (t.scheme == PARTITION_NONE) {
+            r = check_part(&f, d, 0, 0, disk_size(d), e);
+        }
+        for (unsigned i = 0; r == 0 && i < t.n; i++) {
+            r = t.p[i].extended ? 0 : check_part(&f, d, t.p[i].number, t.p[i].offset, t.p[i].len, e);
+        }
+        partition_table_fini(&t);
+    }
+    disk_close(d, NULL);
+    *ret_bad += f.bad;
+    return r;
+}
+
 static int check(struct cli_call *c, struct hv_error *e)
 {
     json_t *list = json_array();
@@ -104,6 +180,9 @@ static int check(struct cli_call *c, struct hv_error *e)
         r = look(c, c->args[i], list, &bad, &why);
         if (r == 0 && cli_has(c, "chain") && bad == before) {
             r = look_at_chain(c, c->args[i], list, &bad, &why);
+        }
+        if (r == 0 && cli_has(c, "filesystem") && bad == before) {
+            r = look_inside(c, c->args[i], list, &bad, &why);
         }
         if (r < 0) {
             first = failed++ ? first : why;
@@ -198,7 +277,7 @@ static const struct cli_arg one_path[] = {{"PATH", CLI_FILE, .values = DISK_GLOB
 
 static const struct cli_option check_options[] = {
     {.name = "chain", .type = CLI_BOOL, .help = "its parents too"},
-    {.name = "filesystem", .type = CLI_BOOL, .flags = CLI_LATER, .help = "the file systems in it too"},
+    {.name = "filesystem", .type = CLI_BOOL, .help = "partition table and file systems too"},
     OPT_FORMAT,
     {0},
 };
@@ -208,8 +287,11 @@ const struct cli_command check_commands[] = {
     {.noun = "check", .help = "look for damage; changes nothing", .args = paths, .options = check_options,
      .use = CLI_USE_LIST, .columns = &problem_table,
      .codes = CODE(NOT_FOUND) | CODE(CONFLICT) | CODE(UNSUPPORTED) | CODE(PARTIAL) | CODE(DIFFERS), .run = check,
-     .about = "Exits 0 when all is well and 11 when something is not.",
-     .examples = EXAMPLES({"vhdtool check --chain web.vhdx", "the disk and all it is based on"})},
+     .about = "Exits 0 when all is well and 11 when something is not. --filesystem compares what ext2, ext3, ext4 and "
+              "vfat say twice: who has which block, names and links, bitmaps and counts, checksums; e2fsck and "
+              "fsck.fat put right what it finds.",
+     .examples = EXAMPLES({"vhdtool check --chain web.vhdx", "the disk and all it is based on"},
+                          {"vhdtool check --filesystem web.vhdx", "what is in it as well"})},
     {0},
 };
 

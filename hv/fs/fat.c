@@ -10,36 +10,20 @@
 #include <time.h>
 
 #include "hv/base/endian.h"
+#include "hv/fs/fat_impl.h"
 
-#define ROOT        1u
-#define DIR_MAX     (65536u * 32u)       /* the specification's limit of a folder */
-#define ATTR_DIR    0x10u
-#define ATTR_VOLUME 0x08u
-#define ATTR_LFN    0x0fu
 
-struct fat {
-    struct fs base;
-    struct disk *disk;
-    uint64_t off, len;
-    uint32_t cluster_bytes, clusters;    /* clusters are numbered 2 .. clusters+1 */
-    uint64_t fat, data, root_at;         /* byte offsets in the volume */
-    uint32_t root_cluster, root_bytes;   /* FAT32; FAT12 and FAT16: a fixed area */
-    unsigned bits;
-    /* Where the last read of a chain ended: reading goes on from there. */
-    uint32_t chain_first, chain_index, chain_at;
-};
-
-static int read_at(struct fat *f, uint64_t at, void *buf, uint64_t len)
+int fat_read_at(struct fat *f, uint64_t at, void *buf, uint64_t len)
 {
     return len > f->len || at > f->len - len ? -EUCLEAN : disk_read(f->disk, f->off + at, buf, len);
 }
 
 /* The cluster after c; 0 at the end of the chain. */
-static int next_cluster(struct fat *f, uint32_t c, uint32_t *ret)
+int fat_next(struct fat *f, uint32_t c, uint32_t *ret)
 {
     uint8_t b[4] = { 0 };
     uint64_t at = f->bits == 32 ? 4ull * c : f->bits == 16 ? 2ull * c : c + c / 2;
-    int r = read_at(f, f->fat + at, b, f->bits == 32 ? 4 : 2);
+    int r = fat_read_at(f, f->fat + at, b, f->bits == 32 ? 4 : 2);
 
     if (r < 0) {
         return r;
@@ -71,7 +55,7 @@ static int chain_cluster(struct fat *f, uint32_t first, uint32_t index, uint32_t
         i = f->chain_index;
     }
     for (; c && i < index; i++) {
-        int r = i > f->clusters ? -EUCLEAN : next_cluster(f, c, &c);
+        int r = i > f->clusters ? -EUCLEAN : fat_next(f, c, &c);
         if (r < 0) {
             return r;
         }
@@ -85,7 +69,7 @@ static int chain_cluster(struct fat *f, uint32_t first, uint32_t index, uint32_t
     return 0;
 }
 
-static uint64_t cluster_at(const struct fat *f, uint32_t c)
+uint64_t fat_cluster_at(const struct fat *f, uint32_t c)
 {
     return f->data + (uint64_t)(c - 2) * f->cluster_bytes;
 }
@@ -106,15 +90,15 @@ static int op_stat(struct fs *fs, uint64_t ino, struct fs_stat *ret)
     struct fat *f = (struct fat *)fs;
     uint8_t d[32];
 
-    if (ino == ROOT) {
-        *ret = (struct fs_stat){ .ino = ROOT, .mode = S_IFDIR | 0755, .links = 2 };
+    if (ino == FAT_ROOT) {
+        *ret = (struct fs_stat){ .ino = FAT_ROOT, .mode = S_IFDIR | 0755, .links = 2 };
         return 0;
     }
-    int r = read_at(f, ino, d, sizeof(d));
+    int r = fat_read_at(f, ino, d, sizeof(d));
     if (r < 0) {
         return r;
     }
-    bool dir = d[11] & ATTR_DIR, read_only = d[11] & 1;
+    bool dir = d[11] & FAT_ATTR_DIR, read_only = d[11] & 1;
     *ret = (struct fs_stat){
         .ino = ino,
         .mode = dir ? S_IFDIR | 0755u : S_IFREG | (read_only ? 0444u : 0644u),
@@ -237,17 +221,17 @@ static int entries(struct list *l, const uint8_t *b, size_t len, uint64_t at, in
             l->lfn.valid = false;
             continue;
         }
-        if ((d[11] & 0x3f) == ATTR_LFN) {
+        if ((d[11] & 0x3f) == FAT_ATTR_LFN) {
             lfn_add(&l->lfn, d);
             continue;
         }
-        if (!(d[11] & ATTR_VOLUME) && d[0] != '.') {
+        if (!(d[11] & FAT_ATTR_VOLUME) && d[0] != '.') {
             if (!lfn_name(&l->lfn, d, name)) {
                 short_name(d, name);
             }
             if (name[0] && !strchr(name, '/')) {
                 struct fs_entry en = { .ino = at + i, .name = name,
-                                       .mode = d[11] & ATTR_DIR ? S_IFDIR : S_IFREG };
+                                       .mode = d[11] & FAT_ATTR_DIR ? S_IFDIR : S_IFREG };
                 *ret = l->fn(l->arg, &en);
                 if (*ret) {
                     return 1;
@@ -267,37 +251,37 @@ static int op_list(struct fs *fs, uint64_t ino, fs_entry_fn *fn, void *arg)
     uint8_t d[32];
     int r = 0, done = 0;
 
-    if (ino != ROOT) {
-        r = read_at(f, ino, d, sizeof(d));
-        if (r < 0 || !(d[11] & ATTR_DIR)) {
+    if (ino != FAT_ROOT) {
+        r = fat_read_at(f, ino, d, sizeof(d));
+        if (r < 0 || !(d[11] & FAT_ATTR_DIR)) {
             return r < 0 ? r : -ENOTDIR;
         }
         c = get_le16(d + 26) | (f->bits == 32 ? (uint32_t)get_le16(d + 20) << 16 : 0);
     }
-    size_t unit = ino == ROOT && f->bits != 32 ? f->root_bytes : f->cluster_bytes;
+    size_t unit = ino == FAT_ROOT && f->bits != 32 ? f->root_bytes : f->cluster_bytes;
     hv_autofree uint8_t *b = hv_alloc(unit ? unit : 1);
     if (!b) {
         return -ENOMEM;
     }
-    if (ino == ROOT && f->bits != 32) {
-        int r2 = read_at(f, f->root_at, b, unit);
+    if (ino == FAT_ROOT && f->bits != 32) {
+        int r2 = fat_read_at(f, f->root_at, b, unit);
         if (r2 < 0) {
             return r2;
         }
         entries(&l, b, unit, f->root_at, &r);
         return r;
     }
-    for (uint64_t bytes = 0; c && !done && bytes < DIR_MAX; bytes += unit) {
+    for (uint64_t bytes = 0; c && !done && bytes < FAT_DIR_MAX; bytes += unit) {
         if (c < 2 || c >= f->clusters + 2) {
             return -EUCLEAN;
         }
-        r = read_at(f, cluster_at(f, c), b, unit);
+        r = fat_read_at(f, fat_cluster_at(f, c), b, unit);
         if (r < 0) {
             return r;
         }
-        done = entries(&l, b, unit, cluster_at(f, c), &r);
+        done = entries(&l, b, unit, fat_cluster_at(f, c), &r);
         if (!done) {
-            r = next_cluster(f, c, &c);
+            r = fat_next(f, c, &c);
             if (r < 0) {
                 return r;
             }
@@ -335,10 +319,10 @@ static int op_read(struct fs *fs, uint64_t ino, uint64_t off, void *buf, size_t 
 {
     struct fat *f = (struct fat *)fs;
     uint8_t d[32], *to = buf;
-    int r = ino == ROOT ? -EISDIR : read_at(f, ino, d, sizeof(d));
+    int r = ino == FAT_ROOT ? -EISDIR : fat_read_at(f, ino, d, sizeof(d));
 
     *ret_len = 0;
-    if (r < 0 || (d[11] & ATTR_DIR)) {
+    if (r < 0 || (d[11] & FAT_ATTR_DIR)) {
         return r < 0 ? r : -EISDIR;
     }
     uint64_t size = get_le32(d + 28);
@@ -353,7 +337,7 @@ static int op_read(struct fs *fs, uint64_t ino, uint64_t off, void *buf, size_t 
         uint32_t c;
         r = chain_cluster(f, first, (uint32_t)(at / f->cluster_bytes), &c);
         if (r == 0) {
-            r = c ? read_at(f, cluster_at(f, c) + skip, to + *ret_len, n) : -EUCLEAN;
+            r = c ? fat_read_at(f, fat_cluster_at(f, c) + skip, to + *ret_len, n) : -EUCLEAN;
         }
         if (r < 0) {
             return r;
@@ -379,7 +363,7 @@ static int op_close(struct fs *fs)
 
 static const struct fs_ops ops = {
     .name = "vfat",
-    .root = ROOT,
+    .root = FAT_ROOT,
     .stat = op_stat,
     .list = op_list,
     .lookup = op_lookup,
@@ -405,6 +389,8 @@ static int read_bpb(struct fat *f, const uint8_t *b)
     f->clusters = (uint32_t)((total - head) / per);
     f->bits = f->clusters < 4085 ? 12 : f->clusters < 65525 ? 16 : 32;
     f->fat = (uint64_t)reserved * sector;
+    f->fats = fats;
+    f->fat_bytes = (uint64_t)fat_len * sector;
     f->root_at = (reserved + (uint64_t)fats * fat_len) * sector;
     f->root_bytes = root * 32;
     f->data = head * sector;
@@ -430,7 +416,7 @@ int fat_open(struct disk *d, uint64_t off, uint64_t len, struct fs **ret, struct
     f->disk = d;
     f->off = off;
     f->len = len;
-    r = read_at(f, 0, b, sizeof(b));
+    r = fat_read_at(f, 0, b, sizeof(b));
     if (r == 0) {
         r = read_bpb(f, b);
     }

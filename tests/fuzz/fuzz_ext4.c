@@ -108,6 +108,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     } else {
         hv_assert(e.message[0]);
     }
+    fuzz_check(d);
     disk_close(d, NULL);
     return 0;
 }

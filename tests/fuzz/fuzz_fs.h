@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "hv/base/endian.h"
+#include "hv/fs/check.h"
 #include "hv/fs/fs.h"
 
 struct fuzz_bytes { uint8_t *p; uint64_t len; };
@@ -104,6 +105,21 @@ static inline size_t fuzz_units(const struct fuzz_bytes *b, uint16_t *units, siz
         }
     }
     return n;
+}
+
+static void fuzz_problem(void *arg, const struct disk_problem *p)
+{
+    hv_assert(p->text[0]);
+    ++*(unsigned *)arg;
+}
+
+/* The check of what lies in d ends, and says no more than it may. */
+static inline void fuzz_check(struct disk *d)
+{
+    unsigned n = 0;
+
+    fs_check(d, 0, disk_size(d), fuzz_problem, &n, NULL);
+    hv_assert(n <= FS_CHECK_PROBLEMS + 5);
 }
 
 struct fuzz_names { uint64_t ino[64]; unsigned n; };

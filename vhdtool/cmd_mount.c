@@ -80,14 +80,9 @@ static int open_all(struct cli_call *c, struct mounted *m, struct hv_error *e)
     m->is_tree = fs != NULL;
     m->uid = getuid();
     m->gid = getgid();
-    if (m->write && m->is_tree) {
-        r = hv_fail(e, HV_UNSUPPORTED, c->args[0], "the files of a file system are shown read-only");
-        hv_hint(e, "vhdtool cp FILE %s:/path, or mount without --fs and mount p1 by a loop device", c->args[0]);
-        return r;
-    }
     if (m->is_tree) {
         at.part = fs->text ? (int)fs->u : at.part;
-        r = image_open(c, &at, false, &m->tree, e);
+        r = image_open(c, &at, m->write, &m->tree, e);
         m->disk = m->tree.disk;
     } else {
         r = m->write ? open_disk(c, at.image, DISK_WRITE, &m->disk, e)
@@ -426,7 +421,7 @@ static const struct cli_option mount_options[] = {
     {.name = "fs", .type = CLI_UINT, .flags = CLI_VALUE_OPTIONAL, .arg = "N", .max = 1024,
      .help = "show the files of partition N, not the disk"},
     {.name = "read-only", .type = CLI_BOOL, .help = "as it is without --write"},
-    {.name = "write", .type = CLI_BOOL, .help = "let the disk be changed"},
+    {.name = "write", .type = CLI_BOOL, .help = "let the disk, or with --fs the files of an ext4, be changed"},
     {.name = "foreground", .type = CLI_BOOL, .help = "serve in this process, until unmounted"},
     OPT_FORMAT,
     {0},
@@ -438,7 +433,8 @@ const struct cli_command mount_commands[] = {
      .about = "DIR/disk.raw is the disk, DIR/p1 and so on are its partitions. They can be mounted by a loop "
               "device, whose discards reach the disk. Needs /dev/fuse, and fusermount3 where the caller is not root.",
      .examples = EXAMPLES({"vhdtool mount web.vhdx mnt --write && mount -o loop mnt/p1 /mnt", "as root"},
-                          {"vhdtool mount web.vhdx mnt --fs", "its files, without root"})},
+                          {"vhdtool mount web.vhdx mnt --fs", "its files, without root"},
+                          {"vhdtool mount web.vhdx mnt --fs --write", "and to change them (ext4)"})},
     {0},
 };
 const struct cli_command unmount_commands[] = {

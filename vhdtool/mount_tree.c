@@ -1,18 +1,28 @@
-/* --fs: the files of an ext4, FAT or ISO 9660 themselves, to read. One thread: see fs.h. */
+/*
+ * --fs: the files of an ext4, FAT or ISO 9660 themselves; of an ext4 to write as well. One thread: see
+ * fs.h. Who mounts may do everything in it, as with the image itself: permissions are data here.
+ */
 #define FUSE_USE_VERSION 314
 
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 
 #include "vhdtool/mount.h"
 
 static struct fs *tree(void)
 {
     return ((struct mounted *)fuse_get_context()->private_data)->tree.fs;
+}
+
+static bool writable(void)
+{
+    return ((struct mounted *)fuse_get_context()->private_data)->write;
 }
 
 static void fill_stat(struct stat *st, const struct fs_stat *from)
@@ -83,11 +93,11 @@ static int op_open(const char *path, struct fuse_file_info *fi)
     uint64_t ino;
     int r = fs_walk(tree(), path, false, &ino);
 
-    if (r == 0 && (fi->flags & O_ACCMODE) != O_RDONLY) {
+    if (r == 0 && (fi->flags & O_ACCMODE) != O_RDONLY && !writable()) {
         r = -EROFS;
     }
     fi->fh = ino;
-    fi->keep_cache = 1;
+    fi->keep_cache = !writable();            /* another name of the file may have been written to */
     return r;
 }
 
@@ -172,15 +182,195 @@ static int op_statfs(const char *path, struct statvfs *st)
         *st = (struct statvfs){
             .f_bsize = s.block, .f_frsize = s.block, .f_namemax = FS_NAME_MAX,
             .f_blocks = s.size / s.block, .f_bfree = s.free_bytes / s.block, .f_bavail = s.free_bytes / s.block,
-            .f_files = s.files, .f_ffree = s.free_files, .f_favail = s.free_files, .f_flag = ST_RDONLY,
+            .f_files = s.files, .f_ffree = s.free_files, .f_favail = s.free_files, .f_flag = writable() ? 0 : ST_RDONLY,
         };
     }
     return r;
 }
 
+/* ---- changing ---- */
+
+/* The folder of path, its last part, and who is to own what is made there. */
+static int where(const char *path, uint64_t *dir, char name[FS_NAME_MAX + 1])
+{
+    return writable() ? fs_walk_parent(tree(), path, dir, name) : -EROFS;
+}
+
+static int make(const char *path, struct ext4_put p, uint64_t *ret_ino)
+{
+    char name[FS_NAME_MAX + 1];
+    struct timespec ts;
+    uint64_t dir, ino;
+    int r = where(path, &dir, name);
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    p.mtime = (struct fs_time){ .s = ts.tv_sec, .ns = (uint32_t)ts.tv_nsec };
+    p.uid = fuse_get_context()->uid;
+    p.gid = fuse_get_context()->gid;
+    return r < 0 ? r : ext4_create(tree(), dir, name, &p, ret_ino ? ret_ino : &ino);
+}
+
+static int op_create(const char *path, mode_t mode, struct fuse_file_info *fi)
+{
+    return make(path, (struct ext4_put){ .mode = S_IFREG | (mode & 07777) }, &fi->fh);
+}
+
+static int op_mknod(const char *path, mode_t mode, dev_t dev)
+{
+    return make(path, (struct ext4_put){ .mode = mode, .major = major(dev), .minor = minor(dev) }, NULL);
+}
+
+static int op_mkdir(const char *path, mode_t mode)
+{
+    return make(path, (struct ext4_put){ .mode = S_IFDIR | (mode & 07777) }, NULL);
+}
+
+static int op_symlink(const char *target, const char *path)
+{
+    return make(path, (struct ext4_put){ .mode = S_IFLNK | 0777, .target = target }, NULL);
+}
+
+static int op_link(const char *from, const char *path)
+{
+    char name[FS_NAME_MAX + 1];
+    uint64_t dir;
+    int r = where(path, &dir, name);
+
+    return r < 0 ? r : ext4_link(tree(), from, dir, name);
+}
+
+static int op_unlink(const char *path)
+{
+    char name[FS_NAME_MAX + 1];
+    uint64_t dir;
+    int r = where(path, &dir, name);
+
+    return r < 0 ? r : ext4_remove(tree(), dir, name);
+}
+
+static int op_rmdir(const char *path)
+{
+    char name[FS_NAME_MAX + 1];
+    uint64_t dir;
+    int r = where(path, &dir, name);
+
+    return r < 0 ? r : ext4_rmdir(tree(), dir, name);
+}
+
+static int op_rename(const char *from, const char *to, unsigned flags)
+{
+    char name[FS_NAME_MAX + 1], to_name[FS_NAME_MAX + 1];
+    uint64_t dir, to_dir;
+    int r = flags & ~(unsigned)RENAME_NOREPLACE ? -EINVAL : where(from, &dir, name);
+
+    r = r < 0 ? r : where(to, &to_dir, to_name);
+    return r < 0 ? r : ext4_rename(tree(), dir, name, to_dir, to_name, !(flags & RENAME_NOREPLACE));
+}
+
+static int op_write(const char *path, const char *buf, size_t len, off_t off, struct fuse_file_info *fi)
+{
+    int r = writable() ? ext4_write(tree(), fi->fh, (uint64_t)off, buf, len) : -EROFS;
+
+    return r < 0 ? r : (int)len;
+}
+
+/* The inode of an open file, or that of a path. */
+static int inode_of(const char *path, struct fuse_file_info *fi, uint64_t *ret)
+{
+    if (!writable()) {
+        return -EROFS;
+    }
+    if (fi) {
+        *ret = fi->fh;
+        return 0;
+    }
+    return fs_walk(tree(), path, false, ret);
+}
+
+static int op_truncate(const char *path, off_t size, struct fuse_file_info *fi)
+{
+    uint64_t ino;
+    int r = inode_of(path, fi, &ino);
+
+    return r < 0 ? r : ext4_set_size(tree(), ino, (uint64_t)size);
+}
+
+static int op_chmod(const char *path, mode_t mode, struct fuse_file_info *fi)
+{
+    uint64_t ino;
+    int r = inode_of(path, fi, &ino);
+
+    return r < 0 ? r : ext4_set_attr(tree(), ino, &(struct ext4_attr){ .set = EXT4_ATTR_MODE, .mode = mode });
+}
+
+static int op_chown(const char *path, uid_t uid, gid_t gid, struct fuse_file_info *fi)
+{
+    struct ext4_attr a = { .uid = uid, .gid = gid };
+    uint64_t ino;
+    int r = inode_of(path, fi, &ino);
+
+    a.set = (uid != (uid_t)-1 ? EXT4_ATTR_UID : 0u) | (gid != (gid_t)-1 ? EXT4_ATTR_GID : 0u);
+    return r < 0 ? r : ext4_set_attr(tree(), ino, &a);
+}
+
+static bool time_of(const struct timespec *from, struct fs_time *ret)
+{
+    struct timespec ts = *from;
+
+    if (from->tv_nsec == UTIME_OMIT) {
+        return false;
+    }
+    if (from->tv_nsec == UTIME_NOW) {
+        clock_gettime(CLOCK_REALTIME, &ts);
+    }
+    *ret = (struct fs_time){ .s = ts.tv_sec, .ns = (uint32_t)ts.tv_nsec };
+    return true;
+}
+
+static int op_utimens(const char *path, const struct timespec tv[2], struct fuse_file_info *fi)
+{
+    struct ext4_attr a = { 0 };
+    uint64_t ino;
+    int r = inode_of(path, fi, &ino);
+
+    a.set = (time_of(&tv[0], &a.atime) ? EXT4_ATTR_ATIME : 0u) | (time_of(&tv[1], &a.mtime) ? EXT4_ATTR_MTIME : 0u);
+    return r < 0 ? r : ext4_set_attr(tree(), ino, &a);
+}
+
+static int op_fsync(const char *path, int data, struct fuse_file_info *fi)
+{
+    return writable() ? ext4_flush(tree()) : 0;
+}
+
+static int op_setxattr(const char *path, const char *name, const char *value, size_t len, int flags)
+{
+    struct wanted w = { .name = name };
+    uint64_t ino;
+    /* An ACL that says no more than the mode would have to become the mode: who sets one does that then. */
+    int r = strncmp(name, "system.", 7) == 0 ? -EOPNOTSUPP : inode_of(path, NULL, &ino);
+
+    if (r == 0 && flags) {
+        r = attributes(path, &w, one_value);
+        r = r < 0 ? r : flags & 1 && w.found ? -EEXIST : flags & 2 && !w.found ? -ENODATA : 0;
+    }
+    return r < 0 ? r : ext4_put_xattr(tree(), ino, name, value, len);
+}
+
+static int op_removexattr(const char *path, const char *name)
+{
+    uint64_t ino;
+    int r = inode_of(path, NULL, &ino);
+
+    return r < 0 ? r : ext4_remove_xattr(tree(), ino, name);
+}
+
 static void *op_init(struct fuse_conn_info *conn, struct fuse_config *cfg)
 {
-    cfg->entry_timeout = cfg->attr_timeout = cfg->negative_timeout = 3600;     /* nothing changes */
+    if (!writable()) {
+        cfg->entry_timeout = cfg->attr_timeout = cfg->negative_timeout = 3600;     /* nothing changes */
+    } else {
+        cfg->attr_timeout = 0;               /* a file may have several names */
+    }
     cfg->use_ino = 1;
     return fuse_get_context()->private_data;
 }
@@ -195,4 +385,21 @@ const struct fuse_operations mount_tree_ops = {
     .getxattr = op_getxattr,
     .listxattr = op_listxattr,
     .statfs = op_statfs,
+    .create = op_create,
+    .mknod = op_mknod,
+    .mkdir = op_mkdir,
+    .symlink = op_symlink,
+    .link = op_link,
+    .unlink = op_unlink,
+    .rmdir = op_rmdir,
+    .rename = op_rename,
+    .write = op_write,
+    .truncate = op_truncate,
+    .chmod = op_chmod,
+    .chown = op_chown,
+    .utimens = op_utimens,
+    .fsync = op_fsync,
+    .fsyncdir = op_fsync,
+    .setxattr = op_setxattr,
+    .removexattr = op_removexattr,
 };

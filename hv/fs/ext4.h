@@ -107,6 +107,21 @@ int ext4_link(struct fs *fs, const char *path, uint64_t dir, const char *name);
 /* Remove a name that is no folder, and the file with its last one. */
 int ext4_remove(struct fs *fs, uint64_t dir, const char *name);
 
+/* The same in any order, as a mounted file system is used (ext4_edit.c). -EEXIST for a name that is there. */
+int ext4_create(struct fs *fs, uint64_t dir, const char *name, const struct ext4_put *p, uint64_t *ret_ino);
+/* Any bytes of a regular file; what lies between its end and off reads as zeros. */
+int ext4_write(struct fs *fs, uint64_t ino, uint64_t off, const void *buf, size_t len);
+int ext4_set_size(struct fs *fs, uint64_t ino, uint64_t size);
+enum { EXT4_ATTR_MODE = 1, EXT4_ATTR_UID = 2, EXT4_ATTR_GID = 4, EXT4_ATTR_ATIME = 8, EXT4_ATTR_MTIME = 16 };
+struct ext4_attr { unsigned set; uint32_t mode, uid, gid; struct fs_time atime, mtime; };
+int ext4_set_attr(struct fs *fs, uint64_t ino, const struct ext4_attr *a);
+int ext4_remove_xattr(struct fs *fs, uint64_t ino, const char *name);   /* -ENODATA */
+int ext4_rmdir(struct fs *fs, uint64_t dir, const char *name);          /* -ENOTEMPTY */
+/* replace false: -EEXIST where to_name is there. -EINVAL into itself; as rename(2) otherwise. */
+int ext4_rename(struct fs *fs, uint64_t dir, const char *name, uint64_t to, const char *to_name, bool replace);
+/* Everything so far is on the disk; the file system still says "not clean". */
+int ext4_flush(struct fs *fs);
+
 /* Grow to len bytes of the partition (which was made larger before). -EOPNOTSUPP where there is no
  * room reserved for the tables; -EBUSY unclean. */
 int ext4_grow(struct disk *d, uint64_t off, uint64_t len, struct hv_error *e);

@@ -23,6 +23,8 @@ int ext4_need_bitmaps(struct ext4 *x);
 int ext4_begin_changes(struct ext4 *x);
 /* The superblock says "clean" again, in memory; fs_close() writes it. */
 int ext4_end_changes(struct ext4 *x);
+/* One more name in dir, which grows where it has to. */
+int ext4_link_name(struct ext4 *x, ext2_ino_t dir, const char *name, ext2_ino_t ino, uint32_t mode);
 ext2_filsys ext4_filsys(struct fs *fs);
 
 #endif

@@ -85,7 +85,7 @@ static int touch_dir(struct ext4 *x, ext2_ino_t dir)
     return r;
 }
 
-static int link_name(struct ext4 *x, ext2_ino_t dir, const char *name, ext2_ino_t ino, uint32_t mode)
+int ext4_link_name(struct ext4 *x, ext2_ino_t dir, const char *name, ext2_ino_t ino, uint32_t mode)
 {
     errcode_t err = ext2fs_link(x->fs, dir, name, ino, ext4_dirent_type(mode));
 
@@ -185,7 +185,7 @@ static int put_new(struct ext4 *x, ext2_ino_t dir, const char *name, const struc
     }
     if (r == 0) {
         ext2fs_inode_alloc_stats2(x->fs, ino, +1, 0);
-        r = link_name(x, dir, name, ino, p->mode);
+        r = ext4_link_name(x, dir, name, ino, p->mode);
         if (r < 0) {
             ext4_inode_unlink(x->fs, ino);           /* no name, no file */
         }
@@ -306,7 +306,7 @@ int ext4_link(struct fs *fs, const char *path, uint64_t dir, const char *name)
         r = S_ISDIR(in.s.i_mode) ? -EISDIR : in.s.i_links_count >= 65000 ? -EMLINK : ext4_begin_changes(x);
     }
     if (r == 0) {
-        r = link_name(x, (ext2_ino_t)dir, name, (ext2_ino_t)ino, in.s.i_mode);
+        r = ext4_link_name(x, (ext2_ino_t)dir, name, (ext2_ino_t)ino, in.s.i_mode);
     }
     if (r == 0) {
         in.s.i_links_count++;

@@ -103,8 +103,48 @@ loop() { [ "$(id -u)" = 0 ] && mount -o loop "$1" m2 || skip "no loop devices"; 
     run -0 vhdtool mount d.vhdx mnt --fs=1
     run -0 vhdtool unmount mnt
     run -3 vhdtool mount d.vhdx mnt --fs=5
-    run -9 vhdtool mount d.vhdx mnt --fs --write
     run -3 vhdtool mount d.vhdx nowhere
+}
+
+@test "mount --fs --write: files changed in every way, e2fsck and our check find nothing" {
+    run -0 vhdtool mount d.vhdx mnt --fs --write
+    cp -a "$IN/tree" mnt/tree
+    diff -r "$IN/tree" mnt/tree
+    head -c 5000000 /dev/urandom >want
+    cp want mnt/big
+    for how in 'truncate -s 1000001' 'truncate -s 6000000'; do $how want; $how mnt/big; cmp want mnt/big; done
+    printf 'in the middle' | dd of=want bs=1 seek=70000 conv=notrunc status=none
+    printf 'in the middle' | dd of=mnt/big bs=1 seek=70000 conv=notrunc status=none
+    echo end >>want && echo end >>mnt/big
+    cmp want mnt/big
+    ln mnt/big mnt/tree/hard && rm mnt/big && cmp want mnt/tree/hard
+    mkdir -p mnt/a/b/c
+    mv mnt/a/b mnt/tree/moved
+    [ "$(ls mnt/tree/moved)" = c ]
+    run mv mnt/tree mnt/tree/moved/c/x
+    [ "$status" != 0 ]
+    run rmdir mnt/tree
+    [ "$status" != 0 ]
+    rmdir mnt/a
+    ln -s ../x mnt/tree/sym && mkfifo mnt/tree/fifo
+    for i in $(seq 1 600); do : >"mnt/tree/moved/file-number-$i"; done
+    rm mnt/tree/moved/file-number-*[02468]
+    [ "$(ls mnt/tree/moved | wc -l)" = 301 ]
+    chmod 640 mnt/etc/motd && touch -d @1000000000 mnt/etc/motd
+    echo over >mnt/etc/new && mv mnt/etc/new mnt/etc/motd
+    [ "$(cat mnt/etc/motd)" = over ]
+    run dd if=/dev/zero of=mnt/full bs=1M status=none                # until it is full
+    [ "$status" != 0 ]
+    rm mnt/full
+    run -0 vhdtool unmount mnt
+    run -0 vhdtool check --filesystem d.vhdx
+    vhdtool convert -q d.vhdx c.raw
+    run -0 e2fsck -fn "c.raw?offset=1048576"
+    vhdtool cat d.vhdx /tree/hard | cmp - want
+    [ "$(vhdtool ls d.vhdx /tree/sym -o json | jq -r '.[0].target')" = ../x ]
+    # FAT is for reading; and without --write nothing is written.
+    vhdtool build -q e.vhdx --from "$IN/tree" --size 200M --esp 40M
+    run -9 vhdtool mount e.vhdx mnt --fs=1 --write
 }
 
 @test "mount: a server that is killed leaves no trace; one that is asked closes the disk" {

@@ -421,6 +421,16 @@ static int vhd_map(struct disk_layer *l, uint64_t off, uint64_t len, struct disk
     return 0;
 }
 
+uint64_t vhd_room_start(struct vhd *v)
+{
+    uint32_t entry;
+
+    if (bat_entry(v, v->entries - 1, &entry) < 0 || entry == VHD_UNUSED) {
+        return v->end;
+    }
+    return MAX(v->end, (uint64_t)entry * DISK_SECTOR + v->bitmap_size + v->block_size);
+}
+
 /*
  * A new block. The file grows first (zeros), then the bitmap is written where the footer was or
  * behind it, then the footer behind the block; the BAT entry stays in memory until flush() made
@@ -428,7 +438,7 @@ static int vhd_map(struct disk_layer *l, uint64_t off, uint64_t len, struct disk
  */
 static int new_block(struct disk_layer *l, struct vhd *v, uint64_t block, uint64_t *ret_at)
 {
-    uint64_t at = ROUND_UP(v->end + v->bitmap_size, 4096) - v->bitmap_size;
+    uint64_t at = ROUND_UP(vhd_room_start(v) + v->bitmap_size, 4096) - v->bitmap_size;
     uint64_t end = at + v->bitmap_size + v->block_size;
     hv_autofree uint8_t *bitmap = hv_alloc(v->bitmap_size);
     uint8_t entry[4];

@@ -45,6 +45,11 @@ void vhd_read_parent(struct disk_file *f, const uint8_t *header, struct disk_par
  */
 int vhd_write_parent(uint8_t *header, const struct disk_parent_ref *ref, uint64_t data_offset,
                      uint8_t **ret_data, uint64_t *ret_len);
+/*
+ * Where new room may start: at the end, or behind all of a last block that the disk ends in and,
+ * of some writers, the file with it.
+ */
+uint64_t vhd_room_start(struct vhd *v);
 /* Write out what is dirty in the order of flush(). Flush lock held, layer lock too if locked. */
 int vhd_flush(struct disk_layer *l, bool locked);
 

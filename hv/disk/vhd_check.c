@@ -21,6 +21,7 @@ struct walk {
     uint64_t end;                        /* where the end footer is or should be */
     uint64_t header_offset, bat_offset, size;
     uint32_t block_size, bitmap_size, entries, bat_entries;
+    uint64_t room;                       /* where copies of blocks may go */
     bool footers_changed;
 };
 
@@ -217,7 +218,7 @@ static int walk_bat(struct walk *w, struct placed **ret, size_t *ret_count)
 /* A block of its own for one that shares its place: a copy behind everything else. */
 static int separate(struct walk *w, const struct placed *p)
 {
-    uint64_t to = ROUND_UP(w->end + w->bitmap_size, 4096) - w->bitmap_size;
+    uint64_t to = ROUND_UP(w->room + w->bitmap_size, 4096) - w->bitmap_size;
     uint64_t len = (uint64_t)w->bitmap_size + w->block_size;
     hv_autofree uint8_t *buf = hv_alloc(64 * KIB);
     int r = buf ? disk_file_resize(w->f, to + len + VHD_FOOTER_SIZE) : -ENOMEM;
@@ -232,7 +233,7 @@ static int separate(struct walk *w, const struct placed *p)
     r = r < 0 ? r : disk_file_sync(w->f);
     r = r < 0 ? r : set_entry(w, p->block, (uint32_t)(to / DISK_SECTOR));
     if (r == 0) {
-        w->end = to + len;
+        w->end = w->room = to + len;
     }
     return r;
 }
@@ -241,6 +242,8 @@ static int walk_overlaps(struct walk *w, const struct placed *list, size_t n)
 {
     uint64_t len = (uint64_t)w->bitmap_size + w->block_size, used = 0;
     int r = 0;
+
+    w->room = n ? MAX(w->end, list[n - 1].at + len) : w->end;    /* the last block may be cut */
 
     for (size_t i = 0; i < n && r == 0; i++) {
         if (i > 0 && list[i].at < list[i - 1].at + len) {

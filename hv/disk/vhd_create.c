@@ -264,7 +264,7 @@ static int write_footers(struct disk_layer *l, struct vhd *v)
 /* Room of len bytes behind everything else, the footer behind it, durable. */
 static int append(struct disk_layer *l, struct vhd *v, const void *data, uint64_t len, uint64_t *ret_at)
 {
-    uint64_t at = v->end;
+    uint64_t at = vhd_room_start(v);
     uint64_t end = ROUND_UP(at + len, DISK_SECTOR);
     int r = disk_file_resize(l->file, end + VHD_FOOTER_SIZE);
 
@@ -356,6 +356,20 @@ static bool last_block_cut(struct vhd *v)
     return get_be32(b) != VHD_UNUSED && (uint64_t)get_be32(b) * DISK_SECTOR + v->bitmap_size + v->block_size > v->end;
 }
 
+/* What lies in the last block behind the disk's end, an old footer maybe, is about to be seen: zeros. Durable. */
+static int clear_tail(struct disk_layer *l, struct vhd *v)
+{
+    uint64_t in = l->size % v->block_size;
+    uint8_t entry[4];
+    int r = disk_meta_read(v->meta, v->bat_offset + (uint64_t)(v->entries - 1) * 4, entry, sizeof(entry));
+
+    if (r < 0 || in == 0 || get_be32(entry) == VHD_UNUSED) {
+        return r;
+    }
+    r = disk_file_zero(l->file, (uint64_t)get_be32(entry) * DISK_SECTOR + v->bitmap_size + in, v->block_size - in);
+    return r < 0 ? r : disk_file_sync(l->file);
+}
+
 int vhd_resize(struct disk_layer *l, uint64_t size, struct hv_error *e)
 {
     struct vhd *v = l->state;
@@ -386,7 +400,8 @@ int vhd_resize(struct disk_layer *l, uint64_t size, struct hv_error *e)
         return r;
     }
     entries = (size + v->block_size - 1) / v->block_size;
-    if (!bat_has_room(v, (uint32_t)entries)) {
+    r = clear_tail(l, v);
+    if (r == 0 && !bat_has_room(v, (uint32_t)entries)) {
         r = move_bat(l, v, (uint32_t)entries);
     }
     if (r == 0) {

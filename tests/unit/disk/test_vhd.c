@@ -368,6 +368,44 @@ static void damage_is_found_and_put_right(void **state)
     test_free(model);
 }
 
+/* Some writers end the file where the disk does, inside its last block: new blocks do not start there. */
+static void a_block_cut_by_the_end_of_the_disk_keeps_its_room(void **state)
+{
+    const char *path = in_dir("cut.vhd");
+    uint64_t size = 3 * MIB + 512, at;
+    uint8_t footer[512], entry[4], got[512], want[512];
+    struct disk *d;
+    int fd;
+
+    (void)state;
+    create(path, (struct disk_create){ .kind = DISK_VHD, .type = DISK_DYNAMIC, .size = size, .block_size = 2 * MIB });
+    d = open_disk(path, DISK_WRITE);
+    memset(want, 'z', sizeof(want));
+    assert_int_equal(disk_write(d, size - 512, want, 512), 0);
+    close_disk(d);
+    fd = open(path, O_RDWR);
+    assert_int_equal(pread(fd, footer, 512, 0), 512);
+    assert_int_equal(pread(fd, entry, 4, 1536 + 4), 4);
+    at = get_be32(entry) * 512ull + 512 + MIB + 512;        /* its bitmap, and what the disk has of it */
+    assert_int_equal(ftruncate(fd, (off_t)at), 0);
+    assert_int_equal(pwrite(fd, footer, 512, (off_t)at), 512);
+    close(fd);
+    assert_int_equal(problems(path), 0);
+    d = open_disk(path, DISK_WRITE);
+    assert_int_equal(disk_write(d, 0, want, 512), 0);
+    close_disk(d);
+    assert_int_equal(problems(path), 0);
+    d = open_disk(path, DISK_WRITE);
+    assert_int_equal(disk_read(d, size - 512, got, 512), 0);
+    assert_memory_equal(got, want, 512);
+    assert_int_equal(disk_resize(d, 5 * MIB, NULL), 0);     /* the block is whole now: it may grow */
+    assert_int_equal(disk_read(d, size, got, 512), 0);
+    memset(want, 0, sizeof(want));
+    assert_memory_equal(got, want, 512);
+    close_disk(d);
+    assert_int_equal(problems(path), 0);
+}
+
 static void a_disk_in_use_says_by_whom(void **state)
 {
     struct hv_error e = { 0 };
@@ -412,6 +450,7 @@ int main(void)
         cmocka_unit_test(compacting_gives_the_room_back),
         cmocka_unit_test(a_changed_parent_is_refused_and_can_be_taken_over),
         cmocka_unit_test(damage_is_found_and_put_right),
+        cmocka_unit_test(a_block_cut_by_the_end_of_the_disk_keeps_its_room),
         cmocka_unit_test(a_disk_in_use_says_by_whom),
     };
 

@@ -1,7 +1,7 @@
 /*
  * ext4 from a stranger, through our io_manager and libext2fs. The input is patches to an image of
  * 2 MiB without checksums, which would keep the fuzzer out; its first byte says how it is opened:
- * to read all of it, or to put files into it.
+ * to read all of it, to put files into it, or to change those that are there.
  *
  * tests/unit/fs/test_fuzz_fs.c runs it with a fixed seed.
  */
@@ -77,6 +77,34 @@ static void put_files(struct fs *fs)
     ext4_remove(fs, dir, "new");
 }
 
+/* As a mounted one is changed. */
+static void edit_files(struct fs *fs)
+{
+    struct ext4_attr a = { .set = EXT4_ATTR_MODE | EXT4_ATTR_UID | EXT4_ATTR_MTIME, .mode = 0600, .uid = 70000, .mtime = { 5, 6 } };
+    static const char *const paths[] = { "file", "a/b/c", "big/name-7-that-is-rather-long" };
+    uint8_t data[5000] = { 2 };
+    uint64_t root = fs->ops->root, dir, ino;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(paths); i++) {
+        if (fs_walk(fs, paths[i], true, &ino) == 0) {
+            ext4_write(fs, ino, i * 3000, data, sizeof(data));
+            ext4_set_size(fs, ino, 250000 * i);
+            ext4_write(fs, ino, 300001, data, 10);
+            ext4_set_attr(fs, ino, &a);
+            ext4_put_xattr(fs, ino, "user.new", "x", 1);
+            ext4_remove_xattr(fs, ino, "user.small");
+        }
+    }
+    if (fs_walk(fs, "a", true, &dir) == 0) {
+        ext4_rename(fs, dir, "b", root, "moved", true);
+        ext4_rmdir(fs, root, "a");
+    }
+    ext4_rename(fs, root, "null", root, "file", true);
+    ext4_create(fs, root, "made", &(struct ext4_put){ .mode = S_IFREG | 0644 }, &ino);
+    ext4_rename(fs, root, "big", root, "dir", true);
+    ext4_flush(fs);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     static struct fuzz_bytes base, image;
@@ -100,7 +128,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     bool write = data[0] & 1;
     struct disk *d = fuzz_disk(&image);
     if (ext4_open(d, 0, EXT4_IMAGE, write, &fs, &e) == 0) {
-        if (write) {
+        if (write && data[0] & 2) {
+            edit_files(fs);
+        } else if (write) {
             put_files(fs);
         }
         fuzz_walk(fs, 100);

@@ -155,27 +155,29 @@ fs_is_clean() { # DISK OFFSET
 
 @test "convert onto a block device: asked for, refused while in use, equal" {
     [ "$(id -u)" = 0 ] || skip "needs root"
-    head -c 300M /dev/urandom >dev.img
+    vhdtool build -q --from "$BATS_FILE_TMPDIR/tree" gpt.vhd --size 48M
+    vhdtool build -q --from "$BATS_FILE_TMPDIR/tree" bare.vhd --size 48M --layout none
+    head -c 60M /dev/urandom >dev.img
     loop=$(losetup -f --show dev.img) || skip "no loop devices"
     echo "$loop" >loop
-    run -2 --separate-stderr vhdtool convert gpt.vhdx "$loop" </dev/null
-    [[ $stderr == *"overwriting all of $BATS_TEST_TMPDIR/dev.img (loop), 300M needs --yes"* ]]
-    run -0 vhdtool convert gpt.vhdx "$loop" --yes
-    run -0 vhdtool diff "$loop" gpt.vhdx --files                         # larger, but every file is there
+    run -2 --separate-stderr vhdtool convert gpt.vhd "$loop" </dev/null
+    [[ $stderr == *"overwriting all of $BATS_TEST_TMPDIR/dev.img (loop), 60M needs --yes"* ]]
+    run -0 vhdtool convert gpt.vhd "$loop" --yes
+    run -0 vhdtool diff "$loop" gpt.vhd --files                         # larger, but every file is there
     run -0 sfdisk --verify "$loop"                                       # the backup is at the device's end
     [[ $output == *"No errors"* ]]
     run -0 e2fsck -fn "$loop?offset=1048576"
-    run -1 cmp <(tail -c +$((260 << 20)) "$loop" | head -c 1M) <(head -c 1M /dev/zero)    # behind the disk: as it was
-    vhdtool convert -q bare.vhdx "$loop" --yes
-    vhdtool convert -q bare.vhdx want.raw
-    cmp -n $((256 << 20)) want.raw "$loop"
+    run -1 cmp <(tail -c +$((50 << 20)) "$loop" | head -c 1M) <(head -c 1M /dev/zero)    # behind the disk: as it was
+    vhdtool convert -q bare.vhd "$loop" --yes
+    vhdtool convert -q bare.vhd want.raw
+    cmp -n $((48 << 20)) want.raw "$loop"
     mkdir m
     mount "$loop" m
-    run -4 --separate-stderr vhdtool convert gpt.vhdx "$loop" --yes
+    run -4 --separate-stderr vhdtool convert gpt.vhd "$loop" --yes
     expect_error "vhdtool: $loop: is mounted on $BATS_TEST_TMPDIR/m" "umount $BATS_TEST_TMPDIR/m"
     umount m
-    vhdtool resize -q gpt.vhdx 1G
-    run -8 --separate-stderr vhdtool convert gpt.vhdx "$loop" --yes
-    [[ $stderr == *"has 300M, gpt.vhdx needs 1G"* ]]
-    run -2 --separate-stderr vhdtool convert bare.vhdx "$loop" --yes --type fixed
+    vhdtool resize -q gpt.vhd 1G
+    run -8 --separate-stderr vhdtool convert gpt.vhd "$loop" --yes
+    [[ $stderr == *"has 60M, gpt.vhd needs 1G"* ]]
+    run -2 --separate-stderr vhdtool convert bare.vhd "$loop" --yes --type fixed
 }

@@ -17,9 +17,9 @@ setup_file() {
     cd "$BATS_FILE_TMPDIR"
     export XDG_RUNTIME_DIR=$BATS_FILE_TMPDIR/run
     mkdir -m 700 run mnt
-    truncate -s 48M r.raw
-    head -c 9000001 /dev/urandom | dd of=r.raw conv=notrunc status=none
-    head -c 300000 /dev/urandom | dd of=r.raw bs=1M seek=40 conv=notrunc status=none
+    truncate -s 20M r.raw
+    head -c 4000001 /dev/urandom | dd of=r.raw conv=notrunc status=none
+    head -c 300000 /dev/urandom | dd of=r.raw bs=1M seek=16 conv=notrunc status=none
     for kind in vhd vhdx; do
         vhdtool create -q "1.$kind" --from r.raw
         chain "$kind" 2
@@ -32,10 +32,10 @@ chain() {
     local dir=$BATS_FILE_TMPDIR/mnt i
     vhdtool create -q "$2.$1" --parent "$(($2 - 1)).$1"
     vhdtool mount "$2.$1" "$dir" --write >/dev/null
-    for i in $(seq 1 25); do
-        head -c 4096 /dev/urandom | dd of="$dir/disk.raw" bs=4096 seek=$((i * 431 * $2 % 12288)) conv=notrunc status=none
+    for i in $(seq 1 20); do
+        head -c 4096 /dev/urandom | dd of="$dir/disk.raw" bs=4096 seek=$((i * 431 * $2 % 5120)) conv=notrunc status=none
     done
-    head -c 1M /dev/urandom | dd of="$dir/disk.raw" bs=1M seek=47 conv=notrunc status=none
+    head -c 1M /dev/urandom | dd of="$dir/disk.raw" bs=1M seek=19 conv=notrunc status=none
     vhdtool unmount "$dir"
 }
 
@@ -66,7 +66,7 @@ levels() { # KIND: vhdiN of the last child's mount is level N of the chain
     for kind in vhd vhdx; do
         run -0 vhdiinfo "3.$kind"
         grep -q 'Disk type.*Differential' <<<"$output"
-        grep -q 'Media size.*(50331648 bytes)' <<<"$output"
+        grep -q 'Media size.*(20971520 bytes)' <<<"$output"
         grep -qE "Parent filename.*2\.$kind" <<<"$output"
     done
     vhdtool convert -q r.raw f.vhd --type fixed

@@ -32,6 +32,7 @@ struct job {
     const struct copy *how;
     pthread_mutex_t lock;
     pthread_cond_t turn_changed;
+    pthread_mutex_t writing;     /* the host lets one write to a file at a time: who waits here does not spin there */
     struct disk_extent x;        /* of from, what is left of it; DATA, or len 0 */
     uint64_t off;                /* where x starts, and the next piece */
     uint64_t taken, turn;        /* pieces handed out; whose turn it is to get room */
@@ -195,7 +196,10 @@ static int move_run(struct job *j, struct piece *p, const struct run *run, bool 
         }
         *read = true;
     }
-    return disk_file_write(run->to.file, run->to.file_offset, p->data + run->off, run->len);
+    pthread_mutex_lock(&j->writing);
+    r = disk_file_write(run->to.file, run->to.file_offset, p->data + run->off, run->len);
+    pthread_mutex_unlock(&j->writing);
+    return r;
 }
 
 static int copy_piece(struct job *j, struct piece *p)
@@ -245,7 +249,7 @@ static void *worker(void *arg)
 int copy_disk(struct disk *from, struct disk *to, const struct copy *how)
 {
     struct job j = { .from = from, .to = to, .how = how, .lock = PTHREAD_MUTEX_INITIALIZER,
-                     .turn_changed = PTHREAD_COND_INITIALIZER };
+                     .turn_changed = PTHREAD_COND_INITIALIZER, .writing = PTHREAD_MUTEX_INITIALIZER };
     pthread_t thread[WORKERS - 1];
     unsigned n = 0;
 

@@ -304,6 +304,7 @@ static const struct cli_column stats_columns[] = {
     {"assigned", .unit = CLI_UNIT_SIZE, .help = "memory it has"},
     {"demand", .unit = CLI_UNIT_SIZE, .help = "memory the guest needs"},
     {"resident", .unit = CLI_UNIT_SIZE, .help = "memory the host holds for it"},
+    {"code", .unit = CLI_UNIT_SIZE, .help = "memory of translated code (soft engine)"},
     {"uptime_ms", .header = "UPTIME", .unit = CLI_UNIT_AGE_MS, .help = "since it started"},
     {"time_ms", .unit = CLI_UNIT_NUMBER, .help = "of the sample, milliseconds since 1970"},
     {0},

@@ -38,6 +38,7 @@ static const struct { const char *name; enum source from; const char *key; } col
     {"shutdown", OF_VM, "shutdown"},
     {"timesync", OF_VM, "timesync"},
     {"engine", RUNTIME, "engine"},
+    {"code", RUNTIME, "code"},
     {"kernel", RUNTIME, "kernel"},
     {"resets", RUNTIME, "resets"},
     {"pid", OF_VM, "pid"},

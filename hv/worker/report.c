@@ -1,6 +1,7 @@
 /* Reports to hvd: a reply to each watcher when the state changes and at its interval. */
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 #include "hv/base/log.h"
 #include "hv/rpc/loop_uv.h"
@@ -15,6 +16,13 @@ const char *worker_state_word(struct worker *w)
     return w->vm ? vm_state_word(vm_state(w->vm)) : "off";
 }
 
+/* Memory of translated code, of all vCPUs: hv/engine/soft. */
+static void add_code(void *arg, const struct stats_table *t, unsigned i, uint64_t value)
+{
+    if (strcmp(t->desc[i].name, "code_bytes") == 0)
+        *(uint64_t *)arg += value;
+}
+
 json_t *worker_runtime(struct worker *w)
 {
     if (!w->vm)
@@ -27,7 +35,7 @@ json_t *worker_runtime(struct worker *w)
                                            (json_int_t)(m.assigned ? m.demand * 100 / m.assigned : 0), "age_ms",
                                            (json_int_t)(m.report_age_ns / NS_PER_MS))
                                : json_null();
-    return json_pack("{s:I s:I s:i s:s s:s s:{s:I s:I s:I s:I s:I s:I s:I s:s s:b s:b s:b s:b s:o}"
+    json_t *runtime = json_pack("{s:I s:I s:i s:s s:s s:{s:I s:I s:I s:I s:I s:I s:I s:s s:b s:b s:b s:b s:o}"
                      " s:o s:O? s:o}",
                      "uptime_ms", (json_int_t)(vm_uptime_ns(w->vm) / NS_PER_MS),
                      "cpu_ns", (json_int_t)vm_cpu_ns(w->vm),
@@ -42,6 +50,11 @@ json_t *worker_runtime(struct worker *w)
                      "report", said,
                      "integration", worker_integration_json(w), "crash", w->crash,
                      "disks", worker_disks_json(w));
+    uint64_t code = 0;
+    stats_each(vm_stats(w->vm), add_code, &code);
+    if (runtime)
+        json_object_set_new(runtime, "code", json_integer((json_int_t)code));
+    return runtime;
 }
 
 static void add_column(void *arg, const struct stats_table *t, unsigned i, uint64_t value)

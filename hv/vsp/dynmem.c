@@ -219,9 +219,10 @@ static void on_timer(void *arg)
 static void on_enforce(void *arg)
 {
     struct dynmem *d = arg;
-    uint64_t had = mem_resident_bytes(d->mem);
+    /* While memory is being added the guest uses what is not counted yet; ROM is not counted either. */
+    bool used = d->op != DYNMEM_HOT_ADD && mem_resident_bytes(d->mem) > assigned_bytes(d) + ENFORCE_SLACK;
     (void)dynmem_enforce(d);
-    if (mem_resident_bytes(d->mem) < had && !d->told_of_use) {
+    if (used && !d->told_of_use) {
         d->told_of_use = true;
         dynmem_event(d, true, NULL, "the guest used memory that it had given back: it was taken again");
     }

@@ -28,6 +28,7 @@
 #define PATIENCE_NS        (180 * NS_PER_SEC)
 /* How often it is looked whether the guest uses what it has given back. */
 #define ENFORCE_NS         (10 * NS_PER_SEC)
+#define ENFORCE_SLACK      (4 * MIB)
 /* This long after an addition the guest's reports say whether it is in use. */
 #define ONLINE_WATCH_NS    (60 * NS_PER_SEC)
 

@@ -116,16 +116,18 @@ static int add_xml(struct conn *k, const char *name, struct strbuf *sb, struct h
     return r;
 }
 
-static int print_xml(struct cli_call *c, struct conn *k, const struct targets *ts, const json_t *host, struct hv_error *e)
+int document_print_xml(struct cli_call *c, struct conn *k, const json_t *names, const json_t *host, struct hv_error *e)
 {
+    size_t i;
+    json_t *name;
     strbuf_auto sb = {0};
     int r = 0;
     strbuf_adds(&sb, "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<CIM CIMVERSION=\"2.0\" DTDVERSION=\"2.0\">\n  <DECLARATION>\n");
     if (host) {
         add_host_xml(&sb, host);
     }
-    for (unsigned i = 0; r == 0 && i < ts->n; i++) {
-        r = add_xml(k, ts->t[i].name, &sb, e);
+    json_array_foreach((json_t *)names, i, name) {
+        r = r < 0 ? r : add_xml(k, json_string_value(name), &sb, e);
     }
     strbuf_adds(&sb, "  </DECLARATION>\n</CIM>\n");
     if (r == 0 && sb.err) {
@@ -181,7 +183,12 @@ static int get(struct cli_call *c, struct hv_error *e)
     if (r == 0 && json) {
         print_json(c, &ts, host);
     } else if (r == 0) {
-        r = print_xml(c, k, &ts, host, e);
+        json_t *names = json_array();
+        for (unsigned i = 0; i < ts.n; i++) {
+            json_array_append_new(names, json_string(ts.t[i].name));
+        }
+        r = document_print_xml(c, k, names, host, e);
+        json_decref(names);
     }
     json_decref(host);
     targets_free(&ts);

@@ -49,9 +49,9 @@ static const struct cli_columns disk_table = {
 };
 
 /* Rows of all VMs, or of those named; only drives if dvd. */
-static int list(struct cli_call *c, bool dvd_only, struct hv_error *e)
+static int sample_disks(struct cli_call *c, void *arg, json_t **ret, struct hv_error *e)
 {
-    struct cli_printer p;
+    const bool *dvd_only = arg;
     struct conn *k;
     json_t *reply, *vm, *d, *rows, *names = NULL;
     size_t i, n;
@@ -75,7 +75,7 @@ static int list(struct cli_call *c, bool dvd_only, struct hv_error *e)
         json_t *disks = disks_joined(vm);
         json_array_foreach(disks, n, d) {
             const char *type = json_string_value(json_object_get(d, "type"));
-            if (dvd_only && strcmp(type ? type : "", "dvd") != 0) {
+            if (*dvd_only && strcmp(type ? type : "", "dvd") != 0) {
                 continue;
             }
             json_object_set(d, "vm", json_object_get(vm, "name"));
@@ -84,12 +84,18 @@ static int list(struct cli_call *c, bool dvd_only, struct hv_error *e)
         json_decref(disks);
     }
     json_decref(reply);
-    r = cli_printer_init(&p, c, &disk_table, CLI_FMT_TABLE, e);
+    *ret = rows;
+    return 0;
+}
+
+static int list(struct cli_call *c, bool dvd_only, struct hv_error *e)
+{
+    struct cli_printer p;
+    int r = cli_printer_init(&p, c, &disk_table, CLI_FMT_TABLE, e);
     if (r == 0) {
-        cli_print_rows(&p, rows, false);
+        r = watch_rows(c, &p, sample_disks, &dvd_only, false, e);
     }
     cli_printer_fini(&p);
-    json_decref(rows);
     return r < 0 ? r : 0;
 }
 
@@ -496,7 +502,7 @@ static const struct cli_option medium_options[] = {
 
 const struct cli_command disk_commands[] = {
     {.noun = "disk", .verb = "list", .help = "list disks and drives of virtual machines", .args = vms_optional,
-     .use = CLI_USE_LIST, .columns = &disk_table, .codes = CODE(NOT_FOUND), .run = disk_list,
+     .use = CLI_USE_LIST | CLI_USE_WATCH, .columns = &disk_table, .codes = CODE(NOT_FOUND), .run = disk_list,
      .examples = EXAMPLES({"hvctl disk list", "of every VM"}, {"hvctl disk list web1 -o json", "for a program"})},
     {.noun = "disk", .verb = "add", .help = "attach a disk; a running guest sees it at once", .args = add_args,
      .options = add_options, .codes = CODES, .run = disk_add,
@@ -513,7 +519,7 @@ const struct cli_command disk_commands[] = {
 };
 
 const struct cli_command dvd_commands[] = {
-    {.noun = "dvd", .verb = "list", .help = "list DVD drives", .args = vms_optional, .use = CLI_USE_LIST,
+    {.noun = "dvd", .verb = "list", .help = "list DVD drives", .args = vms_optional, .use = CLI_USE_LIST | CLI_USE_WATCH,
      .columns = &disk_table, .codes = CODE(NOT_FOUND), .run = dvd_list, .examples = EXAMPLES({"hvctl dvd list", "of every VM"})},
     {.noun = "dvd", .verb = "add", .help = "attach a DVD drive", .args = dvd_add_args, .codes = CODES, .run = dvd_add,
      .examples = EXAMPLES({"hvctl dvd add web1 seed.iso", "with a medium in it"})},

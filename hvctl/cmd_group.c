@@ -19,23 +19,6 @@ static json_t *row_of(const json_t *group)
     return o;
 }
 
-static int print(struct cli_call *c, const json_t *groups, bool one, enum cli_format def, struct hv_error *e)
-{
-    struct cli_printer p;
-    json_t *rows = json_array(), *group;
-    size_t i;
-    json_array_foreach((json_t *)groups, i, group) {
-        json_array_append_new(rows, row_of(group));
-    }
-    int r = cli_printer_init(&p, c, &table, def, e);
-    if (r == 0) {
-        cli_print_rows(&p, rows, one);
-    }
-    cli_printer_fini(&p);
-    json_decref(rows);
-    return r < 0 ? r : 0;
-}
-
 static int call(struct cli_call *c, const char *method, json_t *params, json_t **ret, struct hv_error *e)
 {
     struct conn *k;
@@ -56,21 +39,41 @@ static int print_changed(struct cli_call *c, const json_t *reply, struct hv_erro
     if (c->format == CLI_FMT_DEFAULT || c->format == CLI_FMT_TABLE || !group) {
         return 0;
     }
-    json_t *list = json_pack("[O]", group);
-    int r = print(c, list, true, CLI_FMT_TABLE, e);
-    json_decref(list);
+    struct cli_printer p;
+    int r = cli_printer_init(&p, c, &table, CLI_FMT_TABLE, e);
+    if (r == 0) {
+        json_t *rows = json_pack("[o]", row_of(group));
+        cli_print_rows(&p, rows, true);
+        json_decref(rows);
+    }
+    cli_printer_fini(&p);
+    return r < 0 ? r : 0;
+}
+
+static int sample_groups(struct cli_call *c, void *arg, json_t **ret, struct hv_error *e)
+{
+    json_t *reply, *group;
+    size_t i;
+    int r = call(c, "ListGroups", NULL, &reply, e);
+    if (r == 0) {
+        *ret = json_array();
+        json_array_foreach(json_object_get(reply, "groups"), i, group) {
+            json_array_append_new(*ret, row_of(group));
+        }
+        json_decref(reply);
+    }
     return r;
 }
 
 static int group_list(struct cli_call *c, struct hv_error *e)
 {
-    json_t *reply;
-    int r = call(c, "ListGroups", NULL, &reply, e);
+    struct cli_printer p;
+    int r = cli_printer_init(&p, c, &table, CLI_FMT_TABLE, e);
     if (r == 0) {
-        r = print(c, json_object_get(reply, "groups"), false, CLI_FMT_TABLE, e);
-        json_decref(reply);
+        r = watch_rows(c, &p, sample_groups, NULL, false, e);
     }
-    return r;
+    cli_printer_fini(&p);
+    return r < 0 ? r : 0;
 }
 
 /* "@lab" and "lab" are the same where only a group can stand. */
@@ -163,7 +166,7 @@ static const struct cli_arg with_vms[] = {
 #define CHANGES (CODE(NOT_FOUND) | CODE(CONFLICT) | CODE(NO_RESOURCES))
 
 const struct cli_command group_commands[] = {
-    {.noun = "group", .verb = "list", .help = "list groups and who is in them", .use = CLI_USE_LIST, .columns = &table,
+    {.noun = "group", .verb = "list", .help = "list groups and who is in them", .use = CLI_USE_LIST | CLI_USE_WATCH, .columns = &table,
      .run = group_list, .examples = EXAMPLES({"hvctl group", "all of them"})},
     {.noun = "group", .verb = "create", .help = "create a group", .args = fresh, .columns = &table, .codes = CHANGES,
      .run = group_create, .examples = EXAMPLES({"hvctl group create lab", "then @lab stands for its VMs"})},

@@ -40,7 +40,7 @@ static json_t *view_job(const json_t *job)
     return o;
 }
 
-static int fetch_jobs(struct cli_call *c, json_t **ret, struct hv_error *e)
+static int fetch_jobs(struct cli_call *c, void *arg, json_t **ret, struct hv_error *e)
 {
     struct conn *k;
     json_t *reply, *job, *rows;
@@ -66,14 +66,9 @@ static int fetch_jobs(struct cli_call *c, json_t **ret, struct hv_error *e)
 static int job_list(struct cli_call *c, struct hv_error *e)
 {
     struct cli_printer p;
-    json_t *rows;
     int r = cli_printer_init(&p, c, &job_table, CLI_FMT_TABLE, e);
     if (r == 0) {
-        r = fetch_jobs(c, &rows, e);
-        if (r == 0) {
-            cli_print_rows(&p, rows, false);
-            json_decref(rows);
-        }
+        r = watch_rows(c, &p, fetch_jobs, NULL, false, e);
     }
     cli_printer_fini(&p);
     return r < 0 ? r : 0;
@@ -97,7 +92,7 @@ static int job_show(struct cli_call *c, struct hv_error *e)
     size_t i;
     int r = job_number(c->args[0], &id, e);
     if (r == 0) {
-        r = fetch_jobs(c, &rows, e);
+        r = fetch_jobs(c, NULL, &rows, e);
     }
     if (r == 0) {
         json_array_foreach(rows, i, job) {
@@ -191,7 +186,7 @@ static const struct cli_arg jobs[] = {{"JOB", CLI_JOB, CLI_REPEAT, .help = "thei
 #define EXAMPLES(...) (const struct cli_example[]){__VA_ARGS__, {0}}
 
 const struct cli_command job_commands[] = {
-    {.noun = "job", .verb = "list", .help = "list running and recent jobs, newest first", .use = CLI_USE_LIST,
+    {.noun = "job", .verb = "list", .help = "list running and recent jobs, newest first", .use = CLI_USE_LIST | CLI_USE_WATCH,
      .columns = &job_table, .run = job_list, .examples = EXAMPLES({"hvctl job list -F state=running", "those under way"})},
     {.noun = "job", .verb = "show", .help = "show one job", .args = one_job, .use = CLI_USE_LIST,
      .columns = &job_table, .codes = CODE(NOT_FOUND), .run = job_show,

@@ -11,7 +11,7 @@ static const struct cli_column columns[] = {
     {"cpu_pct", "processor.cpu_pct", "CPU", CLI_UNIT_PCT, .help = "share of its processors in use"},
     {0},
 };
-static const struct cli_columns table = {.col = columns, .defaults = "name,state,cpus,cpu_pct", .sort = "name"};
+static const struct cli_columns table = {.col = columns, .defaults = "name,state,cpus,cpu_pct", .sort = "name", .xml = true};
 
 static int processor_list(struct cli_call *c, struct hv_error *e)
 {

@@ -71,7 +71,7 @@ static const struct cli_option show_options[] = {
     {0},
 };
 static const struct cli_option list_options[] = {
-    {.name = "all-hosts", .type = CLI_BOOL, .flags = CLI_LATER, .help = "of every host"}, {0}};
+    {.name = "all-hosts", .type = CLI_BOOL, .help = "of every host that has a name in hv-hosts(5)"}, {0}};
 static const struct cli_option create_options[] = {
     NEW_VM_OPTIONS,
     {.name = "if-missing", .type = CLI_BOOL, .help = "do nothing if there is one of that name"},

@@ -18,6 +18,8 @@ int document_parse(const char *path, const char *text, size_t len, json_t **ret,
 /* The service has no name for what it was handed: put path where it says "line 7", or only that it is the document. */
 void document_name_error(const char *path, struct hv_error *e);
 
+/* One XML document of these VMs (names or GUIDs), and of the host's settings where given, on c->out. */
+int document_print_xml(struct cli_call *c, struct conn *k, const json_t *names, const json_t *host, struct hv_error *e);
 /* A VM as a JSON document has it: name, id, and the settings. New. */
 json_t *document_vm(const json_t *vm);
 /* The text between <DECLGROUP> and </DECLGROUP> of a document of the service, both included. */

@@ -134,6 +134,15 @@ int vm_wait(struct cli_call *c, struct hv_error *e);
 int vm_console(struct cli_call *c, struct hv_error *e);
 int vm_run(struct cli_call *c, struct hv_error *e);
 
+/* ---- list_hosts.c ---- */
+int list_all_hosts(struct cli_call *c, const struct cli_columns *columns, struct hv_error *e);
+
+/* Rows in the form p wants, XML too, where rows have the id of a VM. */
+int print_rows(struct cli_call *c, struct cli_printer *p, const json_t *rows, bool one, struct hv_error *e);
+/* Sample, print, again every --delay under --watch. *ret of sample: rows, new. */
+int watch_rows(struct cli_call *c, struct cli_printer *p,
+               int (*sample)(struct cli_call *c, void *arg, json_t **ret, struct hv_error *e), void *arg, bool one,
+               struct hv_error *e);
 /* Shared by listings: fetch, view, print, again every --delay under --watch. part: NULL, "memory". */
 int list_vms(struct cli_call *c, const struct cli_columns *columns, const char *part, struct hv_error *e);
 int show_vms(struct cli_call *c, const struct cli_columns *columns, const char *part, struct hv_error *e);

@@ -324,7 +324,7 @@ int targets_print(struct cli_call *c, const struct targets *ts, const struct cli
     }
     r = cli_printer_init(&p, c, columns, CLI_FMT_TABLE, e);
     if (r == 0) {
-        cli_print_rows(&p, rows, ts->one);
+        r = print_rows(c, &p, rows, ts->one, e);
     }
     cli_printer_fini(&p);
     json_decref(rows);

@@ -132,6 +132,7 @@ static const struct cli_column vm_columns[] = {
     {"kernel_version", "boot.kernel_version", .cut = true, .help = "what was booted"},
     {"initrd", "boot.initrd", .cut = true, .help = "initial RAM disk"},
     {"cmdline", "boot.cmdline", .cut = true, .help = "kernel command line"},
+    {"host", .help = "with --all-hosts: which one"},
     {"groups", .help = "groups it is in"},
     {"on_start", .help = "what happens to it when the host starts"},
     {"start_delay_ms", .unit = CLI_UNIT_NUMBER, .help = "how long after the host's start that happens, in milliseconds"},
@@ -144,7 +145,7 @@ static const struct cli_column vm_columns[] = {
     {0},
 };
 const struct cli_columns view_vm_columns = {
-    .col = vm_columns, .defaults = "name,state,assigned,demand,status,cpu_pct,uptime_s", .sort = "name",
+    .col = vm_columns, .defaults = "name,state,assigned,demand,status,cpu_pct,uptime_s", .sort = "name", .xml = true,
 };
 
 static const struct cli_column memory_columns[] = {
@@ -173,5 +174,5 @@ static const struct cli_column memory_columns[] = {
 const struct cli_columns view_memory_columns = {
     .col = memory_columns,
     .defaults = "name,dynamic,assigned,demand,buffer_now_pct,buffer_pct,status,why,startup,min,max,priority",
-    .sort = "name",
+    .sort = "name", .xml = true,
 };

@@ -132,7 +132,7 @@ static int print_vm(struct cli_call *c, const json_t *vm, struct hv_error *e)
     int r = cli_printer_init(&p, c, &view_vm_columns, CLI_FMT_TABLE, e);
     if (r == 0) {
         json_t *rows = json_pack("[o]", view_vm(vm));
-        cli_print_rows(&p, rows, true);
+        r = print_rows(c, &p, rows, true, e);
         json_decref(rows);
     }
     cli_printer_fini(&p);

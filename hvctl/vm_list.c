@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "hv/settings/settings.h"
+#include "hvctl/document.h"
 #include "hvctl/hvctl.h"
 
 /* ---- again and again ---- */
@@ -19,8 +20,31 @@ static void next_sample(struct cli_call *c, bool first, enum cli_format format)
     }
 }
 
-static int watch(struct cli_call *c, struct cli_printer *p, int (*sample)(struct cli_call *, void *, json_t **, struct hv_error *),
-                 void *arg, bool one, struct hv_error *e)
+int print_rows(struct cli_call *c, struct cli_printer *p, const json_t *rows, bool one, struct hv_error *e)
+{
+    struct conn *k;
+    size_t i;
+    json_t *row;
+    cli_print_rows(p, rows, one);
+    if (p->format != CLI_FMT_XML) {
+        return 0;
+    }
+    int r = conn_open(c, &k, e);
+    if (r < 0) {
+        return r;
+    }
+    json_t *ids = json_array();
+    json_array_foreach(p->xml_rows, i, row) {
+        json_array_append(ids, json_object_get(row, "id"));
+    }
+    r = document_print_xml(c, k, ids, NULL, e);
+    json_decref(ids);
+    conn_close(k);
+    return r;
+}
+
+int watch_rows(struct cli_call *c, struct cli_printer *p, int (*sample)(struct cli_call *, void *, json_t **, struct hv_error *),
+               void *arg, bool one, struct hv_error *e)
 {
     for (uint64_t n = 0;;) {
         json_t *rows;
@@ -31,10 +55,10 @@ static int watch(struct cli_call *c, struct cli_printer *p, int (*sample)(struct
         if (c->watch) {
             next_sample(c, n == 0, p->format);
         }
-        cli_print_rows(p, rows, one);
+        r = print_rows(c, p, rows, one, e);
         json_decref(rows);
-        if (!c->watch || (c->count && ++n >= c->count) || ferror(c->out)) {
-            return 0;
+        if (r < 0 || !c->watch || (c->count && ++n >= c->count) || ferror(c->out)) {
+            return r;
         }
         n += !c->count;
         usleep((useconds_t)MIN(c->delay_ns / 1000, (uint64_t)UINT32_MAX));
@@ -165,7 +189,7 @@ int list_vms(struct cli_call *c, const struct cli_columns *columns, const char *
         s.groups = groups_of(&p, part);
         r = conn_open(c, &s.k, e);
         if (r == 0) {
-            r = watch(c, &p, sample_list, &s, false, e);
+            r = watch_rows(c, &p, sample_list, &s, false, e);
             conn_close(s.k);
         }
         json_decref(s.groups);
@@ -219,7 +243,7 @@ int show_vms(struct cli_call *c, const struct cli_columns *columns, const char *
         if (json_array_size(rows) || !failed) {
             p.sort = c->sort ? p.sort : NULL;      /* as named */
             bool paged = p.format == CLI_FMT_LIST && cli_pager_begin(c);
-            cli_print_rows(&p, rows, ts.one);
+            r = print_rows(c, &p, rows, ts.one, e);
             cli_pager_end(c, paged);
         }
         json_decref(rows);
@@ -234,6 +258,9 @@ int show_vms(struct cli_call *c, const struct cli_columns *columns, const char *
 
 int vm_list(struct cli_call *c, struct hv_error *e)
 {
+    if (cli_has(c, "all-hosts")) {
+        return list_all_hosts(c, &view_vm_columns, e);
+    }
     /* An empty answer on a terminal says where it looked: there may be another service. */
     if (!c->quiet && !c->watch && c->tty_err && c->format == CLI_FMT_DEFAULT && !c->filter && !c->n_args && !c->columns) {
         struct conn *k;
@@ -330,7 +357,7 @@ int vm_stats(struct cli_call *c, struct hv_error *e)
             }
         }
         if (r == 0) {
-            r = watch(c, &p, sample_stats, &s, ts.one, e);
+            r = watch_rows(c, &p, sample_stats, &s, ts.one, e);
         }
     }
     targets_free(&ts);

@@ -145,6 +145,7 @@ part "fifty starts and stops with disks: nothing stays" tests/leaks.sh 50
 part "memory taken and given back, a hundred times" tests/guest/check-memory.sh 100
 part "a thousand kills of service, workers and clients" env CHAOS_PAUSE_MS=600 tests/chaos.sh 1000 "${CHAOS_SEED:-$RANDOM}"
 part "examples that wait for guests to report" env HV_SLOW=1 bats tests/bats/examples.bats
+part "services of other hosts, through sshd" tests/guest/ssh.sh
 part "Debian packages" tests/deb.sh
 part "a host with systemd, three boots" tests/guest/systemd-host.sh
 for more in tests/guest/kvm-nested.sh tests/guest/matrix.sh tests/guest/python.sh; do

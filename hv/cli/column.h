@@ -50,6 +50,7 @@ struct cli_columns {
     const char *sort;             /* default order, NULL: as they come */
     const char *name;             /* the key `-o name` prints; NULL: "name" */
     const char *list;             /* the columns of the list form; NULL: all */
+    bool xml;                     /* the rows have an XML form: the caller prints it of cli_printer.xml_rows */
 };
 
 /* "a.b.c" in nested objects; NULL if any part is missing. Borrowed. */
@@ -84,6 +85,7 @@ struct cli_printer {
     bool descending, header_done, one;
     unsigned rows;
     unsigned width[CLI_MAX_COLUMNS];
+    json_t *xml_rows;             /* with -o xml: what cli_print_rows() would have printed, filtered and in order */
 };
 
 /*

@@ -90,6 +90,11 @@ int cli_printer_init(struct cli_printer *p, struct cli_call *c, const struct cli
 {
     *p = (struct cli_printer){.call = c, .table = t, .chosen = c->columns != NULL};
     p->format = c->format != CLI_FMT_DEFAULT ? c->format : def;
+    if (p->format == CLI_FMT_XML && !t->xml) {
+        int r = hv_fail(e, HV_UNSUPPORTED, "--output xml", "this has no form in XML");
+        hv_hint(e, "--output json");
+        return r;
+    }
     choose(p, t->defaults, false, e);
     if (p->format == CLI_FMT_LIST && !(c->columns && c->columns[0] != '+' && c->columns[0] != '-')) {
         p->n = 0;
@@ -124,6 +129,8 @@ void cli_printer_fini(struct cli_printer *p)
 {
     cli_filter_free(p->filter);
     p->filter = NULL;
+    json_decref(p->xml_rows);
+    p->xml_rows = NULL;
 }
 
 /* ---- order ---- */
@@ -471,6 +478,14 @@ void cli_print_rows(struct cli_printer *p, const json_t *rows, bool one)
     if (p->format == CLI_FMT_JSON) {
         put_json_all(p, k, n, one);
         fflush(p->call->out);
+        return;
+    }
+    if (p->format == CLI_FMT_XML) {
+        json_decref(p->xml_rows);
+        p->xml_rows = json_array();
+        for (size_t i = 0; i < n; i++) {
+            json_array_append(p->xml_rows, (json_t *)(uintptr_t)k[i].row);
+        }
         return;
     }
     bool table = p->format == CLI_FMT_TABLE || p->format == CLI_FMT_WIDE;

@@ -97,9 +97,11 @@ static bool in_list(const json_t *list, const json_t *value)
     return false;
 }
 
-static bool wanted(const json_t *ev, const json_t *names, const json_t *kinds)
+static bool wanted(struct service *svc, const json_t *ev, const json_t *names, const json_t *kinds)
 {
-    return in_list(names, json_object_get(ev, "vm")) && in_list(kinds, json_object_get(ev, "kind"));
+    const char *vm = json_string_value(json_object_get(ev, "vm"));
+    bool any = !json_is_array(names) || !json_array_size(names);
+    return (any || (vm && vm_is_named(svc, names, vm))) && in_list(kinds, json_object_get(ev, "kind"));
 }
 
 static json_t *one(json_t *ev) { return json_pack("{s:[O]}", "events", ev); }
@@ -125,7 +127,7 @@ void event_add(struct service *svc, const char *kind, const char *vm, const char
     journal_add(&log->journal, ev);
     for (struct follower *f = log->followers, *next; f; f = next) {
         next = f->next;
-        if (!wanted(ev, f->names, f->kinds))
+        if (!wanted(svc, ev, f->names, f->kinds))
             continue;
         if (varlink_call_backlog(f->call) > FOLLOW_BACKLOG_MAX) {
             struct hv_error e = {0};
@@ -151,7 +153,7 @@ void events_method(void *arg, struct varlink_call *call, const json_t *params)
     for (uint64_t i = first; json_is_integer(since) && i < log->count; i++) {
         json_t *ev = log->ring[i % EVENTS_KEPT];
         if (json_integer_value(json_object_get(ev, "time_ms")) >= json_integer_value(since) &&
-            wanted(ev, names, kinds))
+            wanted(svc, ev, names, kinds))
             json_array_append(list, ev);
     }
     struct follower *f = follow ? hv_alloc(sizeof(*f)) : NULL;

@@ -4,6 +4,8 @@
  * whose VM is not loaded stays: its file may be put right.
  */
 #include <errno.h>
+#include <fnmatch.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "hv/base/log.h"
@@ -105,6 +107,23 @@ static size_t place_of(const json_t *ids, const struct guid *id)
 bool group_has(struct service *svc, const char *group, const struct svc_vm *vm)
 {
     return place_of(json_object_get(svc->groups, group), &vm->id) != SIZE_MAX;
+}
+
+bool vm_is_named(struct service *svc, const json_t *names, const char *name)
+{
+    const struct svc_vm *vm = registry_find(svc, name);
+    char id[GUID_TEXT_SIZE] = "";
+    size_t i;
+    json_t *v;
+    if (vm)
+        guid_format(&vm->id, id);
+    json_array_foreach((json_t *)names, i, v) {
+        const char *word = json_string_value(v);
+        if (strcmp(word, name) == 0 || strcasecmp(word, id) == 0 || (strpbrk(word, "*?[") && fnmatch(word, name, 0) == 0) ||
+            (word[0] == '@' && vm && group_has(svc, word + 1, vm)))
+            return true;
+    }
+    return false;
 }
 
 bool group_exists(struct service *svc, const char *group) { return json_object_get(svc->groups, group) != NULL; }

@@ -337,6 +337,29 @@ static void rename_vm(void *arg, struct varlink_call *call, const json_t *params
     answer_vm(call, vm);
 }
 
+static bool has_disk(const struct svc_vm *vm, const char *path)
+{
+    for (unsigned i = 0; i < vm->settings.disks; i++)
+        if (vm->settings.disk[i].path && strcmp(vm->settings.disk[i].path, path) == 0)
+            return true;
+    return false;
+}
+
+/* Paths of the disks that no other VM has: nobody names them when this one is gone. */
+static json_t *disks_only_of(const struct svc_vm *vm)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < vm->settings.disks; i++) {
+        const struct setting_disk *d = &vm->settings.disk[i];
+        bool shared = d->dvd || !d->path;
+        for (const struct svc_vm *o = vm->svc->vms; o && !shared; o = o->next)
+            shared = o != vm && has_disk(o, d->path);
+        if (!shared)
+            json_array_append_new(list, json_string(d->path));
+    }
+    return list;
+}
+
 static void remove_vm(void *arg, struct varlink_call *call, const json_t *params)
 {
     struct service *svc = arg;
@@ -355,6 +378,7 @@ static void remove_vm(void *arg, struct varlink_call *call, const json_t *params
     char name[sizeof(vm->name)];
     hv_strlcpy(name, vm->name, sizeof(name));
     bool transient = vm->transient;
+    json_t *left = r == 0 ? disks_only_of(vm) : NULL;
     if (r == 0 && !flag(params, "dry_run")) {
         r = registry_remove(vm, &e);
         if (r == 0 && !transient)
@@ -363,7 +387,8 @@ static void remove_vm(void *arg, struct varlink_call *call, const json_t *params
     if (r < 0)
         fail(call, &e);
     else
-        varlink_reply(call, json_pack("{s:[]}", "disks_left"), false);
+        varlink_reply(call, json_pack("{s:O}", "disks_left", left), false);
+    json_decref(left);
 }
 
 /* ---- life cycle ---- */

@@ -161,6 +161,8 @@ int groups_load(struct service *svc, struct hv_error *e);
 void groups_free(struct service *svc);
 bool group_exists(struct service *svc, const char *group);
 bool group_has(struct service *svc, const char *group, const struct svc_vm *vm);
+/* Is one of names (names, GUIDs, globs, @GROUP) a word for the VM called name, which may be gone? */
+bool vm_is_named(struct service *svc, const json_t *names, const char *name);
 /* Names of the groups it is in. New. */
 json_t *groups_of(const struct svc_vm *vm);
 /* Into a group that exists; stored. */

@@ -100,25 +100,13 @@ static json_t *row(const struct svc_vm *vm)
     return out;
 }
 
-static bool named(const json_t *names, const char *name)
-{
-    size_t i;
-    json_t *v;
-    if (!json_is_array(names))
-        return true;
-    json_array_foreach(names, i, v)
-        if (strcmp(json_string_value(v), name) == 0)
-            return true;
-    return false;
-}
-
 static json_t *sample(struct service *svc, const json_t *names, bool with_columns)
 {
     json_t *rows = json_array(), *cols = with_columns ? json_array() : json_null();
     for (unsigned i = 0; with_columns && i < ARRAY_SIZE(columns); i++)
         json_array_append_new(cols, json_string(columns[i].name));
     for (const struct svc_vm *vm = svc->vms; vm; vm = vm->next)
-        if (named(names, vm->name))
+        if (!json_is_array(names) || vm_is_named(svc, names, vm->name))
             json_array_append_new(rows, row(vm));
     json_t *host = host_json(svc);
     history_host_json(svc, host);

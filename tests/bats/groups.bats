@@ -178,3 +178,52 @@ setup() {
         [[ $(hvctl show other -o json | jq -r .reason) == *"its start was cancelled"* ]]
     fi
 }
+
+@test "xml: every listing and verb of VMs gives the document that apply reads" {
+    hvctl memory set web1 --max 8G -q
+    run -0 hvctl list -F name=web1 -o xml
+    [[ $output == "<?xml "*web1* ]]
+    [[ $output != *web2* ]]
+    [ "$output" = "$(hvctl get web1)" ]
+    [ "$(hvctl memory show web1 -o xml)" = "$(hvctl get web1)" ]
+    [ "$(hvctl list -s -name -o xml | grep -o 'web[12]' | uniq | tr '\n' ' ')" = "web2 web1 " ]
+    hvctl list -o xml >"$BATS_TEST_TMPDIR/all.xml"
+    run -0 hvctl diff -f "$BATS_TEST_TMPDIR/all.xml"
+    run -0 --separate-stderr hvctl processor set web1 --cpus 2 -o xml
+    [[ $output == *"<CIM "* ]]
+    run -9 --separate-stderr hvctl job list -o xml
+    expect_error "hvctl: --output xml: this has no form in XML" "--output json"
+    run -3 --separate-stderr hvctl show nope -o xml
+    [ -z "$output" ]
+}
+
+@test "watch: every list repeats; names of all kinds choose events and stats" {
+    hvctl group create lab -q
+    hvctl group add lab web1 -q
+    for what in "vm list" "memory list" "processor list" "job list" "group list" "disk list" "dvd list"; do
+        run -0 hvctl $what --watch -n 2 -d 10ms -o json
+        [ "$(jq -s length <<<"$output")" = 2 ] || { echo "$what"; false; }
+    done
+    run -0 hvctl stats @lab 'web2*' -o name
+    [ "$output" = $'web1\nweb2' ]
+    run -0 hvctl events @lab --since 1h -n 1 -t 30s -o csv -c vm --no-header
+    [ "$output" = web1 ]
+    run -0 hvctl events 'db*' --since 1h -n 1 -t 30s -o csv -c vm --no-header
+    [ "$output" = db1 ]
+}
+
+@test "remove: the disks that stay and that nobody else has are named" {
+    cd "$BATS_TEST_TMPDIR"
+    vhdtool create -q own.vhdx --size 8M
+    vhdtool create -q both.vhdx --size 8M
+    hvctl disk add web1 own.vhdx -q
+    hvctl disk add web1 both.vhdx -q
+    hvctl disk add web2 both.vhdx -q
+    run -0 --separate-stderr hvctl remove web1 --dry-run
+    [ "$stderr" = "web1: would be removed"$'\n'"web1: disk left: $PWD/own.vhdx" ]
+    run -0 --separate-stderr hvctl remove web1 --yes
+    [ "$stderr" = "web1: removed"$'\n'"web1: disk left: $PWD/own.vhdx" ]
+    run -0 --separate-stderr hvctl remove web2 --yes
+    [[ $stderr == *"disk left: $PWD/both.vhdx" ]]
+    [ -f own.vhdx ] && [ -f both.vhdx ]
+}

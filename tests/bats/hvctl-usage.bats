@@ -102,8 +102,6 @@ setup() {
     expect_error "hvctl: --net: not in this version" "man hv-from-hyperv"
     run -9 --separate-stderr hvctl stop web1 --then save
     expect_error "hvctl: --then save: not in this version" "man hv-from-hyperv"
-    run -9 --separate-stderr hvctl list -o xml
-    expect_error "hvctl: --output xml: not in this version" "man hv-from-hyperv"
     run -9 --separate-stderr hvctl help hyperv-export
     expect_error "hvctl: help hyperv-export: not in this version" "man hv-from-hyperv"
 }

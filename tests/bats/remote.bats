@@ -191,3 +191,22 @@ S
     run -0 timeout 10 bash -c "(echo nonsense; head -c 9000000 /dev/zero; sleep 5) | hvctl bridge"
     HV_HOST=/nowhere/s run -6 hvctl bridge </dev/null
 }
+
+@test "remote: vm list --all-hosts" {
+    run -3 --separate-stderr hvctl list --all-hosts
+    expect_error "hvctl: --all-hosts: no host has a name here" "man hv-hosts"
+    printf 'lab1 ssh://far\nlab2 ssh://far2\n' >"$XDG_CONFIG_HOME/hv/hosts"
+    run -0 --separate-stderr hvctl list --all-hosts
+    [ "$(wc -l <<<"$output")" = 3 ]
+    [[ $output == "NAME "*" HOST"* ]]
+    run -0 hvctl list --all-hosts -F host=lab2 -o json
+    [ "$(jq -c 'map([.host, .name])' <<<"$output")" = '[["lab2","far1"]]' ]
+    echo 'lab3 ssh://nobody' >>"$XDG_CONFIG_HOME/hv/hosts"
+    run -10 --separate-stderr hvctl list --all-hosts -o name
+    [ "$output" = $'far1\nfar1' ]
+    [[ $stderr == "hvctl: ssh://nobody: cannot connect: "* ]]
+    echo 'lab3 ssh://nobody' >"$XDG_CONFIG_HOME/hv/hosts"
+    run -6 hvctl list --all-hosts
+    run -2 --separate-stderr hvctl list far1 --all-hosts
+    expect_error "hvctl: names and --all-hosts exclude each other" "hvctl list --all-hosts -F name=far1"
+}

@@ -600,7 +600,9 @@ int vhd_compact(struct disk_layer *l, disk_progress_fn *progress, void *arg, str
     r = list_blocks(v, &list, &n);
     r = r < 0 ? r : fill_gaps(l, v, list, n, first, progress, arg);
     if (r == 0) {
-        qsort(list, n, sizeof(*list), by_place);
+        if (n > 0) {
+            qsort(list, n, sizeof(*list), by_place);
+        }
         end = n > 0 ? MAX(first, list[n - 1].at + len) : first;
         if (end < v->end) {
             /* The footer to its new place, then the rest off; until then the old one ends the file. */

@@ -34,7 +34,7 @@
 
 #define RAM_SIZE (16 * MIB)
 #define MMIO_GPA 0xd0000000ull
-#define RUN_DEADLINE_S 20
+#define RUN_DEADLINE_S 120
 
 /* name, name_end: guest bytes at load address `org`; labels work relative to it. */
 #define GUEST_CODE(name, ...)                                                                    \

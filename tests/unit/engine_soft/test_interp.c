@@ -669,6 +669,9 @@ static void *loops(void *arg)
             put_imm(&k, (uint64_t)-(int64_t)(k.len + 4), 4);
             put(&k, 0xcc);
             random_state(&r);
+#ifdef __SANITIZE_ADDRESS__
+            r.rflags &= ~FL_AC;                        /* slow paths have variables that it guards, and return for that */
+#endif
             r.gpr[R_RBP] = r.gpr[12] = r.gpr[13] = DATA_MID - 3 + (n & 1 ? 64 : 0);
             r.rip = CODE_VA;
             memcpy((void *)CODE_VA, k.buf, k.len);

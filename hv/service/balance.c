@@ -83,6 +83,10 @@ static struct dm_vm describe(const struct svc_vm *vm, uint64_t now)
     memcpy(v.id, vm->id.b, sizeof(v.id));
     /* The worker has taken what is ballooned or offline off already; the balancer takes it off again. */
     v.committed = (uint32_t)MIN((uint64_t)mib(member(report, "demand")) + v.ballooned + v.offline, UINT32_MAX);
+    /* It spoke of what it had then; what came or went since is its own, free or not. */
+    const json_t *then = json_object_get(report, "assigned");
+    int64_t since = json_is_integer(then) ? (int64_t)v.assigned - (int64_t)mib(member(report, "assigned")) : 0;
+    v.available = (uint32_t)MAX((int64_t)v.available + since, 0);
     v.report_age_ms = (uint32_t)MIN(member(report, "age_ms") + (now - vm->last_runtime_ns) / NS_PER_MS, UINT32_MAX);
     const char *op = json_string_value(json_object_get(m, "operation"));
     if (vm->balance.asked || (op && strcmp(op, "idle") != 0))
@@ -257,16 +261,27 @@ static void tick(void *arg)
     loop_timer_set(svc->loop, svc->balance_timer, hv_now_ns() + TICK_NS);
 }
 
+/* Is it short and nothing on its way to it, or has it given what another one waits for? */
+static bool worth_waking(const struct svc_vm *vm)
+{
+    const struct svc_balance *b = &vm->balance;
+    struct dm_vm v = describe(vm, vm->last_runtime_ns);
+    if (v.state != DM_ACTIVE)
+        return false;
+    if (b->asked < 0)
+        return v.assigned <= b->target && vm->svc->balance_plan.unmet > 0;
+    return dm_demand(&v) > v.assigned && (b->asked == 0 || v.assigned >= b->target);
+}
+
 void balance_report(struct svc_vm *vm)
 {
-    const json_t *m = json_object_get(vm->runtime, "memory"), *report = json_object_get(m, "report");
     uint64_t resets = member(vm->runtime, "resets");
     vm->last_runtime_ns = hv_now_ns();
     if (resets != vm->balance.resets) {             /* the guest starts over with what it boots with */
         vm->balance = (struct svc_balance){.resets = resets};
         dm_settle(&vm->balance.memo, vm->last_runtime_ns / NS_PER_MS, vm->svc->host.balancer_delay_ms);
     }
-    if (vm->settings.memory.dynamic && member(report, "demand") > member(m, "assigned") && !vm->svc->balance_early) {
+    if (vm->settings.memory.dynamic && !vm->svc->balance_early && worth_waking(vm)) {
         vm->svc->balance_early = true;
         loop_timer_set(vm->svc->loop, vm->svc->balance_timer, hv_now_ns() + EARLY_NS);
     }

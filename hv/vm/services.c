@@ -26,6 +26,13 @@ static void memory_event(void *arg, bool warning, const char *message, const cha
         vm->hooks.memory_event(vm->hooks.arg, warning, message, hint);
 }
 
+static void memory_urgent(void *arg)
+{
+    struct vm *vm = arg;
+    if (vm->hooks.guest_changed)
+        vm->hooks.guest_changed(vm->hooks.arg);
+}
+
 static uint64_t max_bytes(const struct vm *vm)
 {
     const struct settings *s = &vm->settings;
@@ -39,7 +46,7 @@ int vm_services_new(struct vm *vm, struct hv_error *e)
     struct dynmem_config mem = {
         .bus = vm->vmbus, .low_bytes = vm->layout.low_bytes, .high_bytes = vm->layout.high_bytes,
         .hot_base = vm->layout.hot_add_base, .hot_top = vm->layout.hot_add_top, .max_bytes = max_bytes(vm),
-        .event = memory_event, .arg = vm,
+        .event = memory_event, .urgent = memory_urgent, .arg = vm,
     };
     int r = heartbeat_new(vm->vmbus, vm_guest_changed, vm, &vm->heartbeat, e);
     if (r == 0)
@@ -106,6 +113,11 @@ void vm_memory(struct vm *vm, struct vm_memory *ret)
     ret->demand = r.demand;
     ret->offline = r.offline;
     ret->target = r.target;
+    ret->reported_assigned = r.reported_assigned;
+    ret->last_op = r.last_op ? dynmem_op_word(r.last_op) : NULL;
+    ret->last_bytes = r.last_bytes;
+    ret->last_took_ns = r.last_took_ns;
+    ret->last_ago_ns = r.last_ago_ns;
     ret->report_age_ns = r.report_age_ns;
     ret->reports = r.reports;
     ret->op = dynmem_op_word(r.op);
@@ -122,6 +134,21 @@ int vm_memory_target(struct vm *vm, uint64_t bytes, struct hv_error *e)
     if (!vm->dynmem)
         return hv_fail(e, HV_UNSUPPORTED, vm->name, "it has no Hyper-V interface, and so no dynamic memory");
     return dynmem_set_target(vm->dynmem, bytes, e);
+}
+
+uint64_t vm_memory_enforce(struct vm *vm)
+{
+    HV_CHECK(vm, VM_MAGIC);
+    uint64_t found = 0;
+    if (vm->dynmem && (vm->state == VM_RUNNING || vm->state == VM_PAUSED))
+        dynmem_enforce(vm->dynmem, &found);
+    return found;
+}
+
+void vm_services_apply(struct vm *vm)
+{
+    if (vm->dynmem)
+        dynmem_set_max(vm->dynmem, max_bytes(vm));
 }
 
 static void on_shutdown_answer(void *arg, uint32_t status)

@@ -161,13 +161,18 @@ void vm_copy_progress(const struct vm *vm, uint64_t *ret_done, uint64_t *ret_siz
 /* What the guest has of memory, and what it says of it. Bytes. */
 struct vm_memory {
     uint64_t assigned, visible, resident, ballooned, hot_added, available, demand, offline, target;
-    uint64_t report_age_ns, reports;
+    uint64_t report_age_ns, reports, reported_assigned;
     const char *op;                    /* idle, balloon, unballoon, hot-add */
+    const char *last_op;               /* the last that moved anything; NULL: none */
+    int64_t last_bytes;                /* negative: taken from the guest */
+    uint64_t last_took_ns, last_ago_ns;
     bool driver, reporting, can_balloon, can_hot_add, stuck;
 };
 void vm_memory(struct vm *vm, struct vm_memory *ret);
 /* Move the guest's memory towards this many bytes, 0: leave it. HV_UNSUPPORTED: the guest cannot. */
 int vm_memory_target(struct vm *vm, uint64_t bytes, struct hv_error *e);
+/* Take again what the guest should not have touched; returns how many bytes it held beyond what is assigned. */
+uint64_t vm_memory_enforce(struct vm *vm);
 /* Ask the guest to power off or restart; false if nothing in it listens. A refusal presses the power button. */
 bool vm_guest_shutdown(struct vm *vm, bool restart, bool force);
 /* ---- disks: units of the one SCSI controller, by LUN; from VM_BUILT on, running or not ---- */

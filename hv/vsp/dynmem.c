@@ -119,6 +119,14 @@ static void watch_online(struct dynmem *d)
     }
 }
 
+/* Does it need more than it has, by what it uses or by what it has promised its programs? */
+static bool is_short(const struct dynmem *d)
+{
+    uint64_t has = d->reported_assigned, available = d->available_pages * HV_PAGE_SIZE;
+    uint64_t used = has - MIN(available, has) + dynmem_floor(has);
+    return used > has || d->unballooned_committed * HV_PAGE_SIZE > has;
+}
+
 static int on_status(struct dynmem *d, const uint8_t *m)
 {
     if (d->state != DM_READY)
@@ -130,8 +138,13 @@ static int on_status(struct dynmem *d, const uint8_t *m)
     uint64_t balloon = d->balloon.count + (d->op == DYNMEM_UNBALLOON ? d->op_got : 0);
     d->unballooned_committed = d->committed_pages > balloon ? d->committed_pages - balloon : 0;
     d->report_ns = machine_clock_ns(d->machine);
+    d->reported_assigned = assigned_bytes(d);
     d->reports++;
     watch_online(d);
+    if (d->cfg.urgent && is_short(d) && d->report_ns - d->urgent_ns >= URGENT_NS) {
+        d->urgent_ns = d->report_ns;
+        d->cfg.urgent(d->cfg.arg);
+    }
     return 0;
 }
 
@@ -221,7 +234,7 @@ static void on_enforce(void *arg)
     struct dynmem *d = arg;
     /* While memory is being added the guest uses what is not counted yet; ROM is not counted either. */
     bool used = d->op != DYNMEM_HOT_ADD && mem_resident_bytes(d->mem) > assigned_bytes(d) + ENFORCE_SLACK;
-    (void)dynmem_enforce(d);
+    (void)dynmem_enforce(d, NULL);
     if (used && !d->told_of_use) {
         d->told_of_use = true;
         dynmem_event(d, true, NULL, "the guest used memory that it had given back: it was taken again");
@@ -311,6 +324,8 @@ int dynmem_set_target(struct dynmem *d, uint64_t bytes, struct hv_error *e)
 void dynmem_set_max(struct dynmem *d, uint64_t bytes)
 {
     HV_CHECK(d, DYNMEM_MAGIC);
+    if (bytes == d->cfg.max_bytes)
+        return;
     d->cfg.max_bytes = bytes;
     if (d->state == DM_READY)
         (void)send_info(d);
@@ -333,7 +348,12 @@ void dynmem_report(const struct dynmem *d, struct dynmem_report *ret)
         .offline = d->offline_pages * HV_PAGE_SIZE,
         .target = d->target,
         .report_age_ns = d->reports ? machine_clock_ns(d->machine) - d->report_ns : 0,
+        .reported_assigned = d->reported_assigned,
         .reports = d->reports,
+        .last_op = d->last_op,
+        .last_bytes = d->last_pages * (int64_t)HV_PAGE_SIZE,
+        .last_took_ns = d->last_took_ns,
+        .last_ago_ns = d->last_op ? machine_clock_ns(d->machine) - d->last_end_ns : 0,
         .op = d->op,
         .can_balloon = d->state == DM_READY && d->caps & DM_CAP_BALLOON,
         .can_hot_add = d->state == DM_READY && !d->hot_add_off && !d->offline_pages && d->hot_next < d->cfg.hot_top,

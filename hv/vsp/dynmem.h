@@ -24,6 +24,8 @@ struct dynmem_config {
     uint64_t max_bytes;                /* most the guest may have; told to it */
     /* Something an operator should know. hint may be NULL. May be NULL. */
     void (*event)(void *arg, bool warning, const char *message, const char *hint);
+    /* The balancer should hear of it now: the guest says that it is short, or an operation ended. May be NULL. */
+    void (*urgent)(void *arg);
     void *arg;
 };
 
@@ -48,7 +50,12 @@ struct dynmem_report {
     uint64_t offline;                  /* hot-added and not in use: its blocks are not online */
     uint64_t target;                   /* 0: none was set */
     uint64_t report_age_ns;            /* guest time since the last report */
+    uint64_t reported_assigned;        /* what it had then: available and committed are of that */
     uint64_t reports;                  /* how many so far */
+    /* The last operation that moved anything: how much (negative: taken), how long it took, how long ago it ended. */
+    enum dynmem_op last_op;
+    int64_t last_bytes;
+    uint64_t last_took_ns, last_ago_ns;
     enum dynmem_op op;
     bool can_balloon, can_hot_add;     /* what the driver offers and has not refused for good */
     bool stuck;                        /* it does not answer */
@@ -67,11 +74,12 @@ void dynmem_set_max(struct dynmem *d, uint64_t bytes);
 void dynmem_report(const struct dynmem *d, struct dynmem_report *ret);
 const char *dynmem_op_word(enum dynmem_op op);
 /*
- * The host holds more of the guest's memory than is assigned: give back again what the guest
- * should not have touched. Returns the bytes that are still too many. Happens by itself every
- * ten seconds while something is in the balloon.
+ * Does the host hold more of the guest's memory than is assigned, or being added? Then give back
+ * again what the guest should not have touched. Returns the bytes that are still too many;
+ * *ret_found (may be NULL) is how many were. Happens by itself every ten seconds
+ * while something is in the balloon.
  */
-uint64_t dynmem_enforce(struct dynmem *d);
+uint64_t dynmem_enforce(struct dynmem *d, uint64_t *ret_found);
 /* Linux' own floor: it does not let itself be ballooned below it. ram: bytes it manages. */
 uint64_t dynmem_floor(uint64_t ram);
 

@@ -29,6 +29,8 @@
 /* How often it is looked whether the guest uses what it has given back. */
 #define ENFORCE_NS         (10 * NS_PER_SEC)
 #define ENFORCE_SLACK      (4 * MIB)
+/* A guest that is short says so once a second; one that says it all the time is heard so often. */
+#define URGENT_NS          (500 * NS_PER_MS)
 /* This long after an addition the guest's reports say whether it is in use. */
 #define ONLINE_WATCH_NS    (60 * NS_PER_SEC)
 
@@ -61,7 +63,13 @@ struct dynmem {
     bool stuck;
     uint64_t backoff_until_ns, backoff_ns;
 
+    uint64_t op_began_ns, last_took_ns, last_end_ns;
+    enum dynmem_op last_op;            /* IDLE: none yet */
+    int64_t last_pages;
+    uint64_t urgent_ns;                /* when the balancer was last told of a guest that is short */
+
     uint64_t reports, available_pages, committed_pages, report_ns;
+    uint64_t reported_assigned;        /* bytes it had at the last report */
     uint64_t unballooned_committed;    /* committed at the last report less what was in the balloon then */
     /* The last addition: what was reported before it, to see whether it came into use. */
     uint64_t watch_until_ns, watch_pages, watch_available, watch_committed, offline_pages;

@@ -15,6 +15,7 @@ static void begin(struct dynmem *d, enum dynmem_op op, uint64_t pages)
     d->op = op;
     d->op_pages = pages;
     d->op_got = 0;
+    d->op_began_ns = machine_clock_ns(d->machine);
     d->stuck = false;
     vsp_timer_in(&d->timer, PATIENCE_NS);
     log_debug("dynmem", "%s of %llu pages", dynmem_op_word(op), (unsigned long long)pages);
@@ -25,10 +26,18 @@ void dynmem_finish_op(struct dynmem *d)
 {
     log_debug("dynmem", "%s: %llu of %llu pages", dynmem_op_word(d->op), (unsigned long long)d->op_got,
               (unsigned long long)d->op_pages);
+    if (d->op_got) {
+        d->last_op = d->op;
+        d->last_pages = d->op == DYNMEM_BALLOON ? -(int64_t)d->op_got : (int64_t)d->op_got;
+        d->last_end_ns = machine_clock_ns(d->machine);
+        d->last_took_ns = d->last_end_ns - d->op_began_ns;
+    }
     d->op = DYNMEM_IDLE;
     d->stuck = false;
     vsp_timer_stop(&d->timer);
     dynmem_step(d);
+    if (d->cfg.urgent)
+        d->cfg.urgent(d->cfg.arg);
 }
 
 static void back_off(struct dynmem *d, uint64_t ns)
@@ -243,10 +252,14 @@ void dynmem_watch_use(struct dynmem *d)
         vsp_timer_in(&d->enforce, ENFORCE_NS);
 }
 
-uint64_t dynmem_enforce(struct dynmem *d)
+uint64_t dynmem_enforce(struct dynmem *d, uint64_t *ret_found)
 {
     uint64_t pfn = 0, n;
     uint64_t have = mem_resident_bytes(d->mem), may = assigned_bytes(d);
+    if (d->op == DYNMEM_HOT_ADD)
+        may += d->op_pages * HV_PAGE_SIZE;      /* it uses the first of it before it answers */
+    if (ret_found)
+        *ret_found = have > may ? have - may : 0;
     if (have <= may)
         return 0;
     for (; pageset_next(&d->balloon, &pfn, &n, MAX_OP_PAGES); pfn += n)

@@ -38,7 +38,9 @@ struct worker {
     json_t *sandbox;              /* layers, after Setup */
     json_t *crash;                /* what the guest said of its last crash; NULL: none since its start */
     bool ending;                  /* the VM is off: last reports are out, the process ends */
-    struct loop_timer *end_timer;
+    struct loop_timer *end_timer, *enforce_timer;
+    unsigned strikes;             /* how often of late the guest used what it had given back */
+    uint64_t last_strike_ns;
 };
 
 /* control.c: the methods of org.hv.Worker. */
@@ -75,6 +77,9 @@ void worker_event_data(struct worker *w, const char *kind, const char *severity,
 void worker_guest_changed(void *arg);
 void worker_memory_event(void *arg, bool warning, const char *message, const char *hint);
 const char *worker_state_word(struct worker *w);
+
+/* enforce.c: 0 or -ENOMEM. */
+int worker_enforce_start(struct worker *w);
 
 /* consoles.c: clients of COM1. */
 int consoles_new(struct worker *w, struct console_server **ret);

@@ -504,10 +504,13 @@ static void what_is_touched_in_the_balloon_is_taken_again(void **state)
     assert_int_equal(dm_recv(m), DM_BALLOON_REQUEST);
     uint64_t r = DM_RANGE(128 * 256, 128 * 256);
     give(&r, 1, false);
-    assert_int_equal(dynmem_enforce(d), 0);
+    uint64_t found = 1;
+    assert_int_equal(dynmem_enforce(d, &found), 0);
+    assert_int_equal(found, 0);
     fill(200 * MIB, 8 * MIB, 1);
     assert_int_equal(resident(), GUEST_RAM - 120 * MIB);
-    assert_int_equal(dynmem_enforce(d), 0);
+    assert_int_equal(dynmem_enforce(d, &found), 0);
+    assert_int_equal(found, 8 * MIB);
     assert_int_equal(resident(), GUEST_RAM - 128 * MIB);
     /* By itself too, again and again, and said once. */
     unsigned said = events;

@@ -152,14 +152,14 @@ export UNIT_SKIP_ASAN :=
 
 .PHONY: check check-slow bench
 check: deps deps-check
-	@$(MAKE) -j$$(nproc) all $(BUILD)/tests/tools/vmboot
+	@$(MAKE) -j$$(nproc) all $(BUILD)/tests/tools/vmboot $(BUILD)/tests/tools/fake_worker
 	@BUILD=$(BUILD) tests/check.sh $(STAGES)
 
 check-slow: check deps-slow
 	@BUILD=$(BUILD) tests/check-slow.sh
 
 bench: deps deps-bench
-	@$(MAKE) -j$$(nproc) all $(BUILD)/tests/tools/vmboot $(BUILD)/tests/bench/dm_sim $(BUILD)/tests/bench/disk_io
+	@$(MAKE) -j$$(nproc) all $(BUILD)/tests/tools/vmboot $(BUILD)/tests/tools/fake_worker $(BUILD)/tests/bench/dm_sim $(BUILD)/tests/bench/disk_io
 	@BUILD=$(BUILD) tests/bench/run.sh
 	@$(BUILD)/tests/bench/dm_sim && $(BUILD)/tests/bench/dm_sim --time
 	@BUILD=$(BUILD) tests/bench/hvtop.sh

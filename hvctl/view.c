@@ -4,6 +4,7 @@
  */
 #include <stdio.h>
 
+#include "hv/base/units.h"
 #include "hvctl/hvctl.h"
 
 /* Run-time keys that stand elsewhere in the view: from runtime.FROM to TO, divided. */
@@ -86,6 +87,29 @@ static enum cli_role state_role(const json_t *row, const json_t *v)
     return s && strcmp(s, "off") == 0 ? ROLE_DIM : ROLE_NONE;
 }
 
+static const char *show_move(const json_t *row, const json_t *v, char *buf, size_t size)
+{
+    char number[32];
+    json_int_t n = json_integer_value(v);
+    if (!json_is_integer(v)) {
+        return "-";
+    }
+    snprintf(buf, size, "%c%s", n < 0 ? '-' : '+', format_size((uint64_t)(n < 0 ? -n : n), number, sizeof(number)));
+    return buf;
+}
+
+/* "boot 31s": how long its driver has been there and silent. */
+static const char *show_why(const json_t *row, const json_t *v, char *buf, size_t size)
+{
+    const json_t *ms = cli_json_path(row, "memory.boot_ms");
+    const char *why = json_string_value(v);
+    if (!why || strcmp(why, "boot") != 0 || !json_is_integer(ms)) {
+        return NULL;
+    }
+    snprintf(buf, size, "boot %llds", (long long)(json_integer_value(ms) / 1000));
+    return buf;
+}
+
 /* Minimum, maximum, buffer and priority mean nothing where memory is static. */
 static const char *dynamic_only(const json_t *row, const json_t *v, char *buf, size_t size)
 {
@@ -157,7 +181,7 @@ static const struct cli_column memory_columns[] = {
     {"buffer_now_pct", "memory.buffer_now_pct", "BUFFER", CLI_UNIT_PCT, .help = "what it has above its demand"},
     {"buffer_pct", "memory.buffer_pct", "WANT", CLI_UNIT_PCT, .show = dynamic_only, .help = "what it should have above its demand"},
     {"status", "memory.status", .unit = CLI_UNIT_STATUS, .role = status_role, .help = "ok, low or warning"},
-    {"why", "memory.why", .help = "what stands in the way or goes on: max host moving guest static"},
+    {"why", "memory.why", .show = show_why, .help = "what stands in the way or goes on: max host moving guest static"},
     {"startup", "memory.startup", .unit = SIZE, .help = "memory the guest boots with"},
     {"min", "memory.min", .unit = SIZE, .show = dynamic_only, .help = "memory is never taken away below this"},
     {"max", "memory.max", .unit = SIZE, .show = dynamic_only, .help = "memory is never given above this"},
@@ -167,6 +191,15 @@ static const struct cli_column memory_columns[] = {
     {"hot_added", "memory.hot_added", .unit = SIZE, .help = "given beyond startup"},
     {"change", "memory.change", .unit = SIZE, .help = "assigned now less what it was an hour ago"},
     {"pressure_pct", "memory.pressure_pct", "PRESSURE", CLI_UNIT_PCT, .help = "demand in per cent of assigned"},
+    {"demand_source", "memory.demand_source", .help = "how demand is worked out"},
+    {"visible", "memory.visible", .help = "what the guest sees at boot"},
+    {"target", "memory.balancer_target", .unit = SIZE, .help = "what the balancer wants it to have"},
+    {"operation", "memory.operation", .help = "what goes on in the guest: idle balloon unballoon hot-add"},
+    {"last_move", "memory.last_move.bytes", .unit = CLI_UNIT_NUMBER, .show = show_move, .help = "what was moved last"},
+    {"last_move_op", "memory.last_move.op", .help = "how"},
+    {"last_move_ms", "memory.last_move.took_ms", .unit = CLI_UNIT_NUMBER, .help = "how long the guest took, in milliseconds"},
+    {"can_balloon", "memory.can_balloon", .unit = CLI_UNIT_SWITCH, .help = "the guest can give memory back"},
+    {"can_hot_add", "memory.can_hot_add", .unit = CLI_UNIT_SWITCH, .help = "the guest can take more than it booted with"},
     {"committed", "memory.guest.committed", .unit = SIZE, .help = "committed in the guest"},
     {"available", "memory.guest.available", .unit = SIZE, .help = "available in the guest"},
     {0},

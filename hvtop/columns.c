@@ -20,7 +20,11 @@ static const char *show_status(const json_t *row, const json_t *v, char *buf, si
     if (!*more && !s && json_is_false(cli_json_path(row, "memory.dynamic"))) {
         more = "static";
     }
-    snprintf(buf, size, "%s%s%s", word, *more ? " " : "", more);
+    int n = snprintf(buf, size, "%s%s%s", word, *more ? " " : "", more);
+    const json_t *boot = cli_json_path(row, "memory.boot_ms");      /* how long its driver has been silent */
+    if (json_is_integer(boot) && strcmp(more, "boot") == 0 && n > 0 && (size_t)n < size) {
+        snprintf(buf + n, size - (size_t)n, " %llds", (long long)(json_integer_value(boot) / 1000));
+    }
     return buf;
 }
 
@@ -147,6 +151,7 @@ const struct top_table top_table_cpu = {"host,name,cpu_pct,trend,cpus,state,upti
 /* Names of Stats that are not those of columns: a unit differs, or only the detail screen shows them. */
 static const struct { const char *name, *group, *key; } places[] = {
     {"uptime_ms", "", "uptime_ms"},
+    {"boot_ms", "memory", "boot_ms"},
     {"shutdown", "", "shutdown"},
     {"timesync", "", "timesync"},
 };

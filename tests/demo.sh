@@ -64,7 +64,7 @@ console() {
 }
 failed() {
     printf '\ndemo: step %d failed\n' "$step" >&2
-    "$hvctl" events -n 5 --since 5m >&2 2>/dev/null || true
+    timeout 3 "$hvctl" events --since 5m >&2 2>/dev/null || true
     pool_end
     "$hvctl" stop "$vm" --turn-off --yes >/dev/null 2>&1 || true
     "$hvctl" remove "$vm" --yes --if-exists >/dev/null 2>&1 || true

@@ -28,6 +28,13 @@ $(BUILD)/tests/tools/vmboot: $(BUILD)/obj/tests/tools/vmboot.o $(foreach r,$(TOO
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(call pkglibs,jansson libuv libarchive liburing) -lm
 
+# A worker without a guest: hvd with hundreds of VMs, and with guests that lie.
+$(BUILD)/obj/tests/tools/fake_worker.o: PKGS := jansson libuv
+$(BUILD)/tests/tools/fake_worker: $(BUILD)/obj/tests/tools/fake_worker.o $(foreach r,settings rpc base,$(BUILD)/lib/$(r).a)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(call pkglibs,jansson libuv)
+
 # Guest MIPS of the interpreter on plain loops.
 $(BUILD)/tests/bench/interp_mips: $(BUILD)/obj/tests/bench/interp_mips.o $(BUILD)/lib/engine_soft.a $(BUILD)/lib/base.a
 	$(call say,LD,$@)

@@ -33,7 +33,7 @@ static uint32_t mib(uint64_t bytes) { return (uint32_t)MIN(bytes / MIB, (uint64_
 
 uint64_t svc_vm_overhead(const struct svc_vm *vm)
 {
-    return OVERHEAD_BASE + vm->settings.memory.startup / GIB * OVERHEAD_GIB;
+    return OVERHEAD_BASE + settings_boot_memory(&vm->settings) / GIB * OVERHEAD_GIB;
 }
 
 uint64_t svc_vm_charge(const struct svc_vm *vm)
@@ -42,11 +42,17 @@ uint64_t svc_vm_charge(const struct svc_vm *vm)
         return 0;
     const json_t *m = json_object_get(vm->runtime, "memory");
     /* Before the first report it is what the guest boots with. */
-    uint64_t has = m ? member(m, "assigned") : vm->settings.memory.startup;
+    uint64_t has = m ? member(m, "assigned") : settings_boot_memory(&vm->settings);
     return MAX(has, vm->balance.granted);
 }
 
 /* ---- from reports ---- */
+
+/* Linux' driver speaks 45 s after it was loaded. What has said nothing in twice the time a guest is left alone never will. */
+static bool silent_for_good(const struct svc_vm *vm)
+{
+    return vm->state == SVC_RUNNING && member(vm->runtime, "uptime_ms") > 2 * vm->svc->host.balancer_delay_ms + 1000;
+}
 
 static enum dm_state state_of(const struct svc_vm *vm, const json_t *m)
 {
@@ -56,7 +62,7 @@ static enum dm_state state_of(const struct svc_vm *vm, const json_t *m)
         return DM_STATIC;
     if (vm->state != SVC_RUNNING || !json_is_true(json_object_get(m, "driver")) ||
         !json_is_object(json_object_get(m, "report")))
-        return DM_BOOT;
+        return silent_for_good(vm) ? DM_STATIC : DM_BOOT;
     return DM_ACTIVE;
 }
 
@@ -70,11 +76,11 @@ static struct dm_vm describe(const struct svc_vm *vm, uint64_t now)
         .max = mib(s->memory.max),
         .buffer_pct = (uint32_t)s->memory.buffer_pct,
         .weight = (uint32_t)s->memory.priority * 100,
-        .source = DM_HYBRID,
+        .source = (enum dm_source)s->memory.demand_source,
         .state = state_of(vm, m),
         .can_balloon = json_is_true(json_object_get(m, "can_balloon")),
         .can_hot_add = json_is_true(json_object_get(m, "can_hot_add")),
-        .assigned = m ? mib(member(m, "assigned")) : mib(s->memory.startup),
+        .assigned = m ? mib(member(m, "assigned")) : mib(settings_boot_memory(s)),
         .ballooned = mib(member(m, "ballooned")),
         .offline = mib(member(m, "offline")),
         .available = mib(member(report, "available")),
@@ -153,6 +159,11 @@ static void tell_status(struct svc_vm *vm, const struct dm_plan *p, uint64_t now
                   format_size(has, a, sizeof(a)), *dm_reason_words[p->why] ? ", " : "", dm_reason_words[p->why]);
     }
     b->shown = p->status;
+    bool is_static = vm->settings.memory.dynamic && p->why == DM_WHY_STATIC;
+    if (is_static && !b->said_static)
+        event_add(vm->svc, "memory", vm->name, "warning", -1, NULL, "in the guest: modprobe hv_balloon",
+                  "its memory is not dynamic: no balloon driver in the guest reports");
+    b->said_static = is_static;
     if (p->status != DM_WARNING) {
         b->short_since_ns = 0;
     } else if (!b->short_since_ns) {

@@ -93,8 +93,9 @@ uint32_t dm_demand(const struct dm_vm *vm)
     uint32_t a = min32(vm->assigned, MIB_MOST);
     uint64_t taken = (uint64_t)vm->ballooned + vm->offline;
     uint64_t by_commit = vm->committed > taken ? vm->committed - taken : 0;
-    uint32_t floor = dm_guest_floor(a);
-    uint64_t by_use = (uint64_t)a - min32(vm->available, a) + floor;
+    uint32_t usable = a - min32(vm->offline, a);
+    uint32_t floor = dm_guest_floor(usable);
+    uint64_t by_use = (uint64_t)usable - min32(vm->available, usable) + floor;
     uint64_t most = 4ull * min32(vm->max, MIB_MOST);
     uint64_t d = by_use;
     if (vm->source == DM_COMMIT) {
@@ -107,7 +108,7 @@ uint32_t dm_demand(const struct dm_vm *vm)
     }
     /* A guest's floor grows with it: ask for that of the size it will have, or it is chased. */
     uint64_t now = d;
-    for (int i = 0; i < 4 && vm->source != DM_COMMIT && d > a && d < most; i++) {
+    for (int i = 0; i < 4 && vm->source != DM_COMMIT && d > usable && d < most; i++) {
         d = now + dm_guest_floor((uint32_t)d) - floor;
     }
     return (uint32_t)min64(d, most);
@@ -293,7 +294,8 @@ static void read_report(struct item *it, uint64_t now)
         p->floor = p->need = p->want = a;
         p->why = DM_WHY_STALE;
     } else {
-        uint32_t kept = a - it->available + dm_guest_floor(a);
+        /* What can never be asked of it (can_give()) is not there for others either. */
+        uint32_t kept = a - it->available + dm_guest_floor(a) + GUEST_MARGIN;
         p->floor = it->backing_off || !vm->can_balloon ? a : min32(a, max32(min, kept));
         p->floor = max32(p->floor, min);
         /* A maximum lowered below what is assigned: the floor wins until memory is given back. */
@@ -302,8 +304,9 @@ static void read_report(struct item *it, uint64_t now)
         p->want = clamp32((uint64_t)p->demand * (100 + buffer) / 100, p->need, top);
     }
 
-    /* Pressures and status: of what is assigned, whatever is planned. */
+    /* Pressures and status: of what it has and can use, whatever is planned. */
     uint64_t d = p->demand;
+    a -= min32(vm->offline, a);
     p->pressure = a ? (uint32_t)min64(d * 100 / a, UINT32_MAX / 100) : 0;
     average(m, now, p->pressure);
     p->average_pressure = m->average_pressure / 100;
@@ -522,9 +525,12 @@ static void shrink_urgent(struct item *it, size_t n, uint64_t now, uint64_t miss
         if (it[i].vm->reclaim_mib_s) {
             most = min32(most, max32(it[i].vm->reclaim_mib_s, DM_GRAIN_MIB));
         }
-        /* A guest close to its end keeps its buffer, but not more than its fair share. */
+        /* A guest that was close to its end keeps its whole buffer, if not more than its fair share. */
         bool spared = now < p->memo.hot_until && p->target >= p->need;
-        most = spared ? 0 : min32(most, min32(surplus, can_give(&it[i], now)));
+        if (spared) {
+            surplus = it[i].balanced && it[i].assigned > p->want ? it[i].assigned - p->want : 0;
+        }
+        most = min32(most, min32(surplus, can_give(&it[i], now)));
         s[i] = (struct share){.w = surplus ? surplus : 1, .hi = grain_down(most)};
     }
     fill(s, n, missing + missing / 20, corner);
@@ -571,7 +577,8 @@ static enum dm_reason reason_of(const struct item *it)
     }
     uint32_t buffer = clamp32(vm->buffer_pct, 5, 2000);
     uint64_t full = (uint64_t)p->demand * (100 + buffer) / 100;
-    if (it->assigned + it->assigned / 50 >= full) {
+    uint32_t usable = it->assigned - min32(vm->offline, it->assigned);
+    if (usable + usable / 50 >= full) {
         return DM_WHY_NONE;
     }
     if (p->action == DM_GROW || vm->in_flight > 0) {

@@ -174,14 +174,15 @@ int host_admit(struct svc_vm *vm, struct hv_error *e)
     host_memory(vm->svc, &m);
     uint64_t overhead = svc_vm_overhead(vm);
     uint64_t freemem = m.free > overhead ? m.free - overhead : 0;
-    if (vm->settings.memory.startup <= freemem)
+    uint64_t boot = settings_boot_memory(&vm->settings);
+    if (boot <= freemem)
         return 0;
     hv_fail(e, HV_NO_RESOURCES, vm->name, "cannot start: it needs %s to start, this host has %s free",
-            format_size(vm->settings.memory.startup, need, sizeof(need)), format_size(freemem, has, sizeof(has)));
+            format_size(boot, need, sizeof(need)), format_size(freemem, has, sizeof(has)));
     uint64_t fit = ROUND_DOWN(freemem, 64 * MIB);
     if (fit > 0)
-        hv_hint(e, "hvctl memory set %s --startup %s, or hvtop -s demand to see who has memory to give", vm->name,
-                format_size_exact(fit, fits, sizeof(fits)));
+        hv_hint(e, "hvctl memory set %s %s %s, or hvtop -s demand to see who has memory to give", vm->name,
+                boot > vm->settings.memory.startup ? "--max" : "--startup", format_size_exact(fit, fits, sizeof(fits)));
     return -ENOMEM;
 }
 

@@ -58,6 +58,7 @@ struct svc_balance {
     uint64_t granted;                   /* bytes it may have, charged already; 0: what it has */
     uint64_t asked_at_ns, short_since_ns, resets;
     enum dm_status shown;
+    bool said_static;
 };
 
 struct svc_vm {

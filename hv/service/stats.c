@@ -26,6 +26,7 @@ static const struct { const char *name; enum source from; const char *key; } col
     {"target", MEMORY, "balancer_target"},
     {"committed", MEMORY, "committed"},
     {"available", MEMORY, "available"},
+    {"boot_ms", MEMORY, "boot_ms"},
     {"change", OF_VM, "change"},
     {"dynamic", SETTING, "memory.dynamic"},
     {"startup", SETTING, "memory.startup"},

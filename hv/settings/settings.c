@@ -13,9 +13,13 @@ static const char *const on_start_names[] = {"nothing", "resume", "start", NULL}
 static const char *const on_stop_names[] = {"shutdown", "save", "turn-off", NULL};
 static const char *const on_reboot_names[] = {"restart", "off", NULL};
 
+static const char *const demand_source_names[] = {"hybrid", "commit", "use", NULL};
+static const char *const visible_names[] = {"startup", "max", NULL};
+
 static const char *const *const enum_names[SETTING_COUNT] = {
     [SETTING_ENGINE] = engine_names,         [SETTING_MITIGATIONS] = mitigations_names,
     [SETTING_ON_START] = on_start_names,     [SETTING_ON_STOP] = on_stop_names,
+    [SETTING_MEM_SOURCE] = demand_source_names, [SETTING_MEM_VISIBLE] = visible_names,
     [SETTING_BOOT_REBOOT] = on_reboot_names, [SETTING_BOOT_TRIPLE] = on_reboot_names,
 };
 
@@ -458,4 +462,9 @@ int settings_check(const struct settings *s, const char *vm, struct hv_error *e)
         return -EINVAL;
     }
     return 0;
+}
+
+uint64_t settings_boot_memory(const struct settings *s)
+{
+    return s->memory.dynamic && s->memory.visible == SET_VISIBLE_MAX ? s->memory.max : s->memory.startup;
 }

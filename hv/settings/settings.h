@@ -16,6 +16,9 @@ enum set_on_start { SET_ON_START_NOTHING, SET_ON_START_RESUME, SET_ON_START_STAR
 enum set_on_stop { SET_ON_STOP_SHUTDOWN, SET_ON_STOP_SAVE, SET_ON_STOP_TURN_OFF };
 enum set_on_reboot { SET_ON_REBOOT_RESTART, SET_ON_REBOOT_OFF };
 
+enum set_demand_source { SET_DEMAND_HYBRID, SET_DEMAND_COMMIT, SET_DEMAND_USE };
+enum set_visible { SET_VISIBLE_STARTUP, SET_VISIBLE_MAX };
+
 enum set_format { SET_FORMAT_UNKNOWN, SET_FORMAT_RAW, SET_FORMAT_VHD, SET_FORMAT_VHDX };
 
 #define SETTING_DISKS_MAX 64u          /* places of the one SCSI controller, as Hyper-V's */
@@ -36,7 +39,7 @@ struct settings {
     char *notes;
     uint64_t engine, mitigations, on_start, on_stop, start_delay_ms;
     bool hyperv, lock;
-    struct { bool dynamic; uint64_t startup, min, max, buffer_pct, priority; } memory;
+    struct { bool dynamic; uint64_t startup, min, max, buffer_pct, priority, demand_source, visible; } memory;
     struct { uint64_t cpus; } processor;
     struct { bool heartbeat, shutdown, time_sync, kvp, vss, file_copy; } services;
     struct { char *kernel, *initrd, *cmdline; uint64_t on_reboot, on_triple_fault; bool test_device; } boot;
@@ -126,5 +129,8 @@ int setting_set_string(struct settings *s, const struct setting_desc *d, const c
  * initrd and cmdline need a kernel. vm names the object of the error. Never changes s.
  */
 int settings_check(const struct settings *s, const char *vm, struct hv_error *e);
+
+/* What the guest boots with, bytes: startup, or its maximum where that is what it is to see. */
+uint64_t settings_boot_memory(const struct settings *s);
 
 #endif

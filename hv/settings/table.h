@@ -44,6 +44,10 @@ S(MEM_BUFFER, "memory",    "buffer_pct", PCT,  memory.buffer_pct, 5, 2000, 20, N
   "Msvm_MemorySettingData.TargetMemoryBuffer:uint32", "head-room above demand the balancer keeps, in per cent of demand")
 S(MEM_PRIORITY, "memory",  "priority",   UINT, memory.priority, 0, 100, 50, NOW,
   "Msvm_MemorySettingData.Weight:uint32/100", "who gets memory first when it is short")
+S(MEM_SOURCE, "memory",    "demand_source", ENUM, memory.demand_source, 0, 2, 0, NOW,
+  "Hv_MemorySettingData.DemandSource:string", "how demand is worked out: what is in use led by what is committed, committed alone, in use alone")
+S(MEM_VISIBLE, "memory",   "visible",    ENUM, memory.visible, 0, 1, 0, NEXT,
+  "Hv_MemorySettingData.Visible:string", "memory the guest sees at boot; max is for guests that cannot take more while they run")
 S(CPU_COUNT,  "processor", "cpus",       UINT, processor.cpus, 1, 64, 1, NEXT,
   "Msvm_ProcessorSettingData.VirtualQuantity:uint64", "virtual processors")
 S(SERVICE_HEARTBEAT, "services", "heartbeat", BOOL, services.heartbeat, 0, 1, 1, NOW,

@@ -115,6 +115,7 @@ void vm_memory(struct vm *vm, struct vm_memory *ret)
     ret->target = r.target;
     ret->reported_assigned = r.reported_assigned;
     ret->last_op = r.last_op ? dynmem_op_word(r.last_op) : NULL;
+    ret->driver_age_ns = r.driver_age_ns;
     ret->last_bytes = r.last_bytes;
     ret->last_took_ns = r.last_took_ns;
     ret->last_ago_ns = r.last_ago_ns;
@@ -145,7 +146,7 @@ uint64_t vm_memory_enforce(struct vm *vm)
     return found;
 }
 
-void vm_services_apply(struct vm *vm)
+void vm_memory_apply(struct vm *vm)
 {
     if (vm->dynmem)
         dynmem_set_max(vm->dynmem, max_bytes(vm));

@@ -30,7 +30,7 @@ static int plan(struct vm *vm, struct hv_error *e)
 {
     const struct settings *s = &vm->settings;
     uint64_t max = s->memory.dynamic ? s->memory.max : s->memory.startup;
-    int r = layout_plan(s->memory.startup, max, VM_PHYS_BITS, &vm->layout, e);
+    int r = layout_plan(settings_boot_memory(s), max, VM_PHYS_BITS, &vm->layout, e);
     if (r == 0)
         r = mem_new(vm->name, -1, &vm->mem, e);
     if (r == 0)
@@ -443,6 +443,7 @@ int vm_apply(struct vm *vm, const struct settings *s)
             setting_set_number(&vm->settings, d, setting_number(s, d));
         }
     }
+    vm_memory_apply(vm);
     vm_services_apply(vm);
     return 0;
 }

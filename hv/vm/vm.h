@@ -165,7 +165,7 @@ struct vm_memory {
     const char *op;                    /* idle, balloon, unballoon, hot-add */
     const char *last_op;               /* the last that moved anything; NULL: none */
     int64_t last_bytes;                /* negative: taken from the guest */
-    uint64_t last_took_ns, last_ago_ns;
+    uint64_t last_took_ns, last_ago_ns, driver_age_ns;
     bool driver, reporting, can_balloon, can_hot_add, stuck;
 };
 void vm_memory(struct vm *vm, struct vm_memory *ret);

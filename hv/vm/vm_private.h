@@ -88,8 +88,8 @@ void vm_raise(struct vm *vm, uint32_t events);
 /* services.c: providers on the bus. */
 int vm_services_new(struct vm *vm, struct hv_error *e);
 void vm_services_free(struct vm *vm);
-/* vm->settings are other than they were. */
-void vm_services_apply(struct vm *vm);
+/* The maximum may be another. */
+void vm_memory_apply(struct vm *vm);
 
 /* guest.c: key-values, freeze, file copy, and what they tell. The others of services.c are there before. */
 int vm_guest_new(struct vm *vm, struct hv_error *e);

@@ -71,6 +71,7 @@ static int on_capabilities(struct dynmem *d, const uint8_t *m)
     d->hot_align = MAX(MIB << (caps >> DM_CAP_ALIGN_SHIFT & DM_CAP_ALIGN_MASK), HOT_ADD_ALIGN);
     d->hot_add_off = !(caps & DM_CAP_HOT_ADD) || d->hot_align > HOT_ADD_ALIGN_MAX;
     d->state = DM_READY;
+    d->ready_ns = machine_clock_ns(d->machine);
     (void)send_info(d);
     log_debug("dynmem", "protocol %u.%u, capabilities 0x%x", d->version >> 16, d->version & 0xFFFF, d->caps);
     dynmem_step(d);
@@ -105,6 +106,7 @@ static void watch_online(struct dynmem *d)
         if (d->offline_pages)
             dynmem_event(d, false, NULL, "the memory that was added is in use now");
         d->offline_pages = d->watch_pages = 0;
+        d->puts_online = true;
         dynmem_step(d);
     } else if (more_committed >= n / 4 * 3 && more_available < n / 4) {
         if (!d->offline_pages) {
@@ -116,6 +118,7 @@ static void watch_online(struct dynmem *d)
         }
     } else if (!d->offline_pages && machine_clock_ns(d->machine) > d->watch_until_ns) {
         d->watch_pages = 0;
+        dynmem_step(d);
     }
 }
 
@@ -171,6 +174,7 @@ static void on_close(void *arg)
     d->stuck = false;
     d->reports = d->available_pages = d->committed_pages = d->unballooned_committed = 0;
     d->watch_pages = d->offline_pages = 0;
+    d->puts_online = false;
     d->backoff_ns = d->backoff_until_ns = 0;
     d->target = 0;
     d->told_of_use = false;
@@ -347,6 +351,7 @@ void dynmem_report(const struct dynmem *d, struct dynmem_report *ret)
         .demand = (d->unballooned_committed - MIN(d->offline_pages, d->unballooned_committed)) * HV_PAGE_SIZE,
         .offline = d->offline_pages * HV_PAGE_SIZE,
         .target = d->target,
+        .driver_age_ns = d->state == DM_READY ? machine_clock_ns(d->machine) - d->ready_ns : 0,
         .report_age_ns = d->reports ? machine_clock_ns(d->machine) - d->report_ns : 0,
         .reported_assigned = d->reported_assigned,
         .reports = d->reports,

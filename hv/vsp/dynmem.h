@@ -49,6 +49,7 @@ struct dynmem_report {
     uint64_t demand;                   /* committed less what is ballooned or offline */
     uint64_t offline;                  /* hot-added and not in use: its blocks are not online */
     uint64_t target;                   /* 0: none was set */
+    uint64_t driver_age_ns;            /* since the driver agreed on what it can */
     uint64_t report_age_ns;            /* guest time since the last report */
     uint64_t reported_assigned;        /* what it had then: available and committed are of that */
     uint64_t reports;                  /* how many so far */

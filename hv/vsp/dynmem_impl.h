@@ -31,6 +31,8 @@
 #define ENFORCE_SLACK      (4 * MIB)
 /* A guest that is short says so once a second; one that says it all the time is heard so often. */
 #define URGENT_NS          (500 * NS_PER_MS)
+/* Linux waits up to 5 s for an addition to be put online: an answer before that says that it was. */
+#define ONLINED_NS         (4 * NS_PER_SEC)
 /* This long after an addition the guest's reports say whether it is in use. */
 #define ONLINE_WATCH_NS    (60 * NS_PER_SEC)
 
@@ -63,6 +65,7 @@ struct dynmem {
     bool stuck;
     uint64_t backoff_until_ns, backoff_ns;
 
+    uint64_t ready_ns;                 /* when it became DM_READY */
     uint64_t op_began_ns, last_took_ns, last_end_ns;
     enum dynmem_op last_op;            /* IDLE: none yet */
     int64_t last_pages;
@@ -72,6 +75,7 @@ struct dynmem {
     uint64_t reported_assigned;        /* bytes it had at the last report */
     uint64_t unballooned_committed;    /* committed at the last report less what was in the balloon then */
     /* The last addition: what was reported before it, to see whether it came into use. */
+    bool puts_online;                  /* an addition came into use: not one block at a time any more */
     uint64_t watch_until_ns, watch_pages, watch_available, watch_committed, offline_pages;
 };
 

@@ -118,7 +118,7 @@ static int load(void *dev, struct load_section *s, struct hv_error *e)
     d->available_pages = load_capped(s, UINT64_C(1) << 40);
     d->committed_pages = load_capped(s, UINT64_C(1) << 40);
     d->unballooned_committed = load_capped(s, UINT64_C(1) << 40);
-    d->report_ns = now;
+    d->report_ns = d->ready_ns = now;
     d->reported_assigned = assigned_bytes(d);
     d->watch_pages = load_capped(s, MAX_OP_PAGES);
     d->watch_available = load_u64(s);

@@ -36,6 +36,7 @@ const struct xml_class xml_classes[] = {
      {{"ElementName", "string", "Guest Service Interface"}}},
     {"Hv_VirtualSystemSettingData", "", {{0}}},
     {"Hv_BootSettingData", "", {{0}}},
+    {"Hv_MemorySettingData", MEMORY_DEVICE, {{0}}},
     {0},
 };
 

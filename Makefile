@@ -102,7 +102,7 @@ compile_commands.json:
 
 DEPS       := gcc make libc6-dev pkg-config git libuv1-dev libjansson-dev libxml2-dev libarchive-dev \
               libedit-dev liburing-dev libncurses-dev libzstd-dev libseccomp-dev cpio ca-certificates \
-              libext2fs-dev comerr-dev libfuse3-dev libcrypt-dev
+              libext2fs-dev comerr-dev libfuse3-dev libcrypt-dev libmicrohttpd-dev
 DEPS_CHECK := bats libcmocka-dev libzydis-dev libzycore-dev tmux mandoc zsh fish acpica-tools jq \
               binutils xz-utils lz4 util-linux qemu-utils libvhdi-utils \
               e2fsprogs dosfstools fdisk attr acl libcap2-bin fuse3
@@ -162,6 +162,8 @@ bench: deps deps-bench
 	@$(MAKE) -j$$(nproc) all $(BUILD)/tests/tools/vmboot $(BUILD)/tests/tools/fake_worker $(BUILD)/tests/bench/dm_sim $(BUILD)/tests/bench/disk_io
 	@BUILD=$(BUILD) tests/bench/run.sh
 	@$(BUILD)/tests/bench/dm_sim && $(BUILD)/tests/bench/dm_sim --time
+	@BUILD=$(BUILD) tests/bench/dm_react.sh
+	@BUILD=$(BUILD) tests/bench/dm_feeder.sh
 	@BUILD=$(BUILD) tests/bench/hvtop.sh
 	@BUILD=$(BUILD) tests/bench/service.sh
 	@BUILD=$(BUILD) tests/bench/disk.sh
@@ -185,9 +187,9 @@ install: all
 	install -m 644 $(BUILD)/share/hv/sample.hvrec $(DESTDIR)$(PREFIX)/share/hv/
 	install -d $(DESTDIR)$(PREFIX)/share/hv/schema
 	install -m 644 wmi-compat/schema/* $(DESTDIR)$(PREFIX)/share/hv/schema/
-	install -m 755 $(BUILD)/bin/hvd $(BUILD)/bin/hv-worker $(LIBEXEC)/
+	install -m 755 $(BUILD)/bin/hvd $(BUILD)/bin/hv-worker $(BUILD)/bin/hv-metrics $(LIBEXEC)/
 	install -d $(DESTDIR)$(UNITS)/system $(DESTDIR)$(UNITS)/user $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
-	for u in hvd.service:system/hvd.service hv-guests.service:system/hv-guests.service hvd-user.service:user/hvd.service; do \
+	for u in hvd.service:system/hvd.service hv-guests.service:system/hv-guests.service hv-metrics.service:system/hv-metrics.service hvd-user.service:user/hvd.service; do \
 	  sed 's|@LIBEXEC@|$(PREFIX)/libexec/hv|' packaging/$${u%%:*}.in >$(DESTDIR)$(UNITS)/$${u#*:} && \
 	  chmod 644 $(DESTDIR)$(UNITS)/$${u#*:} || exit; done
 	install -m 644 packaging/hv.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/hv.conf

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "hv/client/openmetrics.h"
 #include "hvctl/hvctl.h"
 
 static const struct cli_column host_columns[] = {
@@ -128,6 +129,25 @@ static int host_doctor(struct cli_call *c, struct hv_error *e)
     return r < 0 ? r : 0;
 }
 
+/* ---- metrics ---- */
+
+static int host_metrics(struct cli_call *c, struct hv_error *e)
+{
+    struct conn *k = NULL;
+    json_t *reply = NULL;
+    int r = conn_open(c, &k, e);
+    if (r == 0) {
+        r = conn_call(k, "Stats", NULL, 0, &reply, e);
+    }
+    if (r == 0) {
+        hv_autofree char *text = client_openmetrics(reply);
+        fputs(text ? text : "", c->out);
+    }
+    json_decref(reply);
+    conn_close(k);
+    return MIN(r, 0);
+}
+
 /* ---- set ---- */
 
 static const struct cli_option set_options[] = {
@@ -206,7 +226,9 @@ const struct cli_command host_commands[] = {
      .columns = &host_table, .use = CLI_USE_LIST, .run = host_set,
      .examples = EXAMPLES({"hvctl host set --vm-memory 8G", "no more than this for all VMs together"},
                           {"hvctl host set --vm-memory default", "what the host has, less its reserve"})},
-    {.noun = "host", .verb = "metrics", .help = "the OpenMetrics text once"},
+    {.noun = "host", .verb = "metrics", .help = "the OpenMetrics text once", .run = host_metrics,
+     .about = "What hv-metrics serves over HTTP: see hv-metrics(8).",
+     .examples = EXAMPLES({"hvctl host metrics", "for a collector that reads files"})},
     {.noun = "host", .verb = "numa", .help = "its NUMA nodes"},
     {0},
 };

@@ -72,6 +72,124 @@ static int memory_set(struct cli_call *c, struct hv_error *e)
     return r;
 }
 
+/* ---- plan and report ---- */
+
+static const struct cli_column plan_columns[] = {
+    {"add", .unit = CLI_UNIT_NUMBER, .help = "how many more were asked about"},
+    {"fit", .unit = CLI_UNIT_NUMBER, .help = "how many of them could be started"},
+    {"low", .unit = CLI_UNIT_NUMBER, .help = "VMs that would go Low"},
+    {"warning", .unit = CLI_UNIT_NUMBER, .help = "VMs that would go to Warning"},
+    {"samples", .unit = CLI_UNIT_NUMBER, .help = "minutes of history it was worked out on"},
+    {0},
+};
+static const struct cli_columns plan_table = {.col = plan_columns, .defaults = "add,fit,low,warning,samples"};
+
+static void none_or(char *buf, size_t size, const json_t *o, const char *key)
+{
+    json_int_t n = json_integer_value(json_object_get(o, key));
+    if (n) {
+        snprintf(buf, size, "%" JSON_INTEGER_FORMAT, n);
+    } else {
+        snprintf(buf, size, "none");
+    }
+}
+
+static int memory_plan(struct cli_call *c, struct hv_error *e)
+{
+    struct cli_printer p;
+    struct conn *k = NULL;
+    json_t *reply = NULL;
+    uint64_t startup = cli_number(c, "startup", GIB), most = cli_number(c, "max", MAX(4 * GIB, startup));
+    int r = cli_printer_init(&p, c, &plan_table, CLI_FMT_DEFAULT, e);
+    if (r == 0) {
+        r = conn_open(c, &k, e);
+    }
+    if (r == 0) {
+        r = conn_call(k, "PlanMemory", json_pack("{s:I s:I s:I}", "add", (json_int_t)cli_number(c, "add", 1), "startup",
+                                                 (json_int_t)startup, "max", (json_int_t)most), 0, &reply, e);
+    }
+    if (r == 0 && p.format == CLI_FMT_DEFAULT && !c->columns && !c->filter && !c->sort) {
+        json_int_t add = json_integer_value(json_object_get(reply, "add")), fit = json_integer_value(json_object_get(reply, "fit"));
+        char low[24], warning[24];
+        none_or(low, sizeof(low), reply, "low");
+        none_or(warning, sizeof(warning), reply, "warning");
+        fprintf(c->out, "%" JSON_INTEGER_FORMAT "%s more fit: %s %s would go Low, %s Warning\n", fit,
+                fit < add ? " of those" : "", low, strcmp(low, "1") == 0 ? "VM" : "VMs", warning);
+        if (!json_integer_value(json_object_get(reply, "samples"))) {
+            cli_warn(c, "plan", "there is no history yet: present VMs count with what they have, new ones with their maximum");
+        }
+    } else if (r == 0) {
+        json_t *rows = json_pack("[O]", reply);
+        p.format = p.format == CLI_FMT_DEFAULT ? CLI_FMT_TABLE : p.format;
+        cli_print_rows(&p, rows, true);
+        json_decref(rows);
+    }
+    json_decref(reply);
+    conn_close(k);
+    cli_printer_fini(&p);
+    return MIN(r, 0);
+}
+
+static const struct cli_column report_columns[] = {
+    {"name", .cut = true, .help = "the VM"},
+    {"max", .unit = CLI_UNIT_SIZE, .help = "its maximum"},
+    {"static_size", .unit = CLI_UNIT_SIZE, .help = "what it would need without Dynamic Memory: its peak and a quarter"},
+    {"used", .unit = CLI_UNIT_SIZE, .help = "what it had on average"},
+    {"warning_pct", NULL, "WARNING", CLI_UNIT_PCT, .help = "share of the time in which it had less than its demand"},
+    {0},
+};
+static const struct cli_columns report_table = {
+    .col = report_columns, .defaults = "name,max,static_size,used,warning_pct", .sort = "name",
+};
+
+static int memory_report(struct cli_call *c, struct hv_error *e)
+{
+    struct cli_printer p;
+    struct conn *k = NULL;
+    json_t *reply = NULL;
+    int64_t since = 0;
+    int r = cli_printer_init(&p, c, &report_table, CLI_FMT_TABLE, e);
+    if (r == 0) {
+        r = time_parse(cli_text(c, "since", "24h"), "--since", hv_wall_ns(), &since, e);
+    }
+    if (r == 0) {
+        r = conn_open(c, &k, e);
+    }
+    if (r == 0) {
+        r = conn_call(k, "ReportMemory", json_pack("{s:I}", "since_ms", (json_int_t)since), 0, &reply, e);
+    }
+    const json_t *vms = json_object_get(reply, "vms"), *total = json_object_get(reply, "total");
+    if (r == 0 && p.format == CLI_FMT_JSON) {
+        hv_autofree char *text = json_dumps(reply, JSON_INDENT(2));
+        fprintf(c->out, "%s\n", text ? text : "");
+    } else if (r == 0) {
+        cli_print_rows(&p, vms, false);
+        if ((p.format == CLI_FMT_TABLE || p.format == CLI_FMT_WIDE) && json_array_size(vms)) {
+            char a[32], b[32], u[32];
+            fprintf(c->out, "%zu VMs: maxima %s, static sizing %s, used %s, Warning %.2f%%\n", json_array_size(vms),
+                    format_size((uint64_t)json_integer_value(json_object_get(total, "max")), a, sizeof(a)),
+                    format_size((uint64_t)json_integer_value(json_object_get(total, "static_size")), b, sizeof(b)),
+                    format_size((uint64_t)json_integer_value(json_object_get(total, "used")), u, sizeof(u)),
+                    json_number_value(json_object_get(total, "warning_pct")));
+        }
+    }
+    json_decref(reply);
+    conn_close(k);
+    cli_printer_fini(&p);
+    return MIN(r, 0);
+}
+
+static const struct cli_option plan_options[] = {
+    {.name = "add", .type = CLI_UINT, .arg = "N", .min = 1, .max = 512, .def = "1", .help = "how many more"},
+    {.name = "startup", .type = CLI_SIZE_REL, .arg = "SIZE", .flags = CLI_NONE_DEFAULT, .def = "1G", .help = "what each boots with"},
+    {.name = "max", .type = CLI_SIZE_REL, .arg = "SIZE", .flags = CLI_NONE_DEFAULT, .def = "4G", .help = "the most each may have"},
+    {0},
+};
+static const struct cli_option report_options[] = {
+    {.name = "since", .type = CLI_TIME, .arg = "TIME", .def = "24h", .help = "from when on; a day at most"},
+    {0},
+};
+
 static const struct cli_arg vms[] = {
     {"VM", CLI_VM, CLI_REPEAT | CLI_OR_ALL, .help = "name, GUID, @GROUP, or a glob in quotes"}, {0}};
 static const struct cli_arg vms_optional[] = {
@@ -121,7 +239,13 @@ const struct cli_command memory_commands[] = {
      .codes = CODE(NOT_FOUND) | CODE(CONFLICT) | CODE(UNSUPPORTED) | CODE(PARTIAL), .run = memory_set,
      .examples = EXAMPLES({"hvctl memory set web1 --max 8G --startup 3G", "each line says when it applies"},
                           {"hvctl memory set web1 --startup +1G", "one gibibyte more than now"})},
-    {.noun = "memory", .verb = "plan", .help = "what more virtual machines would do"},
-    {.noun = "memory", .verb = "report", .help = "what dynamic memory saved"},
+    {.noun = "memory", .verb = "plan", .help = "what more virtual machines would do", .options = plan_options,
+     .columns = &plan_table, .use = CLI_USE_LIST, .run = memory_plan,
+     .about = "Each new machine needs what one of the present ones needed over the last day, the one with the highest "
+              "peak first; without history, its maximum.",
+     .examples = EXAMPLES({"hvctl memory plan --add 5 --startup 1G --max 4G", "5 more fit: 2 VMs would go Low, none Warning"})},
+    {.noun = "memory", .verb = "report", .help = "what dynamic memory saved", .options = report_options,
+     .columns = &report_table, .use = CLI_USE_LIST, .run = memory_report,
+     .examples = EXAMPLES({"hvctl memory report --since 24h", "each machine, and the sums in the last line"})},
     {0},
 };

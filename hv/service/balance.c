@@ -31,10 +31,12 @@ static uint64_t member(const json_t *o, const char *key)
 
 static uint32_t mib(uint64_t bytes) { return (uint32_t)MIN(bytes / MIB, (uint64_t)UINT32_MAX); }
 
-uint64_t svc_vm_overhead(const struct svc_vm *vm)
+uint64_t svc_overhead(const struct settings *s)
 {
-    return OVERHEAD_BASE + settings_boot_memory(&vm->settings) / GIB * OVERHEAD_GIB;
+    return OVERHEAD_BASE + settings_boot_memory(s) / GIB * OVERHEAD_GIB;
 }
+
+uint64_t svc_vm_overhead(const struct svc_vm *vm) { return svc_overhead(&vm->settings); }
 
 uint64_t svc_vm_charge(const struct svc_vm *vm)
 {

@@ -875,6 +875,8 @@ const struct varlink_method manager_methods[] = {
     {"Create", create},
     {"Set", set},
     {"PreviewMemory", preview_memory},
+    {"PlanMemory", plan_memory},
+    {"ReportMemory", report_memory},
     {"AddDisk", disk_add},
     {"RemoveDisk", disk_remove},
     {"ResizeDisk", disk_resize_vm},

@@ -423,6 +423,11 @@ const char *balance_word(const struct service *svc);
 /* What the ledger holds against a VM that runs, without and beside its overhead. Bytes. */
 uint64_t svc_vm_charge(const struct svc_vm *vm);
 uint64_t svc_vm_overhead(const struct svc_vm *vm);
+uint64_t svc_overhead(const struct settings *s);
+
+/* ---- planner.c: methods ---- */
+void plan_memory(void *arg, struct varlink_call *call, const json_t *params);
+void report_memory(void *arg, struct varlink_call *call, const json_t *params);
 
 /* ---- apply.c ---- */
 void apply_method(void *arg, struct varlink_call *call, const json_t *params);

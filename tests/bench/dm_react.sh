@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Reaction of Dynamic Memory: from the report that shows a guest short to its pressure at most 100,
+# with host memory free and with a donor that has to give first. Stock Debian guests; the time the
+# guest's own kernel took for what it was given is printed apart.
+#
+#   dm_react.sh [JUMPS]     of each kind (50); BUILD names the build folder
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+build=$(readlink -f "${BUILD:-build}")
+jumps=${1:-50}
+export PATH=$build/bin:$PATH LC_ALL=C
+cache=${HV_TEST_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/hv-tests}
+dir=$(mktemp -d "${TMPDIR:-/tmp}/hv-react.XXXXXX")
+export XDG_RUNTIME_DIR=$dir/run XDG_STATE_HOME=$dir/state HV_HOST=user
+mkdir -m 700 "$dir/run" "$dir/state"
+sampler=
+end() {
+    [ -z "$sampler" ] || kill "$sampler" 2>/dev/null || true
+    hvctl stop --all --turn-off --yes -q >/dev/null 2>&1 || true
+    [ ! -f "$dir/pid" ] || kill "$(cat "$dir/pid")" 2>/dev/null || true
+    rm -rf "$dir"
+}
+trap end EXIT
+tests/guest/fetch.sh cloud busybox
+tests/guest/mkinitrd.sh -k cloud -m hv_vmbus -m hv_utils -m 'hv_balloon pressure_report_delay=2' "$dir/initrd"
+"$build/bin/hvd" --user --idle 0 >"$dir/log" 2>&1 </dev/null &
+echo $! >"$dir/pid"
+disown
+for _ in $(seq 100); do hvctl list >/dev/null 2>&1 && break; sleep 0.1; done
+hvctl host set --vm-memory 4G --balancer-delay 2s -q >/dev/null
+for vm in a b; do
+    hvctl create $vm --memory 640M --min 256M --max 1536M --kernel "$cache/vmlinuz-cloud" --initrd "$dir/initrd" --cmdline 'console=ttyS0 quiet' -q
+    hvctl start $vm -q
+done
+for vm in a b; do
+    hvctl console $vm --until 'demo:~# ' --timeout 120s </dev/null >/dev/null
+    hvctl console $vm --no-history --timeout 20s --send 'mkdir /big; mount -t tmpfs -o size=2G none /big; echo moun""ted' --until mounted </dev/null >/dev/null
+done
+sleep 4
+
+mib() { hvctl memory show "$1" -o json | sed -n "s/^ *\"$2\": \([0-9]*\).*/\1/p" | head -n 1 | awk '{ print int($1 / 1048576) }'; }
+guest() { hvctl console "$1" --no-history --timeout 60s --send "$2; echo do\"\"ne" --until '^done' </dev/null >/dev/null; }
+# Samples of pressure, ten a second.
+begin() {
+    "$build/bin/hvtop" -b -d 100ms -o csv -c name,pressure_pct,assigned >"$dir/samples" 2>/dev/null </dev/null &
+    sampler=$!
+}
+# A jump of 200 MiB in VM, what it had before is gone from it first.
+jump() {
+    guest "$1" "dd if=/dev/zero of=/big/f bs=1M count=$2 2>/dev/null"
+    local i
+    for i in $(seq 100); do
+        [ "$(mib "$1" pressure_pct)" != "" ] || true
+        p=$(hvctl memory show "$1" -o json | sed -n 's/^ *"pressure_pct": \([0-9]*\).*/\1/p' | head -n 1)
+        [ "${p:-0}" -gt 100 ] || break
+        sleep 0.1
+    done
+    last=$(hvctl memory show "$1" -o json | sed -n 's/^ *"took_ms": \([0-9]*\).*/\1/p' | head -n 1)
+    echo "${last:-0}" >>"$dir/guest"
+    sleep 1
+}
+# Lengths in ms of the episodes above 100 in the samples.
+episodes() {
+    awk -F, 'NR > 1 && $2 != "" {
+        if ($2 > 100 && !(($1) in since)) since[$1] = NR_of[$1]
+        if ($2 <= 100 && ($1 in since)) { print (NR_of[$1] - since[$1]) * 100; delete since[$1] }
+        NR_of[$1]++ }' "$dir/samples" | sort -n
+}
+summary() {
+    local name=$1 limit=$2 all
+    all=$(episodes)
+    awk -v name="$name" -v limit="$limit" -v asked="$jumps" '
+        NF { v[++n] = $1 }
+        END {
+            if (n == 0) { printf "%-28s no episode of pressure above 100 in %d jumps\n", name, asked; exit 0 }
+            p50 = v[int((n - 1) * 0.5) + 1]; p99 = v[int((n - 1) * 0.99) + 1]
+            printf "%-28s %d jumps, %d above 100: p50 %d ms, p99 %d ms, worst %d ms (aim: p99 < %d ms) %s\n",
+                name, asked, n, p50, p99, v[n], limit, p99 < limit ? "holds" : "DOES NOT HOLD"
+        }' <<<"$all"
+    sort -n "$dir/guest" | awk '{ v[NR] = $1 } END { printf "%-28s p50 %d ms, p99 %d ms\n", "  of it in the guest, last op", v[int((NR - 1) * 0.5) + 1], v[int((NR - 1) * 0.99) + 1] }'
+}
+
+# With free memory: between the jumps a small limit makes the guest give everything back.
+: >"$dir/guest"
+begin
+for i in $(seq "$jumps"); do
+    guest a 'rm -f /big/f'
+    hvctl host set --vm-memory 700M -q >/dev/null
+    for _ in $(seq 60); do [ "$(mib a assigned)" -gt 400 ] || break; sleep 0.1; done
+    hvctl host set --vm-memory 4G -q >/dev/null
+    sleep 0.3
+    jump a 450
+done
+kill "$sampler"; wait "$sampler" 2>/dev/null || true
+summary "host memory free" 2000
+
+# With a donor: what one gives up the other needs.
+: >"$dir/guest"
+guest a 'rm -f /big/f'
+guest b 'rm -f /big/f'
+hvctl host set --vm-memory 1400M -q >/dev/null
+sleep 8
+begin
+for i in $(seq "$jumps"); do
+    if [ $((i % 2)) = 0 ]; then from=a to=b; else from=b to=a; fi
+    guest $from 'rm -f /big/f'
+    sleep 1.2
+    jump $to 500
+done
+kill "$sampler"; wait "$sampler" 2>/dev/null || true
+sampler=
+summary "with a donor" 4000

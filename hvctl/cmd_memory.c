@@ -82,7 +82,7 @@ static const struct cli_column plan_columns[] = {
     {"samples", .unit = CLI_UNIT_NUMBER, .help = "minutes of history it was worked out on"},
     {0},
 };
-static const struct cli_columns plan_table = {.col = plan_columns, .defaults = "add,fit,low,warning,samples"};
+static const struct cli_columns plan_table = {.col = plan_columns, .defaults = "add,fit,low,warning,samples", .name = "add"};
 
 static void none_or(char *buf, size_t size, const json_t *o, const char *key)
 {

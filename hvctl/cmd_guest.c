@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "hv/base/units.h"
+#include "hv/client/hosts.h"
 #include "hvctl/hvctl.h"
 
 #define FREEZE_NS (60 * NS_PER_SEC)
@@ -278,6 +279,9 @@ static int copy(struct cli_call *c, struct hv_error *e)
         hv_fail(e, HV_USAGE, c->args[1], "it has to be VM:PATH, with an absolute path in the guest");
         hv_hint(e, "hvctl guest copy %s web1:/root/", c->args[0]);
         return -EINVAL;
+    }
+    if (client_host_is_remote(c->host)) {
+        return hv_fail(e, HV_UNSUPPORTED, c->args[0], "the service reads the file, and it is on another host");
     }
     *colon = 0;
     const char *base = source ? strrchr(source, '/') : NULL, *to = colon + 1;

@@ -49,10 +49,11 @@ static const struct cli_arg one_running[] = {{"VM", CLI_VM_RUNNING, .help = "a r
      .values = "*.vhdx|*.vhd|*.avhdx|*.avhd|*.raw|*.img", .help = "a disk, scsi0:0 and on; more than once for more"}, \
     {.name = "format", .type = CLI_ENUM, .arg = "FORMAT", .values = "raw|vhd|vhdx",                               \
      .help = "take the file for this format: raw, vhd or vhdx"},                                                  \
-    {.name = "new-disk", .type = CLI_SIZE, .flags = CLI_LATER, .arg = "SIZE", .help = "a new dynamic disk"},      \
-    {.name = "parent", .type = CLI_FILE, .flags = CLI_LATER, .arg = "BASE", .help = "a new differencing disk"},   \
+    {.name = "new-disk", .type = CLI_SIZE, .arg = "SIZE", .help = "a new dynamic disk, NAME.vhdx in the host's disk path"},      \
+    {.name = "parent", .type = CLI_FILE, .arg = "BASE", .values = "*.vhdx|*.vhd|*.avhdx|*.avhd|*.raw|*.img",                       \
+     .help = "a differencing disk: what is not written is BASE's"},   \
     {.name = "dvd", .type = CLI_FILE, .arg = "PATH", .values = "*.iso", .help = "a DVD drive with this in it"},   \
-    {.name = "seed", .type = CLI_FILE, .flags = CLI_LATER, .arg = "USER-DATA", .help = "a cloud-init disk"},      \
+    {.name = "seed", .type = CLI_FILE, .arg = "USER-DATA", .values = "*", .help = "a DVD drive with this for cloud-init"},      \
     {.name = "net", .type = CLI_SWITCH_NAME, .flags = CLI_LATER | CLI_REPEAT, .arg = "SWITCH",                    \
      .help = "a network adapter on SWITCH"},                                                                      \
     {.name = "no-net", .type = CLI_BOOL, .flags = CLI_LATER, .help = "no network adapter"},                       \

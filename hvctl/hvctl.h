@@ -149,8 +149,21 @@ int show_vms(struct cli_call *c, const struct cli_columns *columns, const char *
 /* Store or apply settings on each target and say what changed; build() makes them for one VM (stolen). */
 int set_vms(struct cli_call *c, json_t *(*build)(struct cli_call *c, const json_t *vm, struct hv_error *e),
             const struct cli_columns *columns, const char *part, struct hv_error *e);
-/* What the options of create and run ask for, over the settings of --like. New, NULL with e filled. */
-json_t *create_settings(struct cli_call *c, struct conn *k, struct hv_error *e);
+/* ---- new_disks.c: disks made with a VM ---- */
+struct new_disks { char *path[8]; bool seed[8]; unsigned n; };
+/* Does the command ask for any? And is this one of its values that do? */
+bool new_disks_wanted(const struct cli_call *c);
+bool new_disks_is(const struct cli_value *v);
+/* Make the one that v asks for and add it to the settings' disks. */
+int new_disks_add(struct cli_call *c, struct conn *k, const char *name, const struct cli_value *v, json_t *disks,
+                  struct new_disks *made, struct hv_error *e);
+/* Delete the files; forget the names. */
+void new_disks_remove(struct new_disks *made);
+void new_disks_fini(struct new_disks *made);
+
+/* What the options of create and run ask for, over the settings of --like. Disks are made on the way: made.
+ *  New, NULL with e filled. */
+json_t *create_settings(struct cli_call *c, struct conn *k, const char *name, struct new_disks *made, struct hv_error *e);
 /* Wait for a condition of a VM, until --timeout has passed since began_ns (monotonic). */
 int wait_for(struct cli_call *c, struct conn *k, const char *name, const char *cond, uint64_t began_ns,
              struct hv_error *e);

@@ -264,9 +264,9 @@ static int after_run(struct cli_call *c, struct console *o, enum console_end how
     }
 }
 
-static int create_transient(struct cli_call *c, struct conn *k, const char *name, struct hv_error *e)
+static int create_transient(struct cli_call *c, struct conn *k, const char *name, struct new_disks *made, struct hv_error *e)
 {
-    json_t *reply, *settings = create_settings(c, k, e);
+    json_t *reply, *settings = create_settings(c, k, name, made, e);
     if (!settings) {
         return -EINVAL;
     }
@@ -304,6 +304,7 @@ int vm_run(struct cli_call *c, struct hv_error *e)
     struct conn *k;
     enum console_end how;
     bool keep = false;
+    struct new_disks made = {0};
 
     snprintf(own, sizeof(own), "run-%d", (int)getpid());
     if (c->n_args) {
@@ -320,9 +321,10 @@ int vm_run(struct cli_call *c, struct hv_error *e)
     /* From here on Ctrl-C and SIGTERM must take the VM with them. */
     o.signal_fd = tty_signals_begin();
     r = o.signal_fd < 0 ? hv_fail_errno(e, -o.signal_fd, o.name, "cannot watch for signals")
-                        : create_transient(c, k, o.name, e);
+                        : create_transient(c, k, o.name, &made, e);
     if (r == 0) {
         r = start_paused(c, k, o.name, e);
+        new_disks_remove(&made);            /* as transient as it is: the worker has them open */
         if (r == 0) {
             r = session(c, &o, true, false, true, &how, e);
         }
@@ -333,6 +335,8 @@ int vm_run(struct cli_call *c, struct hv_error *e)
             clean_up(c, o.name);
         }
     }
+    new_disks_remove(&made);
+    new_disks_fini(&made);
     tty_signals_end(o.signal_fd);
     conn_close(k);
     script_fini(&s);

@@ -48,13 +48,18 @@ static void overlay(json_t *base, json_t *over)
     }
 }
 
-/* --disk and --dvd, in the order they stand in. */
-static int add_disks(struct cli_call *c, json_t *settings)
+/* --disk, --dvd and those that are made, in the order they stand in. */
+static int add_disks(struct cli_call *c, struct conn *k, const char *name, json_t *settings, struct new_disks *made,
+                     struct hv_error *e)
 {
     json_t *disks = json_array();
-    for (unsigned i = 0; i < c->n_values; i++) {
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < c->n_values; i++) {
         const struct cli_value *v = &c->values[i];
         bool dvd = strcmp(v->opt->name, "dvd") == 0;
+        if (new_disks_is(v) && !c->dry_run) {
+            r = new_disks_add(c, k, name, v, disks, made, e);
+        }
         if (!dvd && strcmp(v->opt->name, "disk") != 0) {
             continue;
         }
@@ -66,10 +71,10 @@ static int add_disks(struct cli_call *c, json_t *settings)
         json_object_set(settings, "disks", disks);
     }
     json_decref(disks);
-    return 0;
+    return r;
 }
 
-json_t *create_settings(struct cli_call *c, struct conn *k, struct hv_error *e)
+json_t *create_settings(struct cli_call *c, struct conn *k, const char *name, struct new_disks *made, struct hv_error *e)
 {
     const char *like = cli_text(c, "like", NULL);
     json_t *settings, *vm = NULL;
@@ -79,7 +84,10 @@ json_t *create_settings(struct cli_call *c, struct conn *k, struct hv_error *e)
     if (cli_has(c, "min") || cli_has(c, "max") || cli_has(c, "buffer")) {
         cli_json_set_path(settings, "memory.dynamic", json_true());
     }
-    add_disks(c, settings);
+    if (add_disks(c, k, name, settings, made, e) < 0) {
+        json_decref(settings);
+        return NULL;
+    }
     if (!like) {
         return settings;
     }
@@ -163,9 +171,18 @@ int vm_create(struct cli_call *c, struct hv_error *e)
     if (r < 0) {
         return r;
     }
-    json_t *settings = create_settings(c, k, e);
-    r = settings ? 0 : -EINVAL;
-    if (r == 0) {
+    struct new_disks made = {0};
+    /* No disk for a VM that is there already. */
+    if (new_disks_wanted(c) && fetch(k, name, &vm, NULL) == 0) {
+        if (cli_has(c, "if-missing")) {
+            cli_note(c, "%s: exists", name);
+        } else {
+            r = hv_fail(e, HV_CONFLICT, name, "it exists already");
+        }
+    }
+    json_t *settings = r == 0 && !vm ? create_settings(c, k, name, &made, e) : NULL;
+    r = r < 0 || vm || settings ? r : -EINVAL;
+    if (r == 0 && settings) {
         r = conn_call(k, "Create",
                       json_pack("{s:s,s:O,s:b,s:s?}", "name", name, "settings", settings, "dry_run", c->dry_run, "group",
                                 cli_text(c, "group", NULL)),
@@ -180,6 +197,10 @@ int vm_create(struct cli_call *c, struct hv_error *e)
         }
     }
     json_decref(settings);
+    if (r < 0) {
+        new_disks_remove(&made);
+    }
+    new_disks_fini(&made);
     if (r == 0 && start && !c->dry_run) {
         r = start_created(c, k, name, e);
         json_decref(vm);

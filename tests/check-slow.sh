@@ -126,8 +126,16 @@ fuzz_images() {
     done
 }
 
+# Hostile guests of the integration services, other seeds than the fixed one.
+services_seeds() {
+    local seed
+    for seed in $(seq 1 "${SEEDS:-30}"); do
+        HV_SEED=$seed HV_FUZZ_RUNS=5000 "$BUILD/tests/vsp/test_fuzz_services" || { echo "HV_SEED=$seed"; return 1; }
+    done
+}
+
 mkdir -p "$BUILD/guest"
-make -j"$(nproc)" "$BUILD"/tests/{engine_soft/test_interp,engine_soft/test_sse,engine_soft/test_x87,engine_kvm/test_kvm,disk/test_{vhdx,vhdx_crash,vhdx_edit,fuzz_vhdx,verbs_crash,vhd_crash},fs/test_ext4_crash,tools/vmboot} >/dev/null || exit 1
+make -j"$(nproc)" "$BUILD"/tests/{engine_soft/test_interp,engine_soft/test_sse,engine_soft/test_x87,engine_kvm/test_kvm,vsp/test_fuzz_services,disk/test_{vhdx,vhdx_crash,vhdx_edit,fuzz_vhdx,verbs_crash,vhd_crash},fs/test_ext4_crash,tools/vmboot} >/dev/null || exit 1
 part "decoder, every opcode against Zydis" tests/decode-corpus.sh --sweep
 part "interpreter against the host CPU, more seeds" interp_seeds
 part "VHDX: every crash, many loads" vhdx_crashes
@@ -140,7 +148,9 @@ part "everything at once, while the kernel patches itself" mixes
 part "stock kernels under the sanitizers" asan_guest
 part "hostile guests, ten seeds" hostile_guests
 part "Debian root file systems, two kernels, 1 and 4 vCPUs" tests/guest/debian-root.sh
+part "hostile guests of the services, more seeds" services_seeds
 part "hyperv-daemons in a stock guest, saved and loaded" env CHECK_SLOW=1 tests/guest/check.sh -k daemons
+part "drivers unloaded and loaded" env CHECK_SLOW=1 tests/guest/check.sh -k drivers
 part "fifty starts and stops with disks: nothing stays" tests/leaks.sh 50
 part "memory taken and given back, a hundred times" tests/guest/check-memory.sh 100
 part "a thousand kills of service, workers and clients" env CHAOS_PAUSE_MS=600 tests/chaos.sh 1000 "${CHAOS_SEED:-$RANDOM}"

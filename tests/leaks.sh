@@ -65,6 +65,7 @@ before=$(what "$hvd")
 for i in $(seq "$count"); do
     if [ $((i % 5)) = 0 ] && [ "$count" -ge 10 ]; then boots; else cycle --paused; fi || { echo "cycle $i"; failed=$((failed + 1)); break; }
 done
+# It keeps the last 2000 events and 200 jobs: some 16 KiB a cycle until there are so many.
 same "hvd, $count starts and stops" "$before" "$(what "$hvd")" $((512 + 16 * count))
 
 hvctl start vm1 -q --wait=heartbeat -t 60s || exit 1

@@ -211,12 +211,14 @@ json_t *host_json(struct service *svc)
 {
     struct host_memory m;
     struct utsname u;
+    char disk_path[HV_PATH_SIZE + 8];
     host_memory(svc, &m);
+    snprintf(disk_path, sizeof(disk_path), "%s/disks", svc->paths.state);
     if (uname(&u) < 0)
         memset(&u, 0, sizeof(u));
-    return json_pack("{s:s s:s s:s s:s s:s s:s s:i s:i s:i s:b s:I s:s? s:{s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I}}", "name", u.nodename, "version",
+    return json_pack("{s:s s:s s:s s:s s:s s:s s:s s:i s:i s:i s:b s:I s:s? s:{s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I}}", "name", u.nodename, "version",
                      HV_VERSION, "mode", svc->paths.mode == HV_MODE_SYSTEM ? "system" : "user", "kernel", u.release,
-                     "engine", "soft", "state_dir", svc->paths.state, "cpus", (int)sysconf(_SC_NPROCESSORS_ONLN),
+                     "engine", "soft", "state_dir", svc->paths.state, "disk_path", disk_path, "cpus", (int)sysconf(_SC_NPROCESSORS_ONLN),
                      "vms", (int)count(svc, false), "running", (int)count(svc, true), "balancer_on", !svc->host.balancer_off,
                      "balancer_delay_ms", (json_int_t)svc->host.balancer_delay_ms, "metrics",
                      svc->host.metrics[0] ? svc->host.metrics : NULL, "memory", "total",

@@ -180,6 +180,17 @@ static void on_adopt_limit(void *arg)
     service_ready(svc);
 }
 
+/* Where new disks go. Of the system's service for every member of the group, each for his own. */
+static void make_disk_path(struct service *svc)
+{
+    hv_autofree char *path = hv_asprintf("%s/disks", svc->paths.state);
+    const bool shared = svc->paths.mode == HV_MODE_SYSTEM;
+    struct group *g = shared ? getgrnam("hv") : NULL;
+    if (!path || (mkdir(path, 0700) < 0 && errno != EEXIST) ||
+        (g && (lchown(path, 0, g->gr_gid) < 0 || chmod(path, 03770) < 0)))
+        log_warning("%s: new disks cannot be made there: %s", path ? path : "disks", strerror(errno));
+}
+
 static int set_up(struct service *svc, struct hv_error *e)
 {
     static struct varlink_interface iface = {.text = org_hv_Manager_varlink, .methods = manager_methods};
@@ -189,6 +200,8 @@ static int set_up(struct service *svc, struct hv_error *e)
     int r = hv_paths_create(&svc->paths, e);
     if (r == 0)
         r = hv_make_dir(workers, 0700, e);
+    if (r == 0)
+        make_disk_path(svc);
     if (r == 0)
         r = lock_run_dir(svc, e);
     if (r == 0)

@@ -157,3 +157,33 @@ guest() { hvctl console "$1" --send "$2; echo en\"\"d" --until end -t 30s; }
     run -0 hvctl dvd remove vm1
     [ "$(hvctl dvd list -o json)" = "[]" ]
 }
+
+@test "disks: vm create makes them, and the seed; not twice, and not for nothing" {
+    local path
+    cd "$BATS_TEST_TMPDIR"
+    vhdtool create -q base.vhdx --size 1G
+    printf '#cloud-config\npackages: [hyperv-daemons]\n' >user-data
+    run -0 --separate-stderr hvctl create vm9 --kernel "$(some_kernel)" --new-disk 2G --parent base.vhdx --seed user-data
+    [ "$stderr" = "vm9: created" ]
+    path=$XDG_STATE_HOME/hv/disks
+    run -0 hvctl disk list vm9 -o csv -c location,path,type,format
+    [ "${lines[1]}" = "scsi0:0,$path/vm9.vhdx,disk,vhdx" ]
+    [ "${lines[2]}" = "scsi0:1,$path/vm9-2.vhdx,disk,vhdx" ]
+    [ "${lines[3]}" = "scsi0:2,$path/vm9-seed.iso,dvd," ]
+    [ "$(vhdtool info "$path/vm9.vhdx" -o json | jq .size)" = $((2 << 30)) ]
+    [[ "$(vhdtool info "$path/vm9-2.vhdx" -o json | jq -r '.parent')" == *base.vhdx* ]]
+    run -0 vhdtool cat "$path/vm9-seed.iso" /user-data
+    [[ $output == *hyperv-daemons* ]]
+    # One that is there is left alone, and nothing is made where no VM comes to be.
+    run -4 --separate-stderr hvctl create vm9 --new-disk 1G
+    expect_error "hvctl: vm9: it exists already"
+    run -0 hvctl create vm9 --new-disk 1G --if-missing
+    run -0 hvctl create vm10 --kernel "$(some_kernel)" --new-disk 1G --dry-run
+    run -2 hvctl create vm10 --kernel "$(some_kernel)" --new-disk 1G --memory 3M
+    run -3 hvctl create vm10 --kernel "$(some_kernel)" --new-disk 1G --parent nothing.vhdx
+    run -3 hvctl create vm10 --kernel "$(some_kernel)" --new-disk 1G --seed nothing
+    [ "$(ls "$path" | wc -l)" -eq 3 ]
+    run -0 --separate-stderr hvctl remove vm9 --yes
+    [[ $stderr == *"vm9: disk left: $path/vm9.vhdx"* ]]
+    rm "$path"/vm9*
+}

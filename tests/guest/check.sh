@@ -158,6 +158,17 @@ check "daemons: key-values and files after a load; frozen, writes wait, also aft
     --send 'rm /d/fill; [ -e /d/z ] || echo remo""ved' --until removed --guest freeze --guest 'freeze -> frozen already' --save --send '(echo x >/d/y; echo writ""ten) & sleep 1; echo wai""ted' \
     --until waited --send '[ -s /d/y ] || echo no""thing' --until nothing --guest thaw --until written --guest 'thaw -> not frozen' \
     --guest freeze --reset --until "$prompt" --heartbeat ok --guest 'thaw -> not frozen any more' --guest 'thaw -> it is not frozen'
+# Every driver that lets itself be unloaded (Debian's hv_balloon does not), with disks behind it.
+again=()
+for i in 1 2 3; do
+    again+=(--send "umount /d; killall hv_kvp_daemon hv_vss_daemon hv_fcopy_daemon; sleep 0.3; rmmod hv_storvsc hv_utils; [ ! -e /dev/sda ] && echo go\"\"ne $i" --until "gone $i" --heartbeat no-contact
+        --send "insmod /lib/modules/hv_utils.ko; insmod /lib/modules/hv_storvsc.ko; while ! mount -t ext4 /dev/sda /d 2>/dev/null; do sleep 0.1; done; daemons; md5sum /d/x"
+        --until "$copied" --heartbeat ok --guest "set round $i" --guest "get round $i" --guest "copy $work/copied /d/x overwrite" --guest freeze --guest thaw)
+done
+check "drivers of storage and services unloaded and loaded three times, with a disk" \
+    daemons "${start[@]}" --guest "copy $work/copied /d/x" "${again[@]}"
+check "drivers likewise on four processors, saved and loaded in between" \
+    daemons --cpus 4 "${start[@]}" --guest "copy $work/copied /d/x" "${again[@]:0:22}" --save "${again[@]:22}"
 fi
 # Debian's own initramfs, where one can be made here (root or user namespaces).
 tests/guest/mkinitramfs-tools.sh -k cloud "$work/initramfs" >"$work/initramfs.log" 2>&1

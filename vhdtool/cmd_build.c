@@ -165,10 +165,10 @@ static int look_first(struct build *b, bool digest, bool count, struct hv_error 
     return r;
 }
 
-/* --seed, else of the content where a time is given, else by chance. */
+/* --id-seed, else of the content where a time is given, else by chance. */
 static int find_seed(struct build *b, bool fixed_time, bool count, struct hv_error *e)
 {
-    const char *text = cli_text(b->call, "seed", NULL);
+    const char *text = cli_text(b->call, "id-seed", NULL);
     struct digest d;
     int r = 0;
 
@@ -605,7 +605,7 @@ static int build(struct cli_call *c, struct hv_error *e)
         r = build_time(&b->now_s, &fixed_time, e);
     }
     if (r == 0) {
-        r = open_sources(b, count || (fixed_time && !cli_has(c, "seed")), e);
+        r = open_sources(b, count || (fixed_time && !cli_has(c, "id-seed")), e);
     }
     if (r == 0) {
         progress_begin(&b->bar, c, b->dst);
@@ -658,7 +658,7 @@ static const struct cli_option options[] = {
      .help = "root's password; none: root needs none on the console"},
     {.name = "ssh-key", .type = CLI_FILE, .arg = "FILE", .values = "*.pub", .help = "public keys that may log in as root"},
     {.name = "autologin", .type = CLI_BOOL, .help = "root's shell on the consoles, without asking"},
-    {.name = "seed", .type = CLI_STRING, .arg = "TEXT", .help = "identifiers follow from this text"},
+    {.name = "id-seed", .type = CLI_STRING, .arg = "TEXT", .help = "identifiers follow from this text"},
     {.name = "prepare", .type = CLI_BOOL, .flags = CLI_LATER, .help = "run boot-prepare afterwards"},
     {.name = "type", .type = CLI_ENUM, .arg = "TYPE", .def = "dynamic", .values = "dynamic|fixed",
      .help = "dynamic takes room as it fills, fixed at once"},

@@ -109,8 +109,8 @@ field() { dbg "$1" "stat $2" | grep -oP "$3:?\s+\K\S+" | head -n 1; }
     run -0 vhdtool build 6.raw --from copy
     cmp 5.raw 6.raw
     [ "$(sfdisk --disk-id 4.raw)" != "$(sfdisk --disk-id 5.raw)" ]
-    run -0 vhdtool build 7.raw --from copy --seed one
-    run -0 vhdtool build 8.raw --from copy --seed two
+    run -0 vhdtool build 7.raw --from copy --id-seed one
+    run -0 vhdtool build 8.raw --from copy --id-seed two
     [ "$(sfdisk --disk-id 7.raw)" != "$(sfdisk --disk-id 8.raw)" ]
 }
 

@@ -290,7 +290,12 @@ void balance_report(struct svc_vm *vm)
 {
     uint64_t resets = member(vm->runtime, "resets");
     vm->last_runtime_ns = hv_now_ns();
-    if (resets != vm->balance.resets) {             /* the guest starts over with what it boots with */
+    if (vm->balance.began) {                        /* long ago, where an hvd before this one began it */
+        uint64_t up = member(vm->runtime, "uptime_ms"), delay = vm->svc->host.balancer_delay_ms;
+        dm_settle(&vm->balance.memo, vm->last_runtime_ns / NS_PER_MS, delay > up ? delay - up : 0);
+        vm->balance.resets = resets;
+        vm->balance.began = false;
+    } else if (resets != vm->balance.resets) {             /* the guest starts over with what it boots with */
         vm->balance = (struct svc_balance){.resets = resets};
         dm_settle(&vm->balance.memo, vm->last_runtime_ns / NS_PER_MS, vm->svc->host.balancer_delay_ms);
     }
@@ -302,10 +307,12 @@ void balance_report(struct svc_vm *vm)
 
 void balance_state(struct svc_vm *vm, enum svc_state old)
 {
-    if (vm->state == SVC_OFF)
+    if (vm->state == SVC_OFF) {
         vm->balance = (struct svc_balance){0};
-    else if (vm->state == SVC_RUNNING && old != SVC_STOPPING)
+    } else if (vm->state == SVC_RUNNING && old != SVC_STOPPING) {
+        vm->balance.began = old != SVC_PAUSED;
         dm_settle(&vm->balance.memo, hv_now_ns() / NS_PER_MS, vm->svc->host.balancer_delay_ms);
+    }
 }
 
 void balance_json(const struct svc_vm *vm, json_t *memory)

@@ -59,6 +59,7 @@ struct svc_balance {
     uint64_t asked_at_ns, short_since_ns, resets;
     enum dm_status shown;
     bool said_static;
+    bool began;                         /* it runs, and its first report is still to come */
 };
 
 struct svc_vm {

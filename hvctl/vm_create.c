@@ -16,23 +16,6 @@ static int no_relative(const struct cli_call *c, struct hv_error *e)
     return 0;
 }
 
-/* The Vm object of one name, a new reference. */
-static int fetch(struct conn *k, const char *name, json_t **ret, struct hv_error *e)
-{
-    json_t *reply;
-    int r = conn_call(k, "List", json_pack("{s:[s]}", "names", name), 0, &reply, e);
-    if (r < 0) {
-        return r;
-    }
-    json_t *vm = json_array_get(json_object_get(reply, "vms"), 0);
-    r = vm ? 0 : hv_fail(e, HV_NOT_FOUND, name, "no such VM");
-    if (vm) {
-        *ret = json_incref(vm);
-    }
-    json_decref(reply);
-    return r;
-}
-
 /* Members of over into base, one level of nouns deep. */
 static void overlay(json_t *base, json_t *over)
 {
@@ -91,7 +74,7 @@ json_t *create_settings(struct cli_call *c, struct conn *k, const char *name, st
     if (!like) {
         return settings;
     }
-    if (fetch(k, like, &vm, e) < 0) {
+    if (fetch_vm(k, like, &vm, e) < 0) {
         json_decref(settings);
         return NULL;
     }
@@ -173,7 +156,7 @@ int vm_create(struct cli_call *c, struct hv_error *e)
     }
     struct new_disks made = {0};
     /* No disk for a VM that is there already. */
-    if (new_disks_wanted(c) && fetch(k, name, &vm, NULL) == 0) {
+    if (new_disks_wanted(c) && fetch_vm(k, name, &vm, NULL) == 0) {
         if (cli_has(c, "if-missing")) {
             cli_note(c, "%s: exists", name);
         } else {
@@ -190,7 +173,7 @@ int vm_create(struct cli_call *c, struct hv_error *e)
         if (r == 0) {
             vm = json_incref(json_object_get(reply, "vm"));
             cli_note(c, c->dry_run ? "%s: would be created" : "%s: created", name);
-        } else if (e->code == HV_CONFLICT && cli_has(c, "if-missing") && fetch(k, name, &vm, NULL) == 0) {
+        } else if (e->code == HV_CONFLICT && cli_has(c, "if-missing") && fetch_vm(k, name, &vm, NULL) == 0) {
             hv_error_clear(e);
             say_differences(c, name, vm, settings);
             r = 0;
@@ -206,7 +189,7 @@ int vm_create(struct cli_call *c, struct hv_error *e)
         json_decref(vm);
         vm = NULL;
         if (r == 0 && c->format != CLI_FMT_DEFAULT) {
-            r = fetch(k, name, &vm, e);
+            r = fetch_vm(k, name, &vm, e);
         }
     }
     conn_close(k);

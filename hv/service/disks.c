@@ -253,6 +253,45 @@ static void give_up(struct change *c, const struct hv_error *e)
     change_free(c);
 }
 
+/* A drive's medium: put in, or taken out. */
+static int change_medium(struct svc_vm *vm, struct change *c, bool force, struct hv_error *e)
+{
+    char where[SETTING_LOCATION_SIZE];
+    hv_autoclose int fd = -1;
+    if (c->disk.path && (fd = broker_open_disk(&c->peer, c->disk.path, false, e)) < 0)
+        return fd;
+    if (fd >= 0 && hv_lock_file(fd, c->disk.path, false, e) < 0)
+        return -EBUSY;
+    if (!is_running(vm)) {
+        finish(c, NULL, NULL);
+        return 0;
+    }
+    json_t *p = json_pack("{s:s s:s? s:b}", "location", setting_disk_location(&c->disk, where), "path", c->disk.path, "force",
+                          force);
+    if (fd >= 0)
+        json_object_set_new(p, "fd", json_integer(0));
+    return worker_call(vm, "org.hv.Worker.ChangeMedium", p, &fd, fd >= 0, on_done, c, e);
+}
+
+/* By the worker of a VM that runs, else here and now. 0: the answer follows, or was given; c is no longer ours. */
+static int carry_out(struct svc_vm *vm, struct change *c, enum disk_op op, struct hv_error *e)
+{
+    char where[SETTING_LOCATION_SIZE];
+    setting_disk_location(&c->disk, where);
+    if (op == DISK_MEDIUM)
+        return change_medium(vm, c, false, e);
+    if (!is_running(vm)) {
+        finish(c, NULL, NULL);
+        return 0;
+    }
+    if (op == DISK_ADD)
+        return disk_attach(vm, &c->disk, &c->peer, on_attached, c, e);
+    if (op == DISK_REMOVE)
+        return worker_call(vm, "org.hv.Worker.DetachDisk", json_pack("{s:s}", "location", where), NULL, 0, on_done, c, e);
+    return worker_call(vm, "org.hv.Worker.LimitDisk",
+                       json_pack("{s:s s:I}", "location", where, "max_iops", (json_int_t)c->disk.max_iops), NULL, 0, on_done, c, e);
+}
+
 void disk_add(void *arg, struct varlink_call *call, const json_t *params)
 {
     struct svc_vm *vm = need(arg, call, params);
@@ -276,128 +315,89 @@ void disk_add(void *arg, struct varlink_call *call, const json_t *params)
                         setting_disk_location(&vm->settings.disk[i], where));
     if (r == 0 && is_running(vm) && !vm->settings.hyperv)
         r = hv_fail(&e, HV_UNSUPPORTED, vm->name, "it has no Hyper-V interface, and so no disks");
-    if (r == 0 && is_running(vm)) {
-        r = disk_attach(vm, &c->disk, peer, on_attached, c, &e);
-        if (r == 0)
-            return;
-    } else if (r == 0 && (r = disk_check_path(&c->disk, peer, &e)) == 0) {
-        finish(c, NULL, NULL);
-        return;
-    }
-    give_up(c, &e);
+    if (r == 0 && !is_running(vm))
+        r = disk_check_path(&c->disk, peer, &e);
+    if (r == 0)
+        r = carry_out(vm, c, DISK_ADD, &e);
+    if (r < 0)
+        give_up(c, &e);
 }
 
-/* The disk that location names, or NULL with e filled. */
-static struct setting_disk *find(struct svc_vm *vm, const json_t *params, struct hv_error *e)
+/* A change of the disk that location names, which c->disk is a copy of. NULL after an answer. */
+static struct change *begin(struct service *svc, struct varlink_call *call, const json_t *params, const char *what,
+                            struct svc_vm **ret_vm)
 {
-    const char *text = json_string_value(json_object_get(params, "location"));
-    unsigned lun;
-    if (setting_disk_parse_location(text ? text : "", &lun, e) < 0)
+    struct svc_vm *vm = *ret_vm = need(svc, call, params);
+    struct change *c = vm ? change_new(vm, call, what) : NULL;
+    if (!c)
         return NULL;
-    struct setting_disk *d = settings_disk(&vm->settings, lun);
-    if (!d)
-        hv_fail(e, HV_NOT_FOUND, vm->name, "there is no disk at %s", text);
-    return d;
+    const char *text = json_string_value(json_object_get(params, "location"));
+    struct hv_error e = {0};
+    struct setting_disk *d = NULL;
+    unsigned lun;
+    if (setting_disk_parse_location(text ? text : "", &lun, &e) == 0 && !(d = settings_disk(&vm->settings, lun)))
+        hv_fail(&e, HV_NOT_FOUND, vm->name, "there is no disk at %s", text);
+    if (!d) {
+        give_up(c, &e);
+        return NULL;
+    }
+    c->disk = *d;
+    c->disk.path = d->path ? hv_strdup(d->path) : NULL;
+    return c;
 }
 
 void disk_remove(void *arg, struct varlink_call *call, const json_t *params)
 {
-    struct svc_vm *vm = need(arg, call, params);
-    struct change *c = vm ? change_new(vm, call, "removed") : NULL;
+    struct svc_vm *vm;
+    struct change *c = begin(arg, call, params, "removed", &vm);
     struct hv_error e = {0};
-    char where[SETTING_LOCATION_SIZE];
     if (!c)
         return;
-    struct setting_disk *d = find(vm, params, &e);
-    int r = d ? 0 : -ENOENT;
-    if (d) {
-        c->disk = *d;
-        c->disk.path = d->path ? hv_strdup(d->path) : NULL;
-        c->remove = true;
-    }
-    if (r == 0 && is_running(vm)) {
-        r = worker_call(vm, "org.hv.Worker.DetachDisk", json_pack("{s:s}", "location", setting_disk_location(d, where)), NULL,
-                        0, on_done, c, &e);
-        if (r == 0)
-            return;
-    } else if (r == 0) {
-        finish(c, NULL, NULL);
-        return;
-    }
-    give_up(c, &e);
+    c->remove = true;
+    if (carry_out(vm, c, DISK_REMOVE, &e) < 0)
+        give_up(c, &e);
 }
 
 void disk_resize_vm(void *arg, struct varlink_call *call, const json_t *params)
 {
-    struct svc_vm *vm = need(arg, call, params);
-    struct change *c = vm ? change_new(vm, call, "resized") : NULL;
+    struct svc_vm *vm;
+    struct change *c = begin(arg, call, params, "resized", &vm);
     struct hv_error e = {0};
     char where[SETTING_LOCATION_SIZE];
+    int r;
     if (!c)
         return;
-    struct setting_disk *d = find(vm, params, &e);
-    int r = d ? 0 : -ENOENT;
-    if (r == 0 && !is_running(vm)) {
-        r = hv_fail(&e, HV_CONFLICT, vm->name, "it is off: its disk is a file");
-        hv_hint(&e, "vhdtool resize %s SIZE", d->path ? d->path : "PATH");
-    }
-    if (r == 0) {
-        c->disk = *d;
-        c->disk.path = d->path ? hv_strdup(d->path) : NULL;
+    if (is_running(vm)) {
         r = worker_call(vm, "org.hv.Worker.ResizeDisk",
-                        json_pack("{s:s s:I s:b}", "location", setting_disk_location(d, where), "size",
+                        json_pack("{s:s s:I s:b}", "location", setting_disk_location(&c->disk, where), "size",
                                   json_integer_value(json_object_get(params, "size")), "add",
                                   json_is_true(json_object_get(params, "add"))),
                         NULL, 0, on_done, c, &e);
-        if (r == 0)
-            return;
+    } else {
+        r = hv_fail(&e, HV_CONFLICT, vm->name, "it is off: its disk is a file");
+        hv_hint(&e, "vhdtool resize %s SIZE", c->disk.path ? c->disk.path : "PATH");
     }
-    give_up(c, &e);
-}
-
-/* A drive's medium: put in, or taken out. */
-static int change_medium(struct svc_vm *vm, struct change *c, bool force, struct hv_error *e)
-{
-    char where[SETTING_LOCATION_SIZE];
-    hv_autoclose int fd = -1;
-    if (c->disk.path && (fd = broker_open_disk(&c->peer, c->disk.path, false, e)) < 0)
-        return fd;
-    if (fd >= 0 && hv_lock_file(fd, c->disk.path, false, e) < 0)
-        return -EBUSY;
-    if (!is_running(vm)) {
-        finish(c, NULL, NULL);
-        return 0;
-    }
-    json_t *p = json_pack("{s:s s:s? s:b}", "location", setting_disk_location(&c->disk, where), "path", c->disk.path, "force",
-                          force);
-    if (fd >= 0)
-        json_object_set_new(p, "fd", json_integer(0));
-    return worker_call(vm, "org.hv.Worker.ChangeMedium", p, &fd, fd >= 0, on_done, c, e);
+    if (r < 0)
+        give_up(c, &e);
 }
 
 void disk_set(void *arg, struct varlink_call *call, const json_t *params)
 {
-    struct svc_vm *vm = need(arg, call, params);
-    struct change *c = vm ? change_new(vm, call, "changed") : NULL;
+    struct svc_vm *vm;
+    struct change *c = begin(arg, call, params, "changed", &vm);
     const json_t *path = json_object_get(params, "path"), *iops = json_object_get(params, "max_iops");
     struct hv_error e = {0};
-    char where[SETTING_LOCATION_SIZE];
+    int r = 0;
     if (!c)
         return;
-    struct setting_disk *d = find(vm, params, &e);
-    int r = d ? 0 : -ENOENT;
-    if (d) {
-        c->disk = *d;
-        c->disk.path = d->path ? hv_strdup(d->path) : NULL;
-    }
-    if (r == 0 && iops && (json_integer_value(iops) < 0 || json_integer_value(iops) > SETTING_IOPS_MAX))
+    if (iops && (json_integer_value(iops) < 0 || json_integer_value(iops) > SETTING_IOPS_MAX))
         r = hv_fail(&e, HV_USAGE, "max_iops", "it is out of range");
     if (r == 0 && path) {
         const char *text = json_string_value(path);
         setting_disk_fini(&c->disk);
         c->disk.path = text && text[0] ? hv_strdup(text) : NULL;
         c->disk.format = SET_FORMAT_UNKNOWN;
-        if (d->dvd) {
+        if (c->disk.dvd) {
             c->what = c->disk.path ? "inserted" : "ejected";
             r = c->disk.path && c->disk.path[0] != '/' ? hv_fail(&e, HV_USAGE, text, "is no absolute path")
                                                        : change_medium(vm, c, json_is_true(json_object_get(params, "force")), &e);
@@ -413,19 +413,12 @@ void disk_set(void *arg, struct varlink_call *call, const json_t *params)
     }
     if (r == 0 && iops) {
         c->disk.max_iops = (uint32_t)json_integer_value(iops);
-        if (is_running(vm)) {
-            r = worker_call(vm, "org.hv.Worker.LimitDisk",
-                            json_pack("{s:s s:I}", "location", setting_disk_location(d, where), "max_iops",
-                                      json_integer_value(iops)),
-                            NULL, 0, on_done, c, &e);
-            if (r == 0)
-                return;
-        }
+        r = carry_out(vm, c, DISK_LIMIT, &e);
+    } else if (r == 0) {
+        finish(c, NULL, NULL);
     }
     if (r < 0)
         give_up(c, &e);
-    else
-        finish(c, NULL, NULL);
 }
 
 void disk_change(struct svc_vm *vm, enum disk_op op, const struct setting_disk *d, const struct varlink_peer *peer,
@@ -434,8 +427,6 @@ void disk_change(struct svc_vm *vm, enum disk_op op, const struct setting_disk *
     static const char *const what[] = {"added", "removed", "changed", "inserted"};
     struct change *c = hv_alloc(sizeof(*c));
     struct hv_error e = {0};
-    char where[SETTING_LOCATION_SIZE];
-    setting_disk_location(d, where);
     int r = c ? 0 : hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory");
     if (c) {
         *c = (struct change){.peer = *peer, .done = done, .arg = arg, .svc = vm->svc, .vm = vm->id, .disk = *d,
@@ -443,19 +434,8 @@ void disk_change(struct svc_vm *vm, enum disk_op op, const struct setting_disk *
         c->disk.path = d->path ? hv_strdup(d->path) : NULL;
         r = d->path && !c->disk.path ? hv_fail(&e, HV_NO_RESOURCES, vm->name, "out of memory") : 0;
     }
-    if (r == 0 && op != DISK_MEDIUM && !is_running(vm)) {
-        finish(c, NULL, NULL);
-        return;
-    }
-    if (r == 0 && op == DISK_ADD)
-        r = disk_attach(vm, &c->disk, peer, on_attached, c, &e);
-    else if (r == 0 && op == DISK_REMOVE)
-        r = worker_call(vm, "org.hv.Worker.DetachDisk", json_pack("{s:s}", "location", where), NULL, 0, on_done, c, &e);
-    else if (r == 0 && op == DISK_LIMIT)
-        r = worker_call(vm, "org.hv.Worker.LimitDisk",
-                        json_pack("{s:s s:I}", "location", where, "max_iops", (json_int_t)d->max_iops), NULL, 0, on_done, c, &e);
-    else if (r == 0)
-        r = change_medium(vm, c, false, &e);
+    if (r == 0)
+        r = carry_out(vm, c, op, &e);
     if (r < 0) {
         if (c)
             change_free(c);

@@ -33,6 +33,13 @@ static void memory_urgent(void *arg)
         vm->hooks.guest_changed(vm->hooks.arg);
 }
 
+static void memory_used(void *arg, uint64_t bytes)
+{
+    struct vm *vm = arg;
+    if (vm->hooks.memory_used)
+        vm->hooks.memory_used(vm->hooks.arg, bytes);
+}
+
 static uint64_t max_bytes(const struct vm *vm)
 {
     const struct settings *s = &vm->settings;
@@ -46,7 +53,7 @@ int vm_services_new(struct vm *vm, struct hv_error *e)
     struct dynmem_config mem = {
         .bus = vm->vmbus, .low_bytes = vm->layout.low_bytes, .high_bytes = vm->layout.high_bytes,
         .hot_base = vm->layout.hot_add_base, .hot_top = vm->layout.hot_add_top, .max_bytes = max_bytes(vm),
-        .event = memory_event, .urgent = memory_urgent, .arg = vm,
+        .event = memory_event, .urgent = memory_urgent, .used = memory_used, .arg = vm,
     };
     int r = heartbeat_new(vm->vmbus, vm_guest_changed, vm, &vm->heartbeat, e);
     if (r == 0)
@@ -135,15 +142,6 @@ int vm_memory_target(struct vm *vm, uint64_t bytes, struct hv_error *e)
     if (!vm->dynmem)
         return hv_fail(e, HV_UNSUPPORTED, vm->name, "it has no Hyper-V interface, and so no dynamic memory");
     return dynmem_set_target(vm->dynmem, bytes, e);
-}
-
-uint64_t vm_memory_enforce(struct vm *vm)
-{
-    HV_CHECK(vm, VM_MAGIC);
-    uint64_t found = 0;
-    if (vm->dynmem && (vm->state == VM_RUNNING || vm->state == VM_PAUSED))
-        dynmem_enforce(vm->dynmem, &found);
-    return found;
 }
 
 void vm_memory_apply(struct vm *vm)

@@ -57,6 +57,8 @@ struct vm_hooks {
     void (*guest_event)(void *arg, bool warning, const char *message, const char *hint);
     /* What an operator should know of the guest's memory; hint may be NULL. Loop thread. May be NULL. */
     void (*memory_event)(void *arg, bool warning, const char *message, const char *hint);
+    /* The guest used so many bytes that it had given back; they were taken again. From a timer of the VM: no vm_*. May be NULL. */
+    void (*memory_used)(void *arg, uint64_t bytes);
     /* On each vCPU's thread, before it enters the guest for the first time. May be NULL. */
     void (*vcpu_begins)(void *arg);
     void *arg;
@@ -171,8 +173,6 @@ struct vm_memory {
 void vm_memory(struct vm *vm, struct vm_memory *ret);
 /* Move the guest's memory towards this many bytes, 0: leave it. HV_UNSUPPORTED: the guest cannot. */
 int vm_memory_target(struct vm *vm, uint64_t bytes, struct hv_error *e);
-/* Take again what the guest should not have touched; returns how many bytes it held beyond what is assigned. */
-uint64_t vm_memory_enforce(struct vm *vm);
 /* Ask the guest to power off or restart; false if nothing in it listens. A refusal presses the power button. */
 bool vm_guest_shutdown(struct vm *vm, bool restart, bool force);
 /* ---- disks: units of the one SCSI controller, by LUN; from VM_BUILT on, running or not ---- */

@@ -236,10 +236,12 @@ static void on_timer(void *arg)
 static void on_enforce(void *arg)
 {
     struct dynmem *d = arg;
+    uint64_t found;
+    (void)dynmem_enforce(d, &found);
+    if (found && d->cfg.used)
+        d->cfg.used(d->cfg.arg, found);
     /* While memory is being added the guest uses what is not counted yet; ROM is not counted either. */
-    bool used = d->op != DYNMEM_HOT_ADD && mem_resident_bytes(d->mem) > assigned_bytes(d) + ENFORCE_SLACK;
-    (void)dynmem_enforce(d, NULL);
-    if (used && !d->told_of_use) {
+    if (d->op != DYNMEM_HOT_ADD && found > ENFORCE_SLACK && !d->told_of_use) {
         d->told_of_use = true;
         dynmem_event(d, true, NULL, "the guest used memory that it had given back: it was taken again");
     }

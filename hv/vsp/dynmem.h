@@ -7,7 +7,7 @@
  *
  * One operation is under way at a time. A page in the balloon is punched out of the guest's
  * memory when the guest gives it and reads as zeros when it comes back; the guest can still
- * touch it meanwhile (dump tools do), which costs the host a page for up to ten seconds.
+ * touch it meanwhile (dump tools do), which costs the host a page for up to a second.
  * Loop thread only. Protocol: dynmem_proto.h.
  */
 #ifndef HV_VSP_DYNMEM_H
@@ -26,6 +26,8 @@ struct dynmem_config {
     void (*event)(void *arg, bool warning, const char *message, const char *hint);
     /* The balancer should hear of it now: the guest says that it is short, or an operation ended. May be NULL. */
     void (*urgent)(void *arg);
+    /* The guest held so many bytes that it had given back; they were taken again. May be NULL. */
+    void (*used)(void *arg, uint64_t bytes);
     void *arg;
 };
 
@@ -77,8 +79,7 @@ const char *dynmem_op_word(enum dynmem_op op);
 /*
  * Does the host hold more of the guest's memory than is assigned, or being added? Then give back
  * again what the guest should not have touched. Returns the bytes that are still too many;
- * *ret_found (may be NULL) is how many were. Happens by itself every ten seconds
- * while something is in the balloon.
+ * *ret_found is how many were. Happens by itself every second while something is in the balloon.
  */
 uint64_t dynmem_enforce(struct dynmem *d, uint64_t *ret_found);
 /* Linux' own floor: it does not let itself be ballooned below it. ram: bytes it manages. */

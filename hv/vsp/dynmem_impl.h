@@ -27,7 +27,7 @@
 /* Linux takes up to 5 s for each 128 MiB it adds; on a slow host more for each GiB it balloons. */
 #define PATIENCE_NS        (180 * NS_PER_SEC)
 /* How often it is looked whether the guest uses what it has given back. */
-#define ENFORCE_NS         (10 * NS_PER_SEC)
+#define ENFORCE_NS         (1 * NS_PER_SEC)
 #define ENFORCE_SLACK      (4 * MIB)
 /* A guest that is short says so once a second; one that says it all the time is heard so often. */
 #define URGENT_NS          (500 * NS_PER_MS)

@@ -24,6 +24,7 @@ static void begin(struct dynmem *d, enum dynmem_op op, uint64_t pages)
 /* The operation is over: go on towards the target, now or when the back-off ends. */
 void dynmem_finish_op(struct dynmem *d)
 {
+    dynmem_watch_use(d);
     log_debug("dynmem", "%s: %llu of %llu pages", dynmem_op_word(d->op), (unsigned long long)d->op_got,
               (unsigned long long)d->op_pages);
     if (d->op_got) {
@@ -267,8 +268,7 @@ uint64_t dynmem_enforce(struct dynmem *d, uint64_t *ret_found)
     uint64_t have = mem_resident_bytes(d->mem), may = assigned_bytes(d);
     if (d->op == DYNMEM_HOT_ADD)
         may += d->op_pages * HV_PAGE_SIZE;      /* it uses the first of it before it answers */
-    if (ret_found)
-        *ret_found = have > may ? have - may : 0;
+    *ret_found = have > may ? have - may : 0;
     if (have <= may)
         return 0;
     for (; pageset_next(&d->balloon, &pfn, &n, MAX_OP_PAGES); pfn += n)

@@ -91,7 +91,7 @@ static void do_setup(void *arg, struct varlink_call *call, const json_t *params)
         struct vm_config cfg = {.name = w->name, .id = w->id, .settings = &w->settings,
                                 .kernel_fd = kernel, .initrd_fd = initrd, .kvm_fd = kvm, .loop = w->loop,
                                 .hooks = {.changed = worker_changed, .guest_changed = worker_guest_changed,
-                                          .memory_event = worker_memory_event, .guest_event = worker_guest_event,
+                                          .memory_event = worker_memory_event, .memory_used = worker_memory_used, .guest_event = worker_guest_event,
                                           .crashed = worker_crashed, .vcpu_begins = vcpu_begins, .arg = w}};
         sandbox_confine(&sandbox);
         r = vm_new(&cfg, &w->vm, &e);

@@ -40,7 +40,7 @@ struct worker {
     bool ending;                  /* the VM is off: last reports are out, the process ends */
     struct loop_timer *end_timer, *enforce_timer;
     unsigned strikes;             /* how often of late the guest used what it had given back */
-    uint64_t last_strike_ns;
+    uint64_t last_strike_ns, last_strike_bytes;
 };
 
 /* control.c: the methods of org.hv.Worker. */
@@ -78,8 +78,9 @@ void worker_guest_changed(void *arg);
 void worker_memory_event(void *arg, bool warning, const char *message, const char *hint);
 const char *worker_state_word(struct worker *w);
 
-/* enforce.c: 0 or -ENOMEM. */
-int worker_enforce_start(struct worker *w);
+/* enforce.c: 0 or -ENOMEM; and the VM's hook. */
+int worker_enforce_new(struct worker *w);
+void worker_memory_used(void *arg, uint64_t bytes);
 
 /* consoles.c: clients of COM1. */
 int consoles_new(struct worker *w, struct console_server **ret);

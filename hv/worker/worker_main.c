@@ -81,7 +81,7 @@ static int serve(struct worker *w, int fd)
     if (r == 0)
         r = loop_timer_new(w->loop, on_setup_limit, w, &limit);
     if (r == 0)
-        r = worker_enforce_start(w);
+        r = worker_enforce_new(w);
     if (r < 0) {
         log_error("cannot start: %s", strerror(-r));
         return 1;

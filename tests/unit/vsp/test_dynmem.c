@@ -24,6 +24,13 @@ static struct guest_channel *c;
 static unsigned events, warnings;
 static char event_text[200], event_hint[200];
 
+static uint64_t used_bytes;
+
+static void on_used(void *arg, uint64_t bytes)
+{
+    used_bytes += bytes;
+}
+
 static void on_event(void *arg, bool warning, const char *message, const char *hint)
 {
     events++;
@@ -36,7 +43,7 @@ static void make(struct guest *gu)
 {
     guest_start(gu);
     struct dynmem_config cfg = {.bus = gu->bus, .low_bytes = GUEST_RAM, .hot_base = HOT_BASE, .hot_top = HOT_TOP,
-                                .max_bytes = MAX_RAM, .event = on_event};
+                                .max_bytes = MAX_RAM, .event = on_event, .used = on_used};
     assert_int_equal(dynmem_new(&cfg, &d, NULL), 0);
 }
 
@@ -519,8 +526,10 @@ static void what_is_touched_in_the_balloon_is_taken_again(void **state)
     for (unsigned i = 0; i < 3; i++) {
         fill(200 * MIB, 8 * MIB, 1);
         assert_int_equal(resident(), GUEST_RAM - 120 * MIB);
-        fake_advance(&g.f, 11 * NS_PER_SEC);
+        used_bytes = 0;
+        fake_advance(&g.f, 1100 * NS_PER_MS);
         assert_int_equal(resident(), GUEST_RAM - 128 * MIB);
+        assert_int_equal(used_bytes, 8 * MIB);
     }
     assert_int_equal(events, said + 1);
     assert_non_null(strstr(event_text, "had given back"));

@@ -58,10 +58,10 @@ static bool silent_for_good(const struct svc_vm *vm)
 
 static enum dm_state state_of(const struct svc_vm *vm, const json_t *m)
 {
-    if (vm->state == SVC_PAUSED || vm->state == SVC_STOPPING)
-        return DM_FROZEN;
     if (!vm->settings.memory.dynamic || json_is_true(json_object_get(m, "stuck")))
         return DM_STATIC;
+    if (vm->state == SVC_PAUSED || vm->state == SVC_STOPPING)
+        return DM_FROZEN;
     if (vm->state != SVC_RUNNING || !json_is_true(json_object_get(m, "driver")) ||
         !json_is_object(json_object_get(m, "report")))
         return silent_for_good(vm) ? DM_STATIC : DM_BOOT;

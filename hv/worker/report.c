@@ -47,7 +47,7 @@ json_t *worker_runtime(struct worker *w)
                      "engine", vm_engine_name(w->vm),
                      "kernel", vm_kernel_name(w->vm),
                      "memory", "assigned", (json_int_t)m.assigned,
-                     "resident", (json_int_t)m.resident, "visible", (json_int_t)m.visible,
+                     "resident", (json_int_t)m.resident, "visible_now", (json_int_t)m.visible,
                      "ballooned", (json_int_t)m.ballooned, "hot_added", (json_int_t)m.hot_added,
                      "offline", (json_int_t)m.offline, "target", (json_int_t)m.target, "operation", m.op,
                      "driver", m.driver, "can_balloon", m.can_balloon, "can_hot_add", m.can_hot_add, "stuck", m.stuck,

@@ -161,6 +161,8 @@ booted() {
     run -0 --separate-stderr hvctl pause web1
     [ "$stderr" = "web1: already paused" ]
     run -0 hvctl wait web1 --for paused -t 5s
+    sleep 1.1            # the balancer's next look
+    [ "$(hvctl memory show web1 -o json | jq -c '.memory | [.why, .visible]')" = '["static","startup"]' ]
     run -4 --separate-stderr hvctl stop web1
     [[ $stderr == "hvctl: web1: a paused guest cannot shut down"* ]]
     run -0 --separate-stderr hvctl resume web1

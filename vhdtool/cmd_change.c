@@ -57,6 +57,7 @@ static int resize(struct cli_call *c, struct hv_error *e)
     bool grow = cli_has(c, "grow-partition"), to_min = cli_has(c, "to-min");
     unsigned number = grow ? (unsigned)cli_number(c, "grow-partition", 0) : 0;
     uint64_t size = 0;
+    struct hv_lock_holder holder;
     struct disk *d;
     int sign = 0, r;
 
@@ -73,6 +74,9 @@ static int resize(struct cli_call *c, struct hv_error *e)
         return r;
     }
     r = open_disk(c, path, DISK_WRITE, &d, e);
+    if (r == -EBUSY && !to_min && hv_lock_holder(path, true, &holder) == 0 && holder.vm) {
+        hv_hint(e, "hvctl disk resize %s %s %s", holder.name, path, c->args[1]);
+    }
     if (r < 0) {
         return r;
     }
@@ -172,7 +176,7 @@ static const struct cli_columns chain_table = {
 static int chain_list(struct cli_call *c, struct hv_error *e)
 {
     struct cli_printer p;
-    char in_use[96];
+    char in_use[IN_USE_SIZE];
     struct disk *d;
     json_t *rows = json_array(), *o, *parent;
     size_t n;

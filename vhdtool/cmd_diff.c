@@ -103,7 +103,7 @@ static int by_files(struct cli_call *c, struct disk *a, struct disk *b, bool *re
 static int diff(struct cli_call *c, struct hv_error *e)
 {
     struct disk *a, *b;
-    char in_use[96], text[24];
+    char in_use[IN_USE_SIZE], text[24];
     struct cli_printer p;
     json_t *rows = json_array();
     uint64_t bytes = 0;

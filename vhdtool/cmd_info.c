@@ -157,7 +157,7 @@ static void look_inside(struct cli_call *c, const char *path, struct disk *d, js
 {
     struct disk_info i;
     struct disk *whole;
-    char in_use[96];
+    char in_use[IN_USE_SIZE];
 
     if (disk_layer(d, 1) || disk_layer_info(disk_layer(d, 0), false, &i) < 0 || !i.has_parent) {
         add_content(o, d);
@@ -185,7 +185,7 @@ static int info(struct cli_call *c, struct hv_error *e)
     for (unsigned i = 0; r == 0 && i < c->n_args; i++) {
         struct hv_error why = {0};
         struct disk *d;
-        char in_use[96];
+        char in_use[IN_USE_SIZE];
         int r1 = open_to_look(c, c->args[i], cli_has(c, "chain") ? 0 : DISK_NO_PARENT, &d, in_use, &why);
 
         if (r1 < 0 && c->n_args == 1) {
@@ -315,7 +315,7 @@ static int map(struct cli_call *c, struct hv_error *e)
 {
     struct cli_printer p;
     struct disk *d;
-    char in_use[96];
+    char in_use[IN_USE_SIZE];
     struct disk_extent run = {0};
     uint64_t size, start = 0;
     json_t *rows = NULL;

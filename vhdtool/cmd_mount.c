@@ -67,7 +67,7 @@ static int open_all(struct cli_call *c, struct mounted *m, struct hv_error *e)
 {
     const struct cli_value *fs = cli_opt(c, "fs");
     struct image_path at;
-    char in_use[96] = "";
+    char in_use[IN_USE_SIZE] = "";
     struct stat st;
     int r;
 

@@ -23,7 +23,7 @@ struct image {
     struct fs *fs;
     unsigned part;               /* 0: the file system is the disk */
     uint64_t off, len;
-    char in_use[96];             /* by whom; empty: nobody */
+    char in_use[IN_USE_SIZE];             /* by whom; empty: nobody */
 };
 /* write: locks the disk. A note of the file system (a journal not replayed) is shown as a warning. */
 int image_open(struct cli_call *c, const struct image_path *p, bool write, struct image *ret, struct hv_error *e);

@@ -27,19 +27,19 @@ int open_disk(const struct cli_call *c, const char *path, unsigned flags, struct
 }
 
 int open_to_look(const struct cli_call *c, const char *path, unsigned flags, struct disk **ret,
-                 char in_use[96], struct hv_error *e)
+                 char in_use[IN_USE_SIZE], struct hv_error *e)
 {
-    char name[32];
-    int pid, r = open_disk(c, path, flags, ret, e);
+    struct hv_lock_holder h;
+    int r = open_disk(c, path, flags, ret, e);
 
     in_use[0] = '\0';
     if (r != -EBUSY) {
         return r;
     }
-    if (hv_lock_holder(path, false, &pid, name) == 0) {
-        snprintf(in_use, 96, "%s (pid %d)", name, pid);
+    if (hv_lock_holder(path, false, &h) == 0) {
+        snprintf(in_use, IN_USE_SIZE, "%s (pid %d)", h.name, h.pid);
     } else {
-        hv_strlcpy(in_use, "another process", 96);
+        hv_strlcpy(in_use, "another process", IN_USE_SIZE);
     }
     hv_error_clear(e);
     return open_disk(c, path, flags | DISK_SHARED, ret, e);

@@ -32,5 +32,6 @@ const struct cli_tool vhdtool = {
     .name = "vhdtool",
     .help = "make, look at and change virtual disks",
     .nouns = nouns,
+    .files_only = true,
     .later_hint = "man vhdtool",
 };

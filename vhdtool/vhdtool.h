@@ -5,6 +5,7 @@
 #ifndef VHDTOOL_VHDTOOL_H
 #define VHDTOOL_VHDTOOL_H
 
+#include "hv/base/lockfile.h"
 #include "hv/cli/call.h"
 #include "hv/cli/column.h"
 #include "hv/disk/disk.h"
@@ -26,12 +27,13 @@ int wanted_format(const struct cli_call *c);
 /* Open path with flags (enum of disk.h) as --format says. */
 int open_disk(const struct cli_call *c, const char *path, unsigned flags, struct disk **ret,
               struct hv_error *e);
+#define IN_USE_SIZE (HV_HOLDER_SIZE + 24)
 /*
  * For commands that only look: a disk in use is opened without a lock, and *ret_in_use says by
  * whom ("hv-worker (pid 812)"; empty if nobody).
  */
 int open_to_look(const struct cli_call *c, const char *path, unsigned flags, struct disk **ret,
-                 char in_use[96], struct hv_error *e);
+                 char in_use[IN_USE_SIZE], struct hv_error *e);
 
 /* ---- progress.c: on stderr, once a thing takes longer than a second ---- */
 struct progress {

@@ -47,21 +47,38 @@ static bool process_locks(const char *pid, const char *inode, bool writing)
     return found;
 }
 
-static void name_of(int pid, char name[32])
+/* The value after --name in a worker's command line, or NULL. */
+static const char *vm_of(const char *args, size_t len)
 {
-    char path[64];
-    hv_autofree char *text = NULL;
-    size_t len = 0;
-    snprintf(path, sizeof(path), "/proc/%d/comm", pid);
-    if (hv_read_file(path, 64, &text, &len) < 0 || len == 0) {
-        hv_strlcpy(name, "?", 32);
-        return;
-    }
-    text[strcspn(text, "\n")] = '\0';
-    hv_strlcpy(name, text, 32);
+    const char *end = args + len;
+    for (const char *a = args; a < end; a += strlen(a) + 1)
+        if (strcmp(a, "--name") == 0)
+            return a + strlen(a) + 1 < end ? a + strlen(a) + 1 : NULL;
+    return NULL;
 }
 
-int hv_lock_holder(const char *path, bool writing, int *ret_pid, char name[32])
+static void name_of(struct hv_lock_holder *h)
+{
+    char path[64];
+    hv_autofree char *comm = NULL, *args = NULL;
+    size_t len = 0;
+    snprintf(path, sizeof(path), "/proc/%d/comm", h->pid);
+    if (hv_read_file(path, 64, &comm, &len) == 0 && len)
+        comm[strcspn(comm, "\n")] = '\0';
+    const char *name = comm && comm[0] ? comm : "?";
+    snprintf(path, sizeof(path), "/proc/%d/cmdline", h->pid);
+    if (strcmp(name, "hv-worker") == 0 && hv_read_file(path, 4096, &args, &len) == 0 && vm_of(args, len)) {
+        h->vm = true;
+        name = vm_of(args, len);
+    }
+    hv_strlcpy(h->name, name, sizeof(h->name));
+    /* It is another program's word, and ends on a terminal. */
+    for (char *p = h->name; *p; p++)
+        if (iscntrl((unsigned char)*p))
+            *p = '?';
+}
+
+int hv_lock_holder(const char *path, bool writing, struct hv_lock_holder *ret)
 {
     struct stat st;
     char inode[64];
@@ -78,23 +95,25 @@ int hv_lock_holder(const char *path, bool writing, int *ret_pid, char name[32])
     closedir(d);
     if (pid == 0)
         return -ENOENT;
-    name_of(pid, name);
-    *ret_pid = pid;
+    *ret = (struct hv_lock_holder){.pid = pid};
+    name_of(ret);
     return 0;
 }
 
 int hv_lock_file(int fd, const char *path, bool writing, struct hv_error *e)
 {
     struct flock fl = {.l_type = writing ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
-    char name[32];
-    int pid;
+    struct hv_lock_holder h;
     if (fcntl(fd, F_OFD_SETLK, &fl) == 0)
         return 0;
     if (errno != EAGAIN && errno != EACCES)
         return hv_fail_errno(e, errno, path, "cannot lock");
-    if (hv_lock_holder(path, writing, &pid, name) == 0)
-        hv_fail(e, HV_CONFLICT, path, "in use by %s (pid %d)", name, pid);
-    else
+    if (hv_lock_holder(path, writing, &h) < 0) {
         hv_fail(e, HV_CONFLICT, path, "in use by another process");
+    } else {
+        hv_fail(e, HV_CONFLICT, path, "in use by %s (pid %d)", h.name, h.pid);
+        if (h.vm)
+            hv_hint(e, "hvctl stop %s, or hvctl disk list %s", h.name, h.name);
+    }
     return -EBUSY;
 }

@@ -141,6 +141,7 @@ struct cli_tool {
     const struct cli_noun *nouns;             /* ends with {0} */
     const char *default_noun;                 /* whose verbs may stand alone: "vm" */
     bool many_hosts;                          /* --host may be given more than once: cli_opt_nth() */
+    bool files_only;                          /* asks no service: --host is refused */
     bool one_command;                         /* no noun is ever typed: nouns[0] has the only command */
     const char *bare;                         /* the noun that is meant where none is typed ("shell"), or NULL */
     const char *later_hint;                   /* "man hv-from-hyperv" */

@@ -229,7 +229,7 @@ static void help_tool(const struct cli_call *c)
     }
     fputs("\noptions of every command:\n", f);
     for (const struct cli_option *o = cli_universal; o->name; o++) {
-        if (!o->use) {
+        if (!o->use && !(t->files_only && o->letter == 'H')) {
             option_entry(f, o);
         }
     }

@@ -270,6 +270,11 @@ static int take(struct parse *p, const struct cli_option *o, const char *text)
         snprintf(object, sizeof(object), "--%s", o->name);
         return not_in_this_version(c->tool, object, p->e);
     }
+    if (c->tool->files_only && o->letter == 'H') {
+        r = hv_fail(p->e, HV_USAGE, "--host", "%s works on files and asks no service", c->tool->name);
+        hv_hint(p->e, "ssh %s %s%s%s ...", text, c->tool->name, c->cmd ? " " : "", c->cmd ? c->cmd->noun : "");
+        return r;
+    }
     if (text && (r = cli_value_parse(o, text, &v, p->e)) < 0) {
         if (r == -EOPNOTSUPP && p->e && !p->e->hint[0] && c->tool->later_hint) {
             hv_hint(p->e, "%s", c->tool->later_hint);

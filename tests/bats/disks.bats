@@ -27,9 +27,12 @@ guest() { hvctl console "$1" --send "$2; echo en\"\"d" --until end -t 30s; }
     run -0 guest vm1 'mke2fs -q /dev/sda; mkdir -p /m; mount -t ext4 /dev/sda /m; echo kept >/m/f; umount /m; sync'
     # In use: nobody else writes to it, and the message says who does.
     run -4 --separate-stderr vhdtool resize d.vhdx 1G
-    [[ $stderr == *"d.vhdx: in use by hv-worker (pid "* ]]
+    [[ ${stderr_lines[0]} == *"d.vhdx: in use by vm1 (pid "* ]]
+    [ "${stderr_lines[1]}" = "  try: hvctl disk resize vm1 d.vhdx 1G" ]
+    run -4 --separate-stderr vhdtool compact d.vhdx
+    [ "${stderr_lines[1]}" = "  try: hvctl stop vm1, or hvctl disk list vm1" ]
     run -0 vhdtool info d.vhdx
-    [[ $output == *"in use:"*hv-worker* ]]
+    [[ $output == *"in use:"*"vm1 (pid "* ]]
     # The counters come with the worker's next report.
     for _ in $(seq 50); do
         [ "$(hvctl disk list vm1 -o json | jq '.[0].writes > 0')" = true ] && break
@@ -107,7 +110,7 @@ guest() { hvctl console "$1" --send "$2; echo en\"\"d" --until end -t 30s; }
     # The same disk in two VMs: the second does not start, and says why.
     create vm2 --disk d.vhdx
     run -4 --separate-stderr hvctl start vm2
-    [[ $stderr == *"in use by hv-worker"* ]]
+    [[ $stderr == *"in use by vm1 (pid "* ]]
 }
 
 @test "disk: a limit of requests a second holds" {

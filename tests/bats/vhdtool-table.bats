@@ -55,3 +55,11 @@ options() {
     run -2 --separate-stderr vhdtool creat x.vhd
     [[ $stderr == *create* ]]
 }
+
+@test "--host is refused: there is no service to ask" {
+    run -2 --separate-stderr vhdtool info -H server1 x.vhdx
+    [ "$stderr" = "vhdtool: --host: vhdtool works on files and asks no service
+  try: ssh server1 vhdtool info ..." ]
+    run -0 vhdtool --help
+    [[ $output != *--host* ]]
+}

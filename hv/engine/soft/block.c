@@ -21,8 +21,10 @@ int block_cache_new(struct cpu *c)
     struct block_cache *bc = hv_alloc(sizeof(*bc));
     if (!bc)
         return -ENOMEM;
-    bc->size = MIN(MAX(BLOCK_ARENA_TOTAL / c->soft->cfg.vcpus, BLOCK_ARENA_MIN), BLOCK_ARENA_MAX);
-    bc->arena = hv_alloc(bc->size);
+    bc->most = MIN(MAX(BLOCK_ARENA_TOTAL / c->soft->cfg.vcpus, BLOCK_ARENA_MIN), BLOCK_ARENA_MAX);
+    bc->size = MIN(bc->most, BLOCK_ARENA_START);
+    bc->epoch = 1;
+    bc->arena = hv_alloc(bc->most);
     if (!bc->arena) {
         free(bc);
         return -ENOMEM;
@@ -66,9 +68,21 @@ void block_drop_all(struct cpu *c)
     }
     bc->used = 0;
     bc->patch = NULL;
+    bc->epoch = (uint8_t)(bc->epoch % 127 + 1);
+    bc->fresh = bc->again = 0;
     bc->flushed++;
     map_gen_new(c, GEN_ALL);       /* a link in the block that is still running points into the arena */
     c->code_dropped = true;
+}
+
+/* A third of what was built was there before: more room, if there is. (Of the first seconds of a kernel it is an eighth.) */
+static bool arena_grow(struct block_cache *bc)
+{
+    if (bc->size == bc->most || bc->again * 3 < bc->fresh)
+        return false;
+    bc->size = MIN(bc->size * 2, bc->most);
+    bc->fresh = bc->again = 0;
+    return true;
 }
 
 static void *arena_get(struct block_cache *bc, size_t len)
@@ -242,6 +256,35 @@ static unsigned hash_of(gpa_t gpa, uint32_t mode)
     return (unsigned)(h >> (64 - BLOCK_HASH_BITS));
 }
 
+static struct block_past *past_of(struct block_cache *bc, const struct block *b, uint8_t *ret_mark)
+{
+    uint64_t h = (b->gpa ^ (uint64_t)(b->mode & BLOCK_KEY) << 40) * 0x9e3779b97f4a7c15ull;
+    *ret_mark = (uint8_t)(h >> (56 - BLOCK_PAST_BITS));
+    return &bc->past[h >> (64 - BLOCK_PAST_BITS)];
+}
+
+static void note_past(struct block_cache *bc, struct block *b)
+{
+    uint8_t mark;
+    struct block_past *p = past_of(bc, b, &mark);
+    bc->fresh++;
+    if (p->epoch == bc->epoch && p->mark == mark)
+        return;                    /* dropped by a write, and built again: that says nothing */
+    if (p->epoch && p->mark == mark) {
+        bc->again++;
+        b->proved = p->hot;
+    }
+    *p = (struct block_past){ .mark = mark, .epoch = bc->epoch & 127 };
+}
+
+void block_proved(struct cpu *c, struct block *b)
+{
+    uint8_t mark;
+    struct block_past *p = past_of(c->blocks, b, &mark);
+    b->proved = true;
+    *p = (struct block_past){ .mark = mark, .epoch = c->blocks->epoch & 127, .hot = true };
+}
+
 static void hash_remove(struct block_cache *bc, struct block *b)
 {
     struct block **q = &bc->hash[hash_of(b->gpa, b->mode & BLOCK_KEY)];
@@ -347,7 +390,7 @@ static struct block *build(struct cpu *c, uint64_t va, gpa_t gpa, const uint8_t 
     gpa_t gpa2;
     unsigned n, len, calls;
     size_t ops;
-    for (bool again = false;; again = true) {
+    for (bool dropped = false;;) {
         gpa2 = BLOCK_NO_PAGE;
         announce(c, gpa, host != NULL);
         n = decode_run(c, va, host, mode, bytes_left, &len, &gpa2);
@@ -361,9 +404,12 @@ static struct block *build(struct cpu *c, uint64_t va, gpa_t gpa, const uint8_t 
         b = arena_get(bc, sizeof(struct block) + ops + sizeof(struct op_callout) * n);
         if (b && p && (p2 || gpa2 == BLOCK_NO_PAGE))
             break;
-        hv_assert(!again);         /* an empty arena has room for any block */
+        if (arena_grow(bc))
+            continue;
+        hv_assert(!dropped);       /* an empty arena has room for any block */
         /* Takes the announcements back too: others may write unseen until the next, so the bytes are read again. */
         block_drop_all(c);
+        dropped = true;
     }
     struct op_callout *pool = (struct op_callout *)(void *)((uint8_t *)b + sizeof(*b) + ops);
     *b = (struct block){ .mode = mode, .len = (uint16_t)len, .first = bc->insn[0].op, .gpa = gpa, .gpa2 = gpa2 };
@@ -373,6 +419,7 @@ static struct block *build(struct cpu *c, uint64_t va, gpa_t gpa, const uint8_t 
     unsigned h = hash_of(gpa, mode & BLOCK_KEY);
     b->hash_next = bc->hash[h];
     bc->hash[h] = b;
+    note_past(bc, b);
     translate_new_block(c, b);
     page_add(p, b);
     if (p2 && p2 != p)

@@ -30,6 +30,7 @@ struct block {
     const void *code;              /* translated, or what interprets it from there (translate.h) */
     struct jit_slot *in;           /* jumps of translated code that lead here */
     int32_t heat;                  /* runs until it is translated */
+    bool proved;                   /* it was hot before everything was dropped: translate it sooner */
     struct op op[];
 };
 _Static_assert(sizeof(struct block) == 96, "ops start on half a cache line");
@@ -47,12 +48,21 @@ _Static_assert(sizeof(struct block) == 96, "ops start on half a cache line");
 #define BLOCK_PAGE_BITS 12
 /*
  * Memory for blocks, of all vCPUs together and least and most of one; what is never filled costs nothing. It
- * is the host's, not part of the guest's memory. Booting a kernel fills it twice and takes no longer than with
- * room for everything (25 MiB): what comes first is not needed again.
+ * is the host's, not part of the guest's memory. A vCPU begins with at most BLOCK_ARENA_START: booting a kernel
+ * fills that twice and takes no longer than with room for everything (25 MiB), as what comes first is not needed
+ * again. Where most of what was dropped is built once more (a compiler at work) it gets twice as much.
  */
 #define BLOCK_ARENA_TOTAL (256 * MIB)
 #define BLOCK_ARENA_MIN   (8 * MIB)
-#define BLOCK_ARENA_MAX   (12 * MIB)
+#define BLOCK_ARENA_START (12 * MIB)
+#define BLOCK_ARENA_MAX   (64 * MIB)
+
+/*
+ * What was built before, by a hash of its place, the last one with that hash: more bits of it, the epoch, which
+ * ends when all is dropped, and whether it was hot.
+ */
+#define BLOCK_PAST_BITS 18
+struct block_past { uint8_t mark, epoch : 7, hot : 1; };
 
 /* Code of one physical page: a bit for each 64 bytes with code in them. */
 struct code_page {
@@ -72,7 +82,10 @@ struct block_cache {
     uint32_t cs_limit;
     struct x86_insn insn[BLOCK_MAX_INSNS];       /* scratch of the builder */
     uint8_t *arena;
-    size_t size, used;             /* of the arena */
+    size_t size, used, most;       /* of the arena: in use so far, and what size may become */
+    struct block_past past[1u << BLOCK_PAST_BITS];
+    uint8_t epoch;                 /* 1 to 127 */
+    uint64_t fresh, again;         /* blocks built since the epoch began, or size changed: in all, and once more */
     uint64_t built, dropped, flushed;            /* counters */
 };
 
@@ -87,6 +100,8 @@ static inline unsigned block_jump_slot(uint64_t rip)
  * decoding its first instruction faults, c->exc is filled.
  */
 struct block *block_lookup(struct cpu *c, uint32_t extra);
+/* b was translated: remember that it was hot when it is built again. */
+void block_proved(struct cpu *c, struct block *b);
 /* b's code changed, or (gen 0) it is gone: set it right in jump[]. */
 void block_jump_update(struct cpu *c, const struct block *b);
 

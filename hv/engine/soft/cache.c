@@ -23,7 +23,18 @@ void *cache_data(struct code_cache *k, size_t len)
 
 bool cache_has_room(const struct code_cache *k)
 {
-    return k->code_size - k->code_used >= CODE_BLOCK_MAX && k->data_size - k->data_used >= CODE_BLOCK_MAX;
+    return k->code_limit - k->code_used >= CODE_BLOCK_MAX && k->data_limit - k->data_used >= CODE_BLOCK_MAX;
+}
+
+bool cache_grow(struct code_cache *k, uint64_t insns)
+{
+    const bool soon = insns - k->full_at < CODE_SOON;
+    k->full_at = insns;
+    if (!soon || k->code_limit == k->code_size)
+        return false;
+    k->code_limit = MIN(2 * k->code_limit, k->code_size);
+    k->data_limit = MIN(2 * k->data_limit, k->data_size);
+    return true;
 }
 
 bool cache_writable(struct code_cache *k, bool on)

@@ -40,6 +40,10 @@ static const struct stats_desc stat_desc[STAT_COUNT] = {
     [STAT_TRANSLATED] = { "translations", "count", "blocks translated to host code" },
     [STAT_CODE_BYTES] = { "code_bytes", "bytes", "translated code and its data, at present" },
     [STAT_CODE_FLUSH] = { "code_flushes", "count", "times all translated code was dropped" },
+    [STAT_CODE_BOUND] = { "code_bound", "bytes", "what code_bytes may become before the code is dropped" },
+    [STAT_BLOCK_BYTES] = { "block_bytes", "bytes", "decoded blocks, at present" },
+    [STAT_BLOCK_BOUND] = { "block_bound", "bytes", "what block_bytes may become before the blocks are dropped" },
+    [STAT_BLOCK_FLUSH] = { "block_flushes", "count", "times all decoded blocks were dropped" },
     [STAT_LOCKSTEP] = { "lock_steps", "count", "runs of blocks that were checked, in a mode for tests" },
 };
 
@@ -52,7 +56,10 @@ static void publish(struct vcpu *v)
         [STAT_TLB_FLUSH] = v->tlb_flushes, [STAT_CODE_DROP] = v->code_drops, [STAT_EXCEPTION] = v->exceptions,
         [STAT_TRANSLATED] = c->code ? c->code->translated : 0,
         [STAT_CODE_BYTES] = c->code ? c->code->code_used + c->code->data_used : 0,
-        [STAT_CODE_FLUSH] = c->code ? c->code->flushes : 0, [STAT_LOCKSTEP] = lockstep_count(c),
+        [STAT_CODE_FLUSH] = c->code ? c->code->flushes : 0,
+        [STAT_CODE_BOUND] = c->code ? c->code->code_limit + c->code->data_limit : 0,
+        [STAT_BLOCK_BYTES] = c->blocks->used, [STAT_BLOCK_BOUND] = c->blocks->size, [STAT_BLOCK_FLUSH] = c->blocks->flushed,
+        [STAT_LOCKSTEP] = lockstep_count(c),
     };
     for (unsigned i = 0; i < STAT_COUNT; i++)
         atomic_store_explicit(&v->value[i], now[i], memory_order_relaxed);

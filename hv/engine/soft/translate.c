@@ -16,6 +16,7 @@
  * of ten never run so often.
  */
 #define THRESHOLD 256
+#define PROVED 16                  /* so many times sooner if it was hot before */
 
 int translate_threshold(void)
 {
@@ -441,6 +442,7 @@ static void translate(struct cpu *c, struct block *b)
     hv_assert(t.e.p < t.e.end);
     k->code_used = ROUND_UP((size_t)(t.e.p - k->base), (size_t)16);
     k->translated++;
+    block_proved(c, b);
     b->code = t.entry;
     b->entry = k->enter;
     if (c->lock) {
@@ -455,7 +457,7 @@ void translate_pending(struct cpu *c)
     struct code_cache *k = c->code;
     if (!k || !k->queued)
         return;
-    if (!cache_has_room(k)) {
+    if (!cache_has_room(k) && !cache_grow(k, c->insns)) {
         translate_drop_all(c);
         return;
     }
@@ -495,7 +497,7 @@ void translate_new_block(struct cpu *c, struct block *b)
     b->entry = b->op[0].fn;
     if (!k || k->threshold < 0 || (b->mode & (MODE_CODE64 | BLOCK_ONE)) != MODE_CODE64 || b->gpa2 != BLOCK_NO_PAGE)
         return;
-    b->heat = k->threshold;
+    b->heat = b->proved ? k->threshold / PROVED : k->threshold;
     b->entry = warm;
 }
 
@@ -563,6 +565,8 @@ void translate_init(struct cpu *c, int threshold)
     size_t size = MIN(MAX(CODE_TOTAL / c->soft->cfg.vcpus, CODE_MIN), CODE_MAX);
     k->data_size = ROUND_UP(size / 3, (size_t)HV_PAGE_SIZE);
     k->code_size = size - k->data_size;
+    k->code_limit = MIN(k->code_size, CODE_START / 3 * 2);
+    k->data_limit = MIN(k->data_size, CODE_START / 3);
     k->base = code_region_part(c->soft, c->vp, size);
     if (!k->base) {
         free(k);

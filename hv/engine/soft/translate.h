@@ -49,7 +49,7 @@
  *
  * Code memory. One range a vCPU, written and executed by its thread alone: a page is made writable
  * while code is added to it, and executable after that, never both (cache.c). Full: everything
- * goes. Slots and the decoded instructions of call-outs are in a data part beside it, never executable.
+ * goes; soon full again: it gets twice as much, up to what is reserved. Slots and the decoded instructions of call-outs are in a data part beside it, never executable.
  *
  *   emit.c             machine code                 cache.c          memory, slots, links, thunks
  *   translate.c        a block, its stubs and ends  translate_mem.c  addresses, TLB
@@ -113,6 +113,8 @@ struct jit_call {
 struct code_cache {
     uint8_t *base;                 /* code, then data */
     size_t code_size, code_used, data_size, data_used, thunks_end;
+    size_t code_limit, data_limit; /* of the sizes, what may be used so far */
+    uint64_t full_at;              /* c->insns when it was last full */
     size_t rx_end;                 /* executable up to here, writable after */
     int threshold;
     const void *call, *xmm, *x87, *interpret, *interpret_jump, *exit_slot, *exit_rip;       /* thunks */
@@ -122,13 +124,17 @@ struct code_cache {
     uint64_t translated, flushes, refused;
 };
 
-#define CODE_TOTAL (256 * MIB)     /* of all vCPUs; each at most CODE_MAX, a quarter of which is data */
-#define CODE_MAX   (24 * MIB)
+#define CODE_TOTAL (256 * MIB)     /* of all vCPUs; each at most CODE_MAX, a third of which is data */
+#define CODE_MAX   (64 * MIB)
+#define CODE_START (24 * MIB)      /* and this much until it is filled in less than so many instructions */
 #define CODE_MIN   (4 * MIB)
+#define CODE_SOON  (20ull * 1000 * 1000 * 1000)
 #define CODE_BLOCK_MAX (64 * KIB)  /* more than a block of BLOCK_MAX_INSNS can need; of data too */
 
 void *cache_data(struct code_cache *k, size_t len);
 bool cache_has_room(const struct code_cache *k);
+/* Full after so many instructions of the vCPU: may it have more? Otherwise all has to go. */
+bool cache_grow(struct code_cache *k, uint64_t insns);
 bool cache_writable(struct code_cache *k, bool on);
 void cache_clear(struct code_cache *k);
 void cache_thunks(struct code_cache *k);

@@ -171,6 +171,48 @@ static void test_a_full_cache_starts_over(void **state)
     assert_true(vm_cpu(&vm, 0)->blocks->flushed > 0);
 }
 
+GUEST_CODE(code_round_and_round,
+    "mov ebp, 20; xor eax, eax\n"
+    "1: mov edx, 0x400000; call rdx; dec ebp; jnz 1b\n"
+    "out 0xe9, eax; xor eax, eax; out 0xf4, al\n");
+
+/* A loop through twice as many blocks as the arena has room for at first: then it has, and they stay. */
+static void test_a_cache_that_is_too_small_grows(void **state)
+{
+    const struct block_cache *bc = vm_cpu(&vm, 0)->blocks;
+    const unsigned count = 120000;
+    uint8_t *p = vm.ram + 0x400000;
+    assert_int_equal(bc->size, BLOCK_ARENA_START);
+    for (unsigned i = 0; i < count; i++, p += 5)
+        memcpy(p, (const uint8_t[]){ 0xff, 0xc0, 0xeb, 0x01, 0xcc }, 5);
+    *p = 0xc3;
+    assert_int_equal(RUN64(code_round_and_round), 0);
+    EXPECT_LOG(20 * count);
+    printf("%llu flushes, %llu blocks built, room for %zu MiB\n", (unsigned long long)bc->flushed,
+           (unsigned long long)bc->built, bc->size >> 20);
+    assert_in_range(bc->size, BLOCK_ARENA_START + 1, BLOCK_ARENA_MAX);
+    assert_in_range(bc->flushed, 1, 4);
+    assert_true(bc->built < 5 * count);
+}
+
+/* Code that is run once and not again leaves the bound where it is. */
+GUEST_CODE(code_once,
+    "mov edx, 0x400000; xor eax, eax; call rdx; out 0xe9, eax; xor eax, eax; out 0xf4, al\n");
+
+static void test_a_cache_of_code_run_once_does_not_grow(void **state)
+{
+    const struct block_cache *bc = vm_cpu(&vm, 0)->blocks;
+    const unsigned count = 600000;
+    uint8_t *p = vm.ram + 0x400000;
+    for (unsigned i = 0; i < count; i++, p += 5)
+        memcpy(p, (const uint8_t[]){ 0xff, 0xc0, 0xeb, 0x01, 0xcc }, 5);
+    *p = 0xc3;
+    assert_int_equal(RUN64(code_once), 0);
+    EXPECT_LOG(count);
+    assert_true(bc->flushed > 3);
+    assert_int_equal(bc->size, BLOCK_ARENA_START);
+}
+
 GUEST_CODE(code_remap,
     /* A function at 0x210010, and one at 0x20fffd whose third instruction crosses into that page;
      * which is mapped to one page, then to another. */
@@ -341,7 +383,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         T(test_single_steps_trap_once_an_instruction), T(test_interrupt_shadows_last_one_instruction),
         T(test_breakpoints_come_before_their_instruction), T(test_rep_is_interrupted_between_elements),
-        T(test_a_full_cache_starts_over), T(test_pages_remapped_under_blocks), T(test_segments_moved_under_links),
+        T(test_a_full_cache_starts_over), T(test_a_cache_that_is_too_small_grows),
+        T(test_a_cache_of_code_run_once_does_not_grow), T(test_pages_remapped_under_blocks), T(test_segments_moved_under_links),
         T(test_a_page_without_code_is_data_again), T(test_instructions_not_shown_are_not_there),
         cmocka_unit_test_setup_teardown(test_locked_forms_are_atomic, setup_two, teardown),
     };

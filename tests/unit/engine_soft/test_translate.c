@@ -581,13 +581,16 @@ static void never_writable_and_executable(void **state)
 static void bounded(void **state)
 {
     struct code_cache *k = vm_cpu(&vm[1], 0)->code;
-    size_t data_size = k->data_size;
+    struct code_cache before = *k;
     uint64_t flushes = k->flushes;
-    k->data_size = MAX(2 * (size_t)CODE_BLOCK_MAX, k->data_used);        /* only this much from now on */
+    k->data_limit = k->data_size = MAX(2 * (size_t)CODE_BLOCK_MAX, k->data_used);        /* only this much from now on */
+    k->code_limit = k->code_size;
     many(3000, 24, INTEGER);
     assert_true(k->flushes > flushes);
     assert_true(k->data_used <= k->data_size && k->code_used <= k->code_size);
-    k->data_size = data_size;
+    k->data_size = before.data_size;
+    k->data_limit = before.data_limit;
+    k->code_limit = before.code_limit;
 }
 
 int main(void)

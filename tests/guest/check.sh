@@ -80,6 +80,26 @@ check "Hyper-V and VMBus on 4 vCPUs, saved and loaded, rebooted" \
     --send reboot --rebooted --until "$prompt" --send "$found" --until 'found 3' --send 'poweroff' --off
 check "hyperv=off hides it" \
     hyperv --set hyperv=off --until "$prompt" --send "$found" --until 'found 0' --send 'poweroff' --off
+# What the stock kernel makes of --mitigations: with fast nothing that costs; with guest what it does on unknown hardware.
+mitigations() {
+    local how=$1 file
+    shift
+    "$vmboot" --timeout 120s --set mitigations="$how" --initrd "$work/initrd" --kernel "$cloud" --cmdline 'console=ttyS0 quiet' \
+        --until "$prompt" --send 'cd /sys/devices/system/cpu/vulnerabilities; grep . *; grep -m1 -o -w pti /proc/cpuinfo; echo li""sted' \
+        --until listed --send 'poweroff' --off | tr -d '\r' >"$work/mitigations-$how.out" || return 1
+    [ "$(grep -c ':Not affected$' "$work/mitigations-$how.out")" -ge 8 ] || { cat "$work/mitigations-$how.out"; return 1; }
+    for file; do
+        grep -q "$file" "$work/mitigations-$how.out" || { echo "not so: $file"; cat "$work/mitigations-$how.out"; return 1; }
+    done
+}
+mitigations_fast() {
+    mitigations fast '^meltdown:Not affected' '^l1tf:Not affected' '^mds:Not affected' '^mmio_stale_data:Not affected' \
+        '^spec_store_bypass:Not affected' '^spectre_v2:Mitigation: Enhanced' &&
+        ! grep -E '^[a-z0-9_]+:(Vulnerable|Unknown)|^pti|Retpoline|RSB filling' "$work/mitigations-fast.out"
+}
+check "mitigations: fast has the kernel take none that cost" mitigations_fast
+check "mitigations: guest has it take them all" mitigations guest '^meltdown:Mitigation: PTI' '^pti$' \
+    '^spectre_v2:Mitigation: Retpolines' 'RSB filling' '^l1tf:Mitigation' '^mds:.*Clear CPU buffers'
 check "reboot restarts the guest" \
     boot --kernel "$cloud" --until "$prompt" --send 'reboot' --rebooted --until "$prompt" --send 'poweroff' --off
 check "triple fault restarts the guest as Hyper-V does" \

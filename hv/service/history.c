@@ -141,6 +141,7 @@ void history_host_json(struct service *svc, json_t *host)
     if (hv_read_file("/proc/uptime", 128, &text, NULL) == 0)
         json_object_set_new(host, "uptime_s", json_integer((json_int_t)strtoull(text, NULL, 10)));
     json_object_set_new(host, "balancer", json_string(balance_word(svc)));
+    host_load_json("", host);
 }
 
 /* ---- org.hv.Manager.History ---- */

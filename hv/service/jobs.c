@@ -242,6 +242,20 @@ static void load(void *arg, json_t *o)
     forget_old(svc);
 }
 
+json_t *job_of(const struct service *svc, const char *object)
+{
+    for (const struct job *j = svc->jobs; j; j = j->next) {
+        if (!j->running || strcmp(j->object, object) != 0)
+            continue;
+        char text[80];
+        int n = snprintf(text, sizeof(text), "%lld %s", (long long)j->id, j->verb);
+        if (j->progress >= 0 && n > 0 && (size_t)n < sizeof(text))
+            snprintf(text + n, sizeof(text) - (size_t)n, " %d%%", j->progress);
+        return json_string(text);
+    }
+    return json_null();
+}
+
 int jobs_load(struct service *svc)
 {
     hv_autofree char *path = hv_asprintf("%s/jobs.jsonl", svc->paths.state);

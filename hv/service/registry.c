@@ -28,6 +28,7 @@ static void vm_free(struct svc_vm *vm)
         return;
     worker_link_free(vm->link);
     json_decref(vm->runtime);
+    rates_forget(vm);
     settings_fini(&vm->settings);
     free(vm->series);
     free(vm);

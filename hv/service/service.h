@@ -79,6 +79,8 @@ struct svc_vm {
     struct svc_balance balance;
     struct series *series;              /* what it had and needed; NULL: never ran here */
     double cpu_pct;
+    json_t *rates, *rated;              /* what it does a second (rates.c), and since which report; NULL while off */
+    uint64_t rated_ns;
     bool ran_at_stop;                   /* when the host stopped */
     uint64_t off_since_ns;              /* transient VMs go a moment after their end */
     struct svc_vm *next;
@@ -269,6 +271,8 @@ int job_cancel(struct job *job, struct hv_error *e);
 void job_on_end(struct job *job, void (*fn)(void *arg, struct job *job), void *arg);
 /* Those of the service before, once, when events are there. 0 or -ENOMEM. */
 int jobs_load(struct service *svc);
+/* "318 stop 40%": the newest job about object that is under way; null: none is. The caller's. */
+json_t *job_of(const struct service *svc, const char *object);
 void jobs_free(struct service *svc);
 
 /* ---- events.c ---- */
@@ -334,6 +338,24 @@ void guest_copy(void *arg, struct varlink_call *call, const json_t *params);
 
 /* ---- stats.c ---- */
 void stats_method(void *arg, struct varlink_call *call, const json_t *params);
+
+/* ---- rates.c ---- */
+#define RATES_MIN_NS (500 * NS_PER_MS)
+/*
+ * What a VM did between two runtimes that its worker reported, elapsed_ns apart; was NULL or elapsed_ns 0: only what
+ * needs one. Pure. {read, write (bytes a second), iops, latency_us (mean of a request), queue, disk_used, disk_size,
+ * disk_path (the first one's), exits, hypercalls, interrupts (a second), vcpu_pct: [], disks: [{location, path, type and
+ * the same numbers}]}; null where it is not known. The caller's.
+ */
+json_t *rates_json(const json_t *was, const json_t *is, uint64_t elapsed_ns);
+/* A report came; before vm->runtime is replaced. */
+void rates_note(struct svc_vm *vm, json_t *runtime);
+void rates_forget(struct svc_vm *vm);
+
+/* ---- host_load.c ---- */
+/* memory.page_tables, numa: [{node, total, free}], psi: {cpu, memory, io}: shares of the last ten seconds in which
+ * something waited, per cent; left out where the kernel does not say. root: "" or a tree of files for tests. */
+void host_load_json(const char *root, json_t *host);
 
 /* ---- history.c ---- */
 int history_start(struct service *svc);

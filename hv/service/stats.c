@@ -7,7 +7,7 @@
 #define STATS_BACKLOG_MAX ((size_t)256 << 10)
 
 /* A column: its name, and where it comes from. */
-enum source { OF_VM, RUNTIME, MEMORY, SETTING };
+enum source { OF_VM, RUNTIME, MEMORY, SETTING, RATES };
 static const struct { const char *name; enum source from; const char *key; } columns[] = {
     {"name", OF_VM, "name"},
     {"id", OF_VM, "id"},
@@ -44,6 +44,22 @@ static const struct { const char *name; enum source from; const char *key; } col
     {"resets", RUNTIME, "resets"},
     {"pid", OF_VM, "pid"},
     {"reason", OF_VM, "reason"},
+    {"group", OF_VM, "group"},
+    {"job", OF_VM, "job"},
+    {"services", OF_VM, "services"},
+    {"read", RATES, "read"},
+    {"write", RATES, "write"},
+    {"iops", RATES, "iops"},
+    {"latency_us", RATES, "latency_us"},
+    {"queue", RATES, "queue"},
+    {"disk_used", RATES, "disk_used"},
+    {"disk_size", RATES, "disk_size"},
+    {"disk_path", RATES, "disk_path"},
+    {"disks", RATES, "disks"},
+    {"vcpu_pct", RATES, "vcpu_pct"},
+    {"exits", RATES, "exits"},
+    {"hypercalls", RATES, "hypercalls"},
+    {"interrupts", RATES, "interrupts"},
 };
 
 struct stats_stream {
@@ -57,7 +73,40 @@ struct stats_stream {
 
 static json_t *or_null(json_t *v) { return v ? json_incref(v) : json_null(); }
 
-static json_t *of_vm(const struct svc_vm *vm, const char *key)
+/* Texts for people and columns: "heartbeat ok 3.2", in the words of `hvctl integration list`. */
+static json_t *services_of(const json_t *integration)
+{
+    const json_t *list = json_object_get(integration, "services");
+    json_t *out = json_array();
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *s = json_array_get(list, i);
+        const char *name = json_string_value(json_object_get(s, "service")), *version = json_string_value(json_object_get(s, "version"));
+        const char *word = !json_is_true(json_object_get(s, "enabled"))  ? "off"
+                           : json_is_true(json_object_get(s, "stalled")) ? "hangs"
+                           : json_is_true(json_object_get(s, "ready"))   ? "ok"
+                           : json_is_true(json_object_get(s, "open")) && name && strcmp(name, "kvp") == 0 ? "no-daemon"
+                                                                                                           : "no-contact";
+        hv_autofree char *text = name ? hv_asprintf("%s %s%s%s", name, word, version ? " " : "", version ? version : "") : NULL;
+        if (text)
+            json_array_append_new(out, json_string(text));
+    }
+    return out;
+}
+
+/* {id of a VM: the first of its groups}. */
+static json_t *first_groups(struct service *svc)
+{
+    json_t *map = json_object(), *ids, *id;
+    const char *name;
+    size_t i;
+    json_object_foreach(svc->groups, name, ids)
+        json_array_foreach(ids, i, id)
+            if (!json_object_get(map, json_string_value(id)))
+                json_object_set_new(map, json_string_value(id), json_string(name));
+    return map;
+}
+
+static json_t *of_vm(const struct svc_vm *vm, const json_t *groups, const char *key)
 {
     char id[GUID_TEXT_SIZE];
     const json_t *integration = json_object_get(vm->runtime, "integration");
@@ -69,6 +118,12 @@ static json_t *of_vm(const struct svc_vm *vm, const char *key)
         return json_string(svc_state_word(vm));
     if (strcmp(key, "cpu_pct") == 0)
         return vm->runtime ? json_real((double)(int)(vm->cpu_pct * 10 + 0.5) / 10) : json_null();
+    if (strcmp(key, "group") == 0)
+        return or_null(json_object_get(groups, guid_format(&vm->id, id)));
+    if (strcmp(key, "job") == 0)
+        return job_of(vm->svc, vm->name);
+    if (strcmp(key, "services") == 0)
+        return vm->runtime ? services_of(integration) : json_null();
     if (strcmp(key, "change") == 0)
         return history_change(vm);
     if (strcmp(key, "pid") == 0)
@@ -86,15 +141,16 @@ static json_t *of_settings(const struct svc_vm *vm, const char *name)
     return d->type == SETTING_BOOL ? json_boolean(v) : json_integer((json_int_t)v);
 }
 
-static json_t *row(const struct svc_vm *vm)
+static json_t *row(const struct svc_vm *vm, const json_t *groups)
 {
     json_t *out = json_array(), *m = json_copy(json_object_get(vm->runtime, "memory"));
     balance_json(vm, m);
     json_object_update_missing(m, json_object_get(m, "guest"));    /* committed, available */
     for (unsigned i = 0; i < ARRAY_SIZE(columns); i++) {
         const char *key = columns[i].key;
-        json_array_append_new(out, columns[i].from == OF_VM     ? of_vm(vm, key)
+        json_array_append_new(out, columns[i].from == OF_VM     ? of_vm(vm, groups, key)
                                    : columns[i].from == SETTING ? of_settings(vm, key)
+                                   : columns[i].from == RATES   ? or_null(json_object_get(vm->rates, key))
                                    : or_null(json_object_get(columns[i].from == MEMORY ? m : vm->runtime, key)));
     }
     json_decref(m);
@@ -103,12 +159,13 @@ static json_t *row(const struct svc_vm *vm)
 
 static json_t *sample(struct service *svc, const json_t *names, bool with_columns)
 {
-    json_t *rows = json_array(), *cols = with_columns ? json_array() : json_null();
+    json_t *rows = json_array(), *cols = with_columns ? json_array() : json_null(), *groups = first_groups(svc);
     for (unsigned i = 0; with_columns && i < ARRAY_SIZE(columns); i++)
         json_array_append_new(cols, json_string(columns[i].name));
     for (const struct svc_vm *vm = svc->vms; vm; vm = vm->next)
         if (!json_is_array(names) || vm_is_named(svc, names, vm->name))
-            json_array_append_new(rows, row(vm));
+            json_array_append_new(rows, row(vm, groups));
+    json_decref(groups);
     json_t *host = host_json(svc);
     history_host_json(svc, host);
     return json_pack("{s:o s:o s:I s:o}", "columns", cols, "rows", rows, "time_ms",

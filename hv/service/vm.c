@@ -46,6 +46,7 @@ void svc_vm_set_state(struct svc_vm *vm, enum svc_state st)
     if (st == SVC_OFF) {
         json_decref(vm->runtime);
         vm->runtime = NULL;
+        rates_forget(vm);
         vm->last_cpu_ns = vm->last_report_ns = 0;
         vm->cpu_pct = 0;
         vm->off_since_ns = hv_now_ns();

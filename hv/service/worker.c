@@ -192,6 +192,7 @@ static void note_runtime(struct svc_vm *vm, json_t *runtime)
         vm->last_report_ns = now;
         vm->last_cpu_ns = cpu;
     }
+    rates_note(vm, runtime);
     json_decref(vm->runtime);
     vm->runtime = json_incref(runtime);
     balance_report(vm);

@@ -151,7 +151,8 @@ bool vm_disk_stats(struct vm *vm, unsigned lun, struct vm_disk_stats *ret)
     *ret = (struct vm_disk_stats){.dvd = scsi_unit_kind(u) == SCSI_DVD, .read_only = scsi_unit_read_only(u),
                                   .size = d ? disk_size(d) : 0, .reads = c->reads, .writes = c->writes,
                                   .read_bytes = c->read_bytes, .written_bytes = c->written_bytes,
-                                  .flushes = c->flushes, .errors = c->errors,
+                                  .flushes = c->flushes, .errors = c->errors, .wait_ns = c->wait_ns,
+                                  .queue = scsi_unit_busy(u),
                                   .path = d ? disk_file_path(disk_layer_file(disk_layer(d, 0))) : NULL,
                                   .allocated = d ? disk_file_allocated(disk_layer_file(disk_layer(d, 0))) : 0};
     return true;

@@ -392,16 +392,20 @@ uint64_t vm_uptime_ns(struct vm *vm)
     return vm->state == VM_BUILT ? 0 : machine_clock_ns(vm->machine) - vm->up_since_ns;
 }
 
+uint64_t vm_vcpu_ns(struct vm *vm, unsigned vp_index)
+{
+    clockid_t clock;
+    struct timespec ts;
+    bool known = vp_index < vm->vcpus && vm->vcpu[vp_index].started &&
+                 pthread_getcpuclockid(vm->vcpu[vp_index].thread, &clock) == 0 && clock_gettime(clock, &ts) == 0;
+    return known ? (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec : 0;
+}
+
 uint64_t vm_cpu_ns(struct vm *vm)
 {
     uint64_t sum = 0;
-    for (unsigned i = 0; i < vm->vcpus; i++) {
-        clockid_t clock;
-        struct timespec ts;
-        if (vm->vcpu[i].started && pthread_getcpuclockid(vm->vcpu[i].thread, &clock) == 0 &&
-            clock_gettime(clock, &ts) == 0)
-            sum += (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
-    }
+    for (unsigned i = 0; i < vm->vcpus; i++)
+        sum += vm_vcpu_ns(vm, i);
     return sum;
 }
 

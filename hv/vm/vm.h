@@ -100,6 +100,7 @@ uint32_t vm_exit_code(const struct vm *vm);          /* with VM_OFF_EXIT_CODE */
 unsigned vm_resets(const struct vm *vm);             /* how often the guest was reset since start */
 uint64_t vm_uptime_ns(struct vm *vm);                /* guest run time since start or reset */
 uint64_t vm_cpu_ns(struct vm *vm);                   /* CPU time of the vCPU threads */
+uint64_t vm_vcpu_ns(struct vm *vm, unsigned vp_index); /* of one of them; 0 before it runs, and where there is none */
 uint64_t vm_memory_assigned(struct vm *vm);          /* bytes of RAM the guest has */
 uint64_t vm_memory_resident(struct vm *vm);          /* bytes of it the host holds */
 /* What runs in the guest. */
@@ -195,6 +196,8 @@ struct vm_disk_stats {
     bool dvd, read_only;
     uint64_t size, allocated;
     uint64_t reads, writes, read_bytes, written_bytes, flushes, errors;
+    uint64_t wait_ns;                  /* of all reads and writes, together */
+    unsigned queue;                    /* commands under way */
 };
 bool vm_disk_stats(struct vm *vm, unsigned lun, struct vm_disk_stats *ret);   /* false: nothing there */
 #define VM_LUNS 64u

@@ -16,6 +16,7 @@ static void end(struct scsi_task *t)
 {
     if (t->unit) {
         t->unit->busy--;
+        t->unit->count.wait_ns += t->began_ns ? hv_now_ns() - t->began_ns : 0;
     }
     t->done(t);
 }
@@ -551,6 +552,7 @@ static void read_write(struct scsi_task *t, bool write)
             fail(t, SENSE_INTERNAL);
             return;
         }
+        t->began_ns = hv_now_ns();
         u->count.reads += !write;
         u->count.writes += write;
         u->count.read_bytes += write ? 0 : len;
@@ -765,6 +767,7 @@ bool scsi_execute(struct scsi_unit *u, struct scsi_task *t, uint64_t present)
     t->unit = u;
     t->cut = NULL;
     t->ranges = NULL;
+    t->began_ns = 0;
     t->moved = 0;
     if (!u && t->cdb[0] != SCSI_INQUIRY && t->cdb[0] != SCSI_REPORT_LUNS) {
         return false;

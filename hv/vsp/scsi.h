@@ -19,7 +19,8 @@
 enum scsi_kind { SCSI_DISK, SCSI_DVD };
 
 struct scsi_unit;
-struct scsi_counters { uint64_t reads, writes, read_bytes, written_bytes, flushes, errors; };
+/* wait_ns: of all reads and writes together, from the command to its end; time under a limit counts. */
+struct scsi_counters { uint64_t reads, writes, read_bytes, written_bytes, flushes, errors, wait_ns; };
 
 /* disk: NULL for an empty drive; stays the caller's, and open until scsi_unit_free(). */
 int scsi_unit_new(enum scsi_kind kind, struct disk *disk, bool read_only, struct disk_queue *q,
@@ -60,6 +61,7 @@ struct scsi_task {
     struct iovec *cut;                   /* iov up to what the command moves, when that is less */
     struct scsi_ranges *ranges;          /* of an UNMAP */
     bool then_flush;
+    uint64_t began_ns;                   /* of a read or write; 0: it is neither */
     struct scsi_task *next;              /* waits for its turn under a limit */
     void (*go)(struct scsi_task *t);
 };

@@ -219,13 +219,13 @@ json_t *worker_disks_json(struct worker *w)
         char where[SETTING_LOCATION_SIZE];
         if (vm_disk_stats(w->vm, lun, &s))
             json_array_append_new(
-                list, json_pack("{s:s s:s s:s? s:I s:I s:b s:I s:I s:I s:I s:I s:I}", "location",
+                list, json_pack("{s:s s:s s:s? s:I s:I s:b s:I s:I s:I s:I s:I s:I s:I s:i}", "location",
                                 setting_disk_location(&(struct setting_disk){.lun = lun}, where), "type",
                                 s.dvd ? "dvd" : "disk", "path", s.path, "size", (json_int_t)s.size, "used",
                                 (json_int_t)s.allocated, "read_only", s.read_only, "reads", (json_int_t)s.reads, "writes",
                                 (json_int_t)s.writes, "read_bytes", (json_int_t)s.read_bytes, "written_bytes",
                                 (json_int_t)s.written_bytes, "flushes", (json_int_t)s.flushes, "errors",
-                                (json_int_t)s.errors));
+                                (json_int_t)s.errors, "wait_ns", (json_int_t)s.wait_ns, "queue", (int)s.queue));
     }
     return list;
 }

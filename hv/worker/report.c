@@ -16,11 +16,36 @@ const char *worker_state_word(struct worker *w)
     return w->vm ? vm_state_word(vm_state(w->vm)) : "off";
 }
 
-/* Memory of translated code, of all vCPUs: hv/engine/soft. */
-static void add_code(void *arg, const struct stats_table *t, unsigned i, uint64_t value)
+/*
+ * What is summed over vCPUs and devices. exits: to this process, `kvm` counts them whole and `soft` by
+ * kind; interrupts: `kvm` delivers most of them in the kernel, and does not count those.
+ */
+struct sums { uint64_t code, exits, hypercalls, interrupts; };
+
+static void add_sums(void *arg, const struct stats_table *t, unsigned i, uint64_t value)
 {
-    if (strcmp(t->desc[i].name, "code_bytes") == 0)
-        *(uint64_t *)arg += value;
+    static const struct { const char *group, *name; size_t at; } adds[] = {
+        {"vcpu", "code_bytes", offsetof(struct sums, code)},       {"vcpu", "exits", offsetof(struct sums, exits)},
+        {"vcpu", "halts", offsetof(struct sums, exits)},           {"hyperv", "hypercalls", offsetof(struct sums, hypercalls)},
+        {"vcpu", "interrupts", offsetof(struct sums, interrupts)},
+    };
+    struct sums *s = arg;
+    const char *name = t->desc[i].name;
+    for (unsigned k = 0; k < ARRAY_SIZE(adds); k++)
+        if (strcmp(name, adds[k].name) == 0 && strncmp(t->group, adds[k].group, strlen(adds[k].group)) == 0)
+            *(uint64_t *)((char *)s + adds[k].at) += value;
+    /* `soft` has no count of all: what left its loop. */
+    if (strcmp(t->desc[0].name, "instructions") == 0 &&
+        (strcmp(name, "pio") == 0 || strcmp(name, "mmio") == 0 || strcmp(name, "msr") == 0))
+        s->exits += value;
+}
+
+static json_t *vcpu_times(struct vm *vm)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < vm_settings(vm)->processor.cpus; i++)
+        json_array_append_new(list, json_integer((json_int_t)vm_vcpu_ns(vm, i)));
+    return list;
 }
 
 json_t *worker_runtime(struct worker *w)
@@ -55,10 +80,16 @@ json_t *worker_runtime(struct worker *w)
                      m.driver && !m.reporting ? json_integer((json_int_t)(m.driver_age_ns / NS_PER_MS)) : json_null(),
                      "integration", worker_integration_json(w), "crash", w->crash,
                      "disks", worker_disks_json(w));
-    uint64_t code = 0;
-    stats_each(vm_stats(w->vm), add_code, &code);
-    if (runtime)
-        json_object_set_new(runtime, "code", json_integer((json_int_t)code));
+    struct sums s = {0};
+    stats_each(vm_stats(w->vm), add_sums, &s);
+    bool all = strcmp(vm_engine_name(w->vm), "soft") == 0;
+    if (runtime) {
+        json_object_set_new(runtime, "code", json_integer((json_int_t)s.code));
+        json_object_set_new(runtime, "vcpu_ns", vcpu_times(w->vm));
+        json_object_set_new(runtime, "counters", json_pack("{s:I s:I s:o}", "exits", (json_int_t)s.exits, "hypercalls",
+                                                           (json_int_t)s.hypercalls, "interrupts",
+                                                           all ? json_integer((json_int_t)s.interrupts) : json_null()));
+    }
     return runtime;
 }
 

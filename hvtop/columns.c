@@ -2,6 +2,7 @@
 #include "hvtop/columns.h"
 
 #include <errno.h>
+#include <math.h>
 
 #include "hv/base/units.h"
 
@@ -63,6 +64,65 @@ static const char *show_heartbeat(const json_t *row, const json_t *v, char *buf,
            : strcmp(s, "no-contact") == 0 ? "none" : s;
 }
 
+/* "2.1 ms". */
+static const char *show_latency(const json_t *row, const json_t *v, char *buf, size_t size)
+{
+    double us = json_number_value(v);
+    if (!json_is_number(v)) {
+        return "-";
+    }
+    snprintf(buf, size, us < 9950 ? "%.1f ms" : us < 999500 ? "%.0f ms" : "%.0f s", us < 999500 ? us / 1000 : us / 1e6);
+    return buf;
+}
+
+/* "1.4k": numbers that are many. */
+static const char *show_count(const json_t *row, const json_t *v, char *buf, size_t size)
+{
+    return json_is_number(v) ? top_count(json_number_value(v), buf, size) : "-";
+}
+
+/* "18.4G/64.0G". */
+static const char *show_used(const json_t *row, const json_t *v, char *buf, size_t size)
+{
+    char used[24], all[24];
+    const json_t *total = cli_json_path(row, "disk.size");
+    if (!json_is_integer(v) || !json_is_integer(total) || json_integer_value(v) < 0 || json_integer_value(total) < 0) {
+        return "-";
+    }
+    snprintf(buf, size, "%s/%s", format_size((uint64_t)json_integer_value(v), used, sizeof(used)),
+             format_size((uint64_t)json_integer_value(total), all, sizeof(all)));
+    return buf;
+}
+
+/* Its file's name, and how many disks more. */
+static const char *show_path(const json_t *row, const json_t *v, char *buf, size_t size)
+{
+    const char *path = json_string_value(v), *slash = path ? strrchr(path, '/') : NULL;
+    size_t n = json_array_size(json_object_get(row, "disks"));
+    if (!path) {
+        return "-";
+    }
+    int w = snprintf(buf, size, "%s", slash && slash[1] ? slash + 1 : path);
+    if (n > 1 && w > 0 && (size_t)w < size) {
+        snprintf(buf + w, size - (size_t)w, " +%zu", n - 1);
+    }
+    return buf;
+}
+
+/* "99 98 96": each of its processors. */
+static const char *show_vcpus(const json_t *row, const json_t *v, char *buf, size_t size)
+{
+    size_t at = 0;
+    buf[0] = '\0';
+    for (size_t i = 0; i < json_array_size(v) && at + 8 < size; i++) {
+        const json_t *pct = json_array_get(v, i);
+        int n = json_is_number(pct) ? snprintf(buf + at, size - at, "%s%.0f", i ? " " : "", MIN(MAX(json_number_value(pct), 0), 100))
+                                    : snprintf(buf + at, size - at, "%s-", i ? " " : "");
+        at += n > 0 ? (size_t)n : 0;
+    }
+    return buf[0] ? buf : "-";
+}
+
 static enum cli_role status_role(const json_t *row, const json_t *v)
 {
     const char *s = json_string_value(v);
@@ -90,7 +150,19 @@ static const struct cli_column columns[] = {
     {"dynamic", "memory.dynamic", .unit = CLI_UNIT_SWITCH, .help = "does the balancer move its memory"},
     {"trend", .help = "its demand (on the CPU screen: its CPU) lately, drawn"},
     {"cpu_pct", "processor.cpu_pct", "CPU", PCT, .help = "share of its processors in use"},
+    {"vcpu_pct", "processor.vcpu_pct", "VCPUS", .show = show_vcpus, .help = "each of its processors"},
     {"cpus", "processor.cpus", .unit = NUMBER, .help = "virtual processors"},
+    {"exits", "processor.exits", "EXITS/S", NUMBER, .show = show_count, .help = "exits to its worker a second"},
+    {"hypercalls", "processor.hypercalls", "HCALLS/S", NUMBER, .show = show_count, .help = "hypercalls a second"},
+    {"interrupts", "processor.interrupts", "INTR/S", NUMBER, .show = show_count, .help = "interrupts a second (soft engine)"},
+    {"read", "disk.read", .unit = CLI_UNIT_RATE, .help = "bytes a second read from its disks"},
+    {"write", "disk.write", .unit = CLI_UNIT_RATE, .help = "bytes a second written to its disks"},
+    {"iops", "disk.iops", .unit = NUMBER, .show = show_count, .help = "reads and writes a second"},
+    {"latency_us", "disk.latency_us", "LATENCY", NUMBER, .show = show_latency, .help = "how long a read or write takes, microseconds"},
+    {"queue", "disk.queue", .unit = NUMBER, .help = "requests under way"},
+    {"disk_used", "disk.used", "USED/SIZE", SIZE, .show = show_used, .help = "what its disks take on the host, of what they hold"},
+    {"disk_size", "disk.size", "SIZE", SIZE, .help = "what its disks hold"},
+    {"disk_path", "disk.path", "PATH", .cut = true, .show = show_path, .help = "file of its first disk, and how many more"},
     {"heartbeat", .header = "HEART", .show = show_heartbeat, .help = "does the guest answer"},
     {"uptime_s", NULL, "UP", CLI_UNIT_AGE_S, .help = "since it started"},
     {"change", "memory.change", .unit = SIZE, .show = show_change, .help = "assigned now less what it was an hour ago"},
@@ -106,6 +178,8 @@ static const struct cli_column columns[] = {
     {"resets", .unit = NUMBER, .help = "how often the guest restarted"},
     {"pid", .unit = NUMBER, .help = "process of its worker"},
     {"id", .help = "its GUID"},
+    {"group", .cut = true, .help = "the first of its groups"},
+    {"job", .help = "the job under way"},
     {"reason", .cut = true, .help = "why it is off or in this state"},
     {"time", .unit = CLI_UNIT_TIME, .help = "when the sample was taken"},
     {0},
@@ -129,7 +203,12 @@ static const struct top_look looks[] = {
     {"available", "AVAIL", 6, 24, false}, {"dynamic", "DYN", 3, 25, true},   {"buffer_pct", "WANT", 5, 26, false},
     {"why", "WHY", 6, 27, true},          {"engine", "ENGINE", 6, 28, true}, {"resets", "RESETS", 6, 29, false},
     {"pid", "PID", 7, 30, false},         {"kernel", "KERNEL", 24, 31, true}, {"id", "ID", 36, 32, true},
-    {"reason", "REASON", 24, 33, true},   {"time", "TIME", 20, 34, true},
+    {"reason", "REASON", 24, 35, true},   {"time", "TIME", 20, 36, true},     {"vcpu_pct", "VCPUS", 8, 3, true},
+    {"exits", "EXITS/S", 7, 12, false},   {"hypercalls", "HCALLS/S", 8, 13, false}, {"interrupts", "INTR/S", 6, 14, false},
+    {"read", "READ", 7, 1, false},        {"write", "WRITE", 7, 2, false},    {"iops", "IOPS", 5, 3, false},
+    {"latency_us", "LATENCY", 7, 4, false}, {"queue", "QUEUE", 5, 5, false},  {"disk_used", "USED/SIZE", 13, 6, false},
+    {"disk_path", "PATH", 15, 7, true},   {"disk_size", "SIZE", 6, 8, false}, {"group", "GROUP", 8, 33, true},
+    {"job", "JOB", 16, 34, true},
 };
 
 const struct top_look *top_look(const char *key)
@@ -146,7 +225,9 @@ const struct top_table top_table_memory = {
     "host,name,state,assigned,demand,buffer_now_pct,status,startup,min,max,priority,trend,cpu_pct,heartbeat,uptime_s",
     "-status",
 };
-const struct top_table top_table_cpu = {"host,name,cpu_pct,trend,cpus,state,uptime_s,engine,resets,pid,kernel", "-cpu_pct"};
+const struct top_table top_table_cpu = {
+    "host,name,cpu_pct,trend,vcpu_pct,cpus,exits,hypercalls,interrupts,state,uptime_s,engine,resets,pid", "-cpu_pct"};
+const struct top_table top_table_disk = {"host,name,read,write,iops,latency_us,queue,disk_used,disk_path", "-write"};
 
 /* Names of Stats that are not those of columns: a unit differs, or only the detail screen shows them. */
 static const struct { const char *name, *group, *key; } places[] = {
@@ -154,10 +235,15 @@ static const struct { const char *name, *group, *key; } places[] = {
     {"boot_ms", "memory", "boot_ms"},
     {"shutdown", "", "shutdown"},
     {"timesync", "", "timesync"},
+    {"services", "", "services"},
+    {"disks", "", "disks"},
 };
+static const char *const groups[] = {"memory", "processor", "disk"};
 
 void top_column_place(const char *name, const char **ret_group, const char **ret_key)
 {
+    *ret_group = "";
+    *ret_key = NULL;                /* a newer service's: kept out of the row */
     for (unsigned i = 0; i < ARRAY_SIZE(places); i++) {
         if (strcmp(places[i].name, name) == 0) {
             *ret_group = places[i].group;
@@ -165,17 +251,38 @@ void top_column_place(const char *name, const char **ret_group, const char **ret
             return;
         }
     }
-    for (const struct cli_column *c = columns; c->key; c++) {
-        if (strcmp(c->key, name) == 0) {
-            bool memory = c->path && strncmp(c->path, "memory.", 7) == 0;
-            bool processor = c->path && strncmp(c->path, "processor.", 10) == 0;
-            *ret_group = memory ? "memory" : processor ? "processor" : "";
-            *ret_key = c->key;
-            return;
+    const struct cli_column *c = columns;
+    while (c->key && strcmp(c->key, name) != 0) {
+        c++;
+    }
+    const char *dot = c->path ? strchr(c->path, '.') : NULL;
+    for (unsigned i = 0; dot && i < ARRAY_SIZE(groups); i++) {
+        if (strlen(groups[i]) == (size_t)(dot - c->path) && strncmp(c->path, groups[i], strlen(groups[i])) == 0) {
+            *ret_group = groups[i];
         }
     }
-    *ret_group = "";
-    *ret_key = NULL;                /* a newer service's: kept out of the row */
+    *ret_key = dot ? dot + 1 : c->key;
+}
+
+bool top_is_list(const char *key)
+{
+    return strcmp(key, "services") == 0 || strcmp(key, "disks") == 0 || strcmp(key, "vcpu_pct") == 0;
+}
+
+const char *top_count(double n, char *buf, size_t size)
+{
+    static const struct { double from, by; const char *suffix; } t[] = {{999.5e6, 1e9, "G"}, {999.5e3, 1e6, "M"}, {999.5, 1e3, "k"}};
+    if (isnan(n) || n < 0) {
+        return "-";
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
+        if (n >= t[i].from) {
+            snprintf(buf, size, n / t[i].by < 9.95 ? "%.1f%s" : "%.0f%s", MIN(n / t[i].by, 99999), t[i].suffix);
+            return buf;
+        }
+    }
+    snprintf(buf, size, "%.0f", n);
+    return buf;
 }
 
 /* ---- lists of keys ---- */
@@ -310,6 +417,7 @@ void top_layout(struct top_layout *l, const char *keys, int x, int width, int lo
         spare = room - total(l, gap);
     }
     widen(l, "trend", 30, &spare);
+    widen(l, "disk_path", 40, &spare);
     for (unsigned i = 0; i < l->n; i++) {
         x += i ? strcmp(l->at[i].look->key, "cpu_pct") == 0 ? gap - 1 : gap : 0;
         l->at[i].x = x;

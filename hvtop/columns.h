@@ -12,6 +12,11 @@ extern const struct cli_columns top_columns;      /* defaults: the main screen's
 /* Where a column of org.hv.Manager.Stats goes in a VM's row: group "" is the row itself. */
 void top_column_place(const char *name, const char **ret_group, const char **ret_key);
 
+/* These keys are lists in a row; all others are numbers, texts and switches. */
+bool top_is_list(const char *key);
+/* "840", "1.4k"; "-" where it is not known (NAN). buf[size >= 16]. */
+const char *top_count(double n, char *buf, size_t size);
+
 /* How a column looks on a screen. */
 struct top_look {
     const char *key;
@@ -25,7 +30,7 @@ const struct top_look *top_look(const char *key);
 
 /* Screens that are tables of VMs: their columns in display order, and the order of rows. */
 struct top_table { const char *columns, *sort; };
-extern const struct top_table top_table_memory, top_table_cpu;
+extern const struct top_table top_table_memory, top_table_cpu, top_table_disk;
 
 #define TOP_MAX_COLUMNS 40
 struct top_layout {

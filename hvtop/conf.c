@@ -64,14 +64,14 @@ static int set_header(struct conf_target *t, const char *v, struct hv_error *e)
 static void get_header(const struct ui *ui, const struct theme *theme, struct strbuf *sb) { strbuf_adds(sb, ui->fold ? "folded" : "full"); }
 
 static void get_sort(const struct ui_table_state *t, struct strbuf *sb) { strbuf_addf(sb, "%s%s", t->descending ? "-" : "", t->sort ? t->sort->key : "name"); }
-static int set_memory_columns(struct conf_target *t, const char *v, struct hv_error *e) { return top_choose(&t->ui->table[0].keys, v, e); }
-static int set_cpu_columns(struct conf_target *t, const char *v, struct hv_error *e) { return top_choose(&t->ui->table[1].keys, v, e); }
-static int set_memory_sort(struct conf_target *t, const char *v, struct hv_error *e) { return ui_set_sort(t->ui, 0, v, e); }
-static int set_cpu_sort(struct conf_target *t, const char *v, struct hv_error *e) { return ui_set_sort(t->ui, 1, v, e); }
-static void get_memory_columns(const struct ui *ui, const struct theme *theme, struct strbuf *sb) { strbuf_adds(sb, ui->table[0].keys); }
-static void get_cpu_columns(const struct ui *ui, const struct theme *theme, struct strbuf *sb) { strbuf_adds(sb, ui->table[1].keys); }
-static void get_memory_sort(const struct ui *ui, const struct theme *theme, struct strbuf *sb) { get_sort(&ui->table[0], sb); }
-static void get_cpu_sort(const struct ui *ui, const struct theme *theme, struct strbuf *sb) { get_sort(&ui->table[1], sb); }
+#define TABLE_KEYS(name, i) \
+    static int set_##name##_columns(struct conf_target *t, const char *v, struct hv_error *e) { return top_choose(&t->ui->table[i].keys, v, e); } \
+    static int set_##name##_sort(struct conf_target *t, const char *v, struct hv_error *e) { return ui_set_sort(t->ui, i, v, e); } \
+    static void get_##name##_columns(const struct ui *ui, const struct theme *theme, struct strbuf *sb) { strbuf_adds(sb, ui->table[i].keys); } \
+    static void get_##name##_sort(const struct ui *ui, const struct theme *theme, struct strbuf *sb) { get_sort(&ui->table[i], sb); }
+TABLE_KEYS(memory, 0)
+TABLE_KEYS(cpu, 1)
+TABLE_KEYS(disk, 2)
 
 static const struct {
     const char *key;
@@ -86,6 +86,8 @@ static const struct {
     {"memory.sort", set_memory_sort, get_memory_sort},
     {"cpu.columns", set_cpu_columns, get_cpu_columns},
     {"cpu.sort", set_cpu_sort, get_cpu_sort},
+    {"disk.columns", set_disk_columns, get_disk_columns},
+    {"disk.sort", set_disk_sort, get_disk_sort},
 };
 
 static char *trim(char *s)

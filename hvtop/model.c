@@ -216,7 +216,7 @@ static void fill_row(struct model *m, struct model_vm *vm, const struct model_ho
     json_object_set(vm->row, "time", time);
     for (size_t i = 0; i < h->n_columns; i++) {
         json_t *v = json_array_get(cells, i);
-        if (!h->key[i] || !v || json_is_object(v) || json_is_array(v)) {
+        if (!h->key[i] || !v || json_is_object(v) || (json_is_array(v) && !top_is_list(h->key[i]))) {
             continue;
         }
         if (h->group[i] != last && strcmp(h->group[i], last) != 0) {

@@ -150,17 +150,18 @@ static int set_up(struct cli_call *c, struct ui *ui, struct top_source *s, struc
 {
     const char *screen = cli_text(c, "screen", NULL), *theme = cli_text(c, "theme", NULL);
     int r = conf_load(ui, &s->theme, e);
+    for (unsigned i = 0; screen && i < UI_SCREEN_COUNT; i++) {
+        ui->screen = strcmp(ui_screen_words[i], screen) == 0 ? (enum ui_screen)i : ui->screen;
+    }
+    unsigned table = ui_table_index(ui->screen) % UI_TABLES;       /* of the screen it begins with */
     if (r == 0 && c->columns) {
-        r = top_choose(&ui->table[0].keys, c->columns, e);
+        r = top_choose(&ui->table[table].keys, c->columns, e);
     }
     if (r == 0 && c->sort) {
-        r = ui_set_sort(ui, 0, c->sort, e);
+        r = ui_set_sort(ui, table, c->sort, e);
     }
     if (r == 0 && c->filter) {
         r = ui_set_filter_strict(ui, c->filter, e);
-    }
-    for (unsigned i = 0; screen && i < UI_SCREEN_COUNT; i++) {
-        ui->screen = strcmp(ui_screen_words[i], screen) == 0 ? (enum ui_screen)i : ui->screen;
     }
     if (cli_has(c, "delay")) {
         ui->delay_ns = MAX(c->delay_ns, 100 * NS_PER_MS);
@@ -243,8 +244,8 @@ static const struct cli_option options[] = {
     {.name = "sample", .type = CLI_BOOL, .help = "with --replay: the recording that ships with hvtop"},
     {.name = "from-time", .type = CLI_TIME, .arg = "TIME", .help = "with --replay: begin there; 22:20, 2026-11-20T22:20, 2h before its end"},
     {.name = "speed", .type = CLI_UINT, .arg = "N", .max = 1000, .help = "with --replay: so many times as fast (1; the sample 60); 0 stands still"},
-    {.name = "screen", .type = CLI_ENUM, .arg = "NAME", .def = "memory", .values = "memory|cpu|disk|net|host|events", .later = "disk|net",
-     .help = "begin with this screen: memory cpu host events"},
+    {.name = "screen", .type = CLI_ENUM, .arg = "NAME", .def = "memory", .values = "memory|cpu|disk|net|host|events", .later = "net",
+     .help = "begin with this screen: memory cpu disk host events"},
     {.name = "theme", .type = CLI_ENUM, .arg = "NAME", .def = "default", .values = TOP_THEME_WORDS,
      .help = "colours: default mono high-contrast safe light"},
     {.name = "read-only", .type = CLI_BOOL, .help = "keys that change things are off"},

@@ -421,9 +421,13 @@ static void on_input(struct loop *l)
 static int on_feed(struct loop *l, struct hv_error *e)
 {
     for (json_t *msg; (msg = feed_next(l->s->feed));) {
+        json_int_t host = json_object_get(msg, "rows") ? json_integer_value(json_object_get(msg, "host")) : -1;
         int r = top_take(l->s, msg, e);
         if (r < 0) {
             return r;
+        }
+        if (host >= 0 && host < MODEL_HOSTS_MAX) {
+            l->ui->heard_ns[host] = hv_now_ns();
         }
         l->dirty = true;
     }
@@ -434,6 +438,16 @@ static int on_feed(struct loop *l, struct hv_error *e)
         return -ECONNREFUSED;
     }
     return 0;
+}
+
+/* A host that is silent is shown with the seconds since: they go on without a sample. */
+static bool someone_silent(const struct ui *ui)
+{
+    bool any = false;
+    for (unsigned i = 0; i < ui->m->n_hosts; i++) {
+        any = any || ui_stale(ui, i);
+    }
+    return any;
 }
 
 static void show(struct loop *l)
@@ -461,7 +475,10 @@ static int loop(struct loop *l, struct hv_error *e)
         if (r < 0) {
             return r;
         }
-        if (l->dirty) {
+        bool was_silent = someone_silent(l->ui);
+        l->ui->now_ns = s->feed ? hv_now_ns() : 0;
+        bool silent = s->feed && someone_silent(l->ui);
+        if (l->dirty || silent || was_silent) {
             show(l);
         }
         if (s->stop_at_ns && hv_now_ns() >= s->stop_at_ns) {
@@ -476,6 +493,9 @@ static int loop(struct loop *l, struct hv_error *e)
             p[3 + i] = (struct pollfd){.fd = child_fd(l->child[i]), .events = POLLIN};
         }
         uint64_t wait = s->replay && l->ui->speed > 0 && !l->ui->at_end ? REPLAY_TICK_NS : 60 * NS_PER_SEC;
+        if (s->feed && !l->ui->paused) {
+            wait = MIN(wait, silent ? NS_PER_SEC : MAX(3 * l->ui->delay_ns, NS_PER_SEC) + 10 * NS_PER_MS);
+        }
         if (s->stop_at_ns) {
             uint64_t now = hv_now_ns();
             wait = MIN(wait, s->stop_at_ns > now ? s->stop_at_ns - now : 0);

@@ -3,6 +3,7 @@
 
 #include "hv/base/units.h"
 #include "hvtop/draw.h"
+#include "hvtop/screen_parts.h"
 #include "hvtop/ui.h"
 
 #define GRAPH_MAX 400
@@ -180,7 +181,13 @@ static void cpu_line(struct canvas *c, int y, const json_t *row)
         draw_bar(c, y, x + 1, w, 100, &part, 1);
         x += w + 3;
     }
-    canvas_printf(c, y, x + 1, STYLE_NORMAL, "engine %s", word(row, "engine", "-"));
+    char each[200];
+    parts_vcpu_text(row, each, sizeof(each));
+    if (each[0] && x + 1 + (int)strlen(each) <= c->w) {
+        canvas_text(c, y, x + 1, -1, STYLE_NORMAL, each);
+    } else {
+        canvas_printf(c, y, x + 1, STYLE_NORMAL, "engine %s", word(row, "engine", "-"));
+    }
 }
 
 static void services_line(struct canvas *c, int y, const json_t *row)
@@ -188,9 +195,70 @@ static void services_line(struct canvas *c, int y, const json_t *row)
     canvas_printf(c, y, 0, STYLE_NORMAL, "services  heartbeat %s  shutdown %s  time sync %s", flag(row, "heartbeat"),
                   flag(row, "shutdown"), flag(row, "timesync"));
     char right[60];
+    const char *job = word(row, "job", "");
+    if (*job) {
+        snprintf(right, sizeof(right), "job %.40s", job);
+        canvas_right(c, y, c->w, STYLE_KEY, right);
+        return;
+    }
     snprintf(right, sizeof(right), "restarts %.0f", number(row, "resets") >= 0 ? number(row, "resets") : 0);
     if (c->w >= 78) {
         canvas_right(c, y, c->w, STYLE_DIM, right);
+    }
+}
+
+/* What stands below the graph, given up from the end as the window gets lower. */
+static void narrow(struct ui *ui, struct canvas *c, int y, int bottom, const struct model_vm *vm, const json_t *row)
+{
+    int below = c->h >= 16 ? 4 : c->h >= 12 ? 2 : 0, events = c->h >= 40 ? 8 : c->h >= 24 ? 4 : 0, gap = c->h >= 24;
+    unsigned disks = below >= 4 ? MIN(parts_disks(row), c->h >= 30 ? 6u : c->h >= 20 ? 2u : 1u) : 0;
+    int rows = MIN(bottom - y - below - (int)disks - events - gap * (below ? 1 : 0), 30);
+    if (rows >= 4) {
+        graph(ui, c, y, rows, vm);
+        y += rows;
+    }
+    if (below >= 2) {
+        settings_line(c, y++, row);
+        if (below >= 4) {
+            guest_line(c, y++, row);
+            y += gap;
+        }
+        cpu_line(c, y++, row);
+        for (unsigned i = 0; i < disks; i++) {
+            parts_disk_line(c, y++, row, i);
+        }
+        if (below >= 4) {
+            services_line(c, y++, row);
+        }
+    }
+    if (events && bottom - y > 1) {
+        ui_draw_last_events(ui, c, y + 1, bottom - y - 1, vm->name);
+    }
+}
+
+static void wide(struct ui *ui, struct canvas *c, int y, int bottom, const struct model_vm *vm, const json_t *row)
+{
+    const char *job = word(row, "job", "none");
+    size_t cpus = json_array_size(cli_json_path(row, "processor.vcpu_pct"));
+    int cpu_rows = 1 + MIN((int)MAX(cpus, json_array_size(json_object_get(row, "services"))), 8);
+    int disk_rows = 1 + MIN((int)parts_disks(row), 4), events = 6;
+    /* settings, guest, blank, processors, blank, disks, blank, job, blank, events */
+    int rows = MIN(bottom - y - 2 - 1 - cpu_rows - 1 - disk_rows - 3 - events, 30);
+    if (rows >= 4) {
+        graph(ui, c, y, rows, vm);
+        y += rows;
+    }
+    settings_line(c, y++, row);
+    guest_line(c, y++, row);
+    y++;
+    y += parts_cpu_and_services(c, y, cpu_rows, row) + 1;
+    y += parts_disk_table(c, y, disk_rows, row) + 1;
+    int x = canvas_text(c, y, 0, -1, STYLE_TITLE, "Jobs      ");
+    x += canvas_text(c, y, x, -1, strcmp(job, "none") == 0 ? STYLE_DIM : STYLE_NORMAL, job);
+    double resets = number(row, "resets");
+    canvas_printf(c, y++, x, STYLE_NORMAL, "   engine %s   restarts %.0f", word(row, "engine", "-"), resets >= 0 ? resets : 0);
+    if (bottom - y > 1) {
+        ui_draw_last_events(ui, c, y + 1, bottom - y - 1, vm->name);
     }
 }
 
@@ -211,27 +279,10 @@ void ui_draw_detail(struct ui *ui, struct canvas *c)
     }
     y += c->h >= 20;
     memory_line(c, y++, row);
-    /* What stands below the graph, given up from the end as the window gets lower. */
-    int below = c->h >= 16 ? 4 : c->h >= 12 ? 2 : 0, events = c->h >= 40 ? 8 : c->h >= 24 ? 4 : 0;
-    int gap = c->h >= 24, rows = bottom - y - below - events - gap * (below ? 1 : 0);
-    rows = MIN(rows, 30);
-    if (rows >= 4) {
-        graph(ui, c, y, rows, vm);
-        y += rows;
-    }
-    if (below >= 2) {
-        settings_line(c, y++, row);
-        if (below >= 4) {
-            guest_line(c, y++, row);
-            y += gap;
-            cpu_line(c, y++, row);
-            services_line(c, y++, row);
-        } else {
-            cpu_line(c, y++, row);
-        }
-    }
-    if (events && bottom - y > 1) {
-        ui_draw_last_events(ui, c, y + 1, bottom - y - 1, vm->name);
+    if (c->w >= 120 && c->h >= 36) {
+        wide(ui, c, y, bottom, vm, row);
+    } else {
+        narrow(ui, c, y, bottom, vm, row);
     }
     json_decref(row);
 }

@@ -43,6 +43,38 @@ static void title(struct lines *l, const char *text)
     canvas_text(l->c, y, 0, -1, STYLE_TITLE, text);
 }
 
+/* Nodes only where there are several: of one, all is said. */
+static void node_lines(struct lines *l, const json_t *info)
+{
+    const json_t *nodes = json_object_get(info, "numa");
+    size_t n = MIN(json_array_size(nodes), (size_t)64);
+    for (size_t i = 0; i < n && n > 1; i++) {
+        const json_t *o = json_array_get(nodes, i);
+        char what[32], help[64], a[32];
+        double all = number(o, "total"), left = number(o, "free");
+        snprintf(what, sizeof(what), "node %.0f", number(o, "node") >= 0 ? number(o, "node") : 0);
+        snprintf(help, sizeof(help), "in use; %s free", draw_size(left, a, sizeof(a)));
+        memory_line(l, what, all - left, all, help, STYLE_ASSIGNED);
+    }
+}
+
+/* Pressure stall information. */
+static void waiting_line(struct lines *l, const json_t *psi)
+{
+    static const char *const what[] = {"cpu", "memory", "io"};
+    int y = next_line(l), x = 2;
+    if (y < 0) {
+        return;
+    }
+    x += canvas_text(l->c, y, x, -1, STYLE_NORMAL, "waiting");
+    for (unsigned i = 0; i < ARRAY_SIZE(what); i++) {
+        double pct = number(psi, what[i]);
+        x += isnan(pct) ? canvas_printf(l->c, y, x, STYLE_DIM, "   %s -", what[i])
+                        : canvas_printf(l->c, y, x, pct >= 10 ? STYLE_LOW : STYLE_NORMAL, "   %s %.1f%%", what[i], pct);
+    }
+    canvas_text(l->c, y, x + 3, -1, STYLE_DIM, "of the last 10 s somebody waited for it (PSI)");
+}
+
 static void host_lines(struct lines *l, unsigned host)
 {
     const struct model_host *h = &l->ui->m->host[host];
@@ -58,6 +90,7 @@ static void host_lines(struct lines *l, unsigned host)
     title(l, line);
     memory_line(l, "total", total, total, "what the host has", STYLE_ROOT);
     memory_line(l, "root", number(m, "reserve"), total, "kept for the host itself", STYLE_ROOT);
+    memory_line(l, "page tables", number(m, "page_tables"), total, "of all processes; a part of the above", STYLE_ROOT);
     memory_line(l, "overhead", number(m, "overhead"), total, "workers beside their guests' memory", STYLE_ROOT);
     memory_line(l, "pool", number(m, "pool"), total, cap > 0 ? "for all VMs, capped by host set --vm-memory" : "for all VMs", STYLE_ASSIGNED);
     memory_line(l, "assigned", (double)s.assigned, total, "guests have it", STYLE_ASSIGNED);
@@ -65,6 +98,8 @@ static void host_lines(struct lines *l, unsigned host)
     memory_line(l, "demand", (double)s.demand, total, "guests need it, without buffers", STYLE_NORMAL);
     memory_line(l, "free", number(m, "free"), total, "may be given away now", STYLE_DIM);
     memory_line(l, "available", number(m, "available"), total, "by the host's own account", STYLE_DIM);
+    node_lines(l, h->info);
+    waiting_line(l, json_object_get(h->info, "psi"));
     next_line(l);
     int y = next_line(l);
     int x = canvas_text(l->c, y, 0, -1, STYLE_TITLE, "Balancer  ");

@@ -36,7 +36,7 @@ static void moment(const struct ui *ui, char *buf, size_t size, bool date)
 }
 
 /* Memory and CPU of a host at the moment that is looked at. Bytes, per cent; NAN unknown. */
-struct load { double total, root, assigned, demand, wanted, free, cpu; };
+struct load { double total, root, assigned, demand, wanted, free, cpu, disk; };
 
 static struct load load_of(const struct ui *ui, unsigned host)
 {
@@ -51,6 +51,12 @@ static struct load load_of(const struct ui *ui, unsigned host)
         .free = number(mem, "free"),
         .cpu = number(h->info, "cpu_pct"),
     };
+    l.disk = NAN;
+    for (size_t i = 0; i < ui->m->n_vms; i++) {
+        const struct model_vm *vm = ui->m->vm[i];
+        double rw = vm->host == host ? model_number(vm, "disk", "read") + model_number(vm, "disk", "write") : NAN;
+        l.disk = isnan(rw) ? l.disk : isnan(l.disk) ? rw : l.disk + rw;
+    }
     bool capped = number(mem, "vm_memory") > 0;
     l.total = capped ? l.root + number(mem, "pool") : number(mem, "total");
     if (ui->look_ms) {
@@ -58,9 +64,17 @@ static struct load load_of(const struct ui *ui, unsigned host)
         l.assigned = p.assigned == SERIES_UNKNOWN ? NAN : (double)p.assigned * MIB;
         l.demand = p.demand == SERIES_UNKNOWN ? NAN : (double)p.demand * MIB;
         l.cpu = p.cpu == SERIES_CPU_UNKNOWN ? NAN : p.cpu / 10.0;
-        l.wanted = l.free = NAN;
+        l.wanted = l.free = l.disk = NAN;
     }
     return l;
+}
+
+/* "disk 84M/s", "" where nothing is known. */
+static const char *io_text(const struct load *l, char *buf, size_t size)
+{
+    char a[32];
+    snprintf(buf, size, isnan(l->disk) ? "" : "disk %s/s", draw_size(l->disk, a, sizeof(a)));
+    return buf;
 }
 
 static void memory_bar(struct canvas *c, int y, int x, int w, const struct load *l)
@@ -178,8 +192,9 @@ static int header_narrow(const struct ui *ui, struct canvas *c)
     if (x + (int)strlen(line) + 1 < c->w) {
         canvas_right(c, 2, c->w, strcmp(balancer, "short") == 0 ? STYLE_WARNING : STYLE_NORMAL, line);
     }
-    canvas_printf(c, 3, bar ? 5 + bar : 4, STYLE_NORMAL, isnan(l.cpu) ? "- of %.0f" : "%2$.0f%% of %1$.0f", number(h->info, "cpus"),
-                  l.cpu);
+    x = bar ? 5 + bar : 4;
+    x += canvas_printf(c, 3, x, STYLE_NORMAL, isnan(l.cpu) ? "- of %.0f" : "%2$.0f%% of %1$.0f", number(h->info, "cpus"), l.cpu);
+    canvas_text(c, 3, x + 3, -1, STYLE_NORMAL, io_text(&l, line, sizeof(line)));
     return 4;
 }
 
@@ -227,7 +242,9 @@ static int header_wide(const struct ui *ui, struct canvas *c)
         x = left + 4 + bar;
         x += 1 + (isnan(l.cpu) ? canvas_printf(c, y + 1, x + 1, STYLE_NORMAL, "     -")
                                : canvas_printf(c, y + 1, x + 1, STYLE_NORMAL, "%5.0f%%", l.cpu));
-        x += canvas_printf(c, y + 1, x, STYLE_NORMAL, "   %.0f threads   balancer: ", number(h->info, "cpus"));
+        char io[48];
+        io_text(&l, io, sizeof(io));
+        x += canvas_printf(c, y + 1, x, STYLE_NORMAL, "   %.0f threads   %s%sbalancer: ", number(h->info, "cpus"), io, *io ? "   " : "");
         const char *balancer = text(h->info, "balancer", "-");
         canvas_text(c, y + 1, x, -1, strcmp(balancer, "short") == 0 ? STYLE_WARNING : STYLE_NORMAL, balancer);
         char age[40];
@@ -272,11 +289,12 @@ int ui_draw_header(struct ui *ui, struct canvas *c)
 static void tabs(const struct ui *ui, struct canvas *c, int y)
 {
     static const char *const words[UI_SCREEN_COUNT] = {"Memory", "CPU", "Disk", "Net", "Host", "Events"};
-    const struct ui_table_state *t = &ui->table[ui->screen == UI_CPU];
+    unsigned table = ui_table_index(ui->screen);
+    const struct ui_table_state *t = &ui->table[table % UI_TABLES];
     int x = 0;
     bool small = c->w < 60;
     for (unsigned i = 0; i < UI_SCREEN_COUNT; i++) {
-        bool here = ui->screen == i, none = i == UI_DISK || i == UI_NET;
+        bool here = ui->screen == i, none = i == UI_NET;
         if (small && !here) {
             continue;
         }
@@ -289,7 +307,7 @@ static void tabs(const struct ui *ui, struct canvas *c, int y)
     if (ui->filter_text[0]) {
         snprintf(part[n++], sizeof(part[0]), "filter: %.100s%s", ui->filter_text, ui->filter_bad ? " (?)" : "");
     }
-    if ((ui->screen == UI_MEMORY || ui->screen == UI_CPU) && t->sort) {
+    if (table < UI_TABLES && t->sort) {
         bool usual = t->descending == (cli_is_number(t->sort->unit) || t->sort->unit == CLI_UNIT_STATUS);
         snprintf(part[n++], sizeof(part[0]), "by %s%s", top_look(t->sort->key)->head, usual ? "" : " reversed");
     }
@@ -316,7 +334,7 @@ static void footer(struct ui *ui, struct canvas *c, int y)
         canvas_text(c, y, 0, -1, ui->message_error ? STYLE_ERROR : STYLE_NORMAL, ui->message);
         return;
     }
-    unsigned where = ui->detail ? TOP_ON_DETAIL : ui->screen == UI_MEMORY || ui->screen == UI_CPU ? TOP_ON_TABLE : TOP_ON_LIST;
+    unsigned where = ui->detail ? TOP_ON_DETAIL : ui_table_index(ui->screen) < UI_TABLES ? TOP_ON_TABLE : TOP_ON_LIST;
     int x = 0, quit = c->w >= 44 ? 14 : 6;
     if (ui->detail) {
         x = canvas_text(c, y, 0, -1, STYLE_KEY, "Esc");
@@ -354,9 +372,27 @@ static void draw_trend(struct ui *ui, struct canvas *c, int y, int x, int w, con
         lo = isnan(v[i]) || lo <= v[i] ? lo : v[i];
         hi = isnan(v[i]) || hi >= v[i] ? hi : v[i];
     }
-    /* Demand between its own ends, yet small changes stay small: at least a quarter of its height. */
-    lo = cpu ? 0 : MIN(lo, hi * 0.75);
-    draw_spark(c, y, x, v, n, lo, cpu ? 100 : hi, style);
+    /* Demand between its own ends, yet small changes stay small: at least a quarter of its height, and what
+     * does not move stands in the middle. */
+    double middle = (lo + hi) / 2, half = MAX((hi - lo) / 2, hi / 8);
+    draw_spark(c, y, x, v, n, cpu ? 0 : middle - half, cpu ? 100 : middle + half, style);
+}
+
+/* A column a processor, as high as it is busy; where there are more than columns, the busiest of each lot. */
+static void draw_vcpus(struct canvas *c, int y, int x, int w, const json_t *list, enum canvas_style style)
+{
+    double v[64];
+    size_t n = json_array_size(list);
+    unsigned shown = (unsigned)MIN(MIN(n, (size_t)MAX(w, 0)), ARRAY_SIZE(v));
+    for (unsigned i = 0; i < shown; i++) {
+        v[i] = NAN;
+        for (size_t k = i * n / shown; k < (i + 1) * n / shown; k++) {
+            const json_t *pct = json_array_get(list, k);
+            double p = json_is_number(pct) ? json_number_value(pct) : NAN;
+            v[i] = isnan(v[i]) || p > v[i] ? p : v[i];
+        }
+    }
+    draw_spark(c, y, x, v, shown, 0, 100, style);
 }
 
 static void draw_cell(struct canvas *c, int y, int x, int w, bool left, enum canvas_style style, const char *s)
@@ -371,8 +407,10 @@ static void draw_cell(struct canvas *c, int y, int x, int w, bool left, enum can
 static void draw_row(struct ui *ui, struct canvas *c, int y, const struct top_layout *l, size_t at)
 {
     struct model_vm *vm = ui->view[at];
-    bool here = at == ui->cursor, stale = ui_stale(ui, vm->host);
+    bool here = at == ui->cursor, silent = ui_stale(ui, vm->host);
     json_t *row = ui_row(ui, vm);
+    const char *why = json_string_value(cli_json_path(row, "memory.why"));
+    bool stale = silent || (why && strcmp(why, "stale") == 0);         /* the host, or the guest */
     const char *status = json_string_value(cli_json_path(row, "memory.status"));
     enum canvas_style style = stale ? STYLE_DIM : status ? ui_status_style(status) : STYLE_NORMAL;
     canvas_put(c, y, 0, here ? '>' : vm->marked ? '*' : ' ', here || vm->marked ? STYLE_CHOSEN : STYLE_NORMAL);
@@ -389,11 +427,14 @@ static void draw_row(struct ui *ui, struct canvas *c, int y, const struct top_la
             draw_trend(ui, c, y, l->at[i].x, l->at[i].width, vm, stale ? STYLE_DIM : style);
             continue;
         }
+        if (strcmp(col->key, "vcpu_pct") == 0) {
+            draw_vcpus(c, y, l->at[i].x, l->at[i].width, v, stale ? STYLE_DIM : STYLE_NORMAL);
+            continue;
+        }
         strbuf_auto sb = {0};
-        if (stale && strcmp(col->key, "status") == 0) {
-            uint64_t silent = ui->m->now_ms > ui->m->host[vm->host].sample_ms ? ui->m->now_ms - ui->m->host[vm->host].sample_ms : 0;
+        if (silent && strcmp(col->key, "status") == 0) {
             char age[32];
-            strbuf_addf(&sb, "? %s", draw_age((double)silent / 1000, age, sizeof(age)));
+            strbuf_addf(&sb, "? %s", draw_age((double)(ui_silent_ms(ui, vm->host) / 1000), age, sizeof(age)));
         } else {
             cli_cell_text(&sb, row, col, false, c->ascii);
         }
@@ -412,16 +453,41 @@ static void draw_row(struct ui *ui, struct canvas *c, int y, const struct top_la
 
 static void scroll_to_cursor(struct ui *ui, int h)
 {
-    size_t rows = (size_t)MAX(h, 1);
-    if (ui->cursor < ui->top) {
-        ui->top = ui->cursor;
+    size_t rows = (size_t)MAX(h, 1), at = 0;
+    while (at < ui->n_lines && (ui->body[at].heading || ui->body[at].at != ui->cursor)) {
+        at++;
     }
-    if (ui->cursor >= ui->top + rows) {
-        ui->top = ui->cursor - rows + 1;
+    /* The heading over the first of a group comes into view with it. */
+    size_t from = at > 0 && rows > 1 && at < ui->n_lines && ui->body[at - 1].heading ? at - 1 : at;
+    if (from < ui->top) {
+        ui->top = from;
     }
-    if (ui->top + rows > ui->n_view) {
-        ui->top = ui->n_view > rows ? ui->n_view - rows : 0;
+    if (at >= ui->top + rows) {
+        ui->top = at - rows + 1;
     }
+    if (ui->top + rows > ui->n_lines) {
+        ui->top = ui->n_lines > rows ? ui->n_lines - rows : 0;
+    }
+}
+
+/* "v vmhost1   9 VMs   assigned 25.9G   demand 24.4G" over the VMs from `at` on that belong together. */
+static void draw_heading(struct ui *ui, struct canvas *c, int y, size_t line)
+{
+    const struct model_vm *first = ui->view[ui->body[line].at];
+    const char *name = ui_group_of(ui, first);
+    double assigned = 0, demand = 0;
+    unsigned n = 0;
+    for (size_t i = line + 1; i < ui->n_lines && !ui->body[i].heading; i++, n++) {
+        const struct model_vm *vm = ui->view[ui->body[i].at];
+        double a = model_number(vm, "memory", "assigned"), d = model_number(vm, "memory", "demand");
+        assigned += a >= 0 ? a : 0;
+        demand += d >= 0 ? d : 0;
+    }
+    char a[32], d[32];
+    canvas_put(c, y, 0, c->ascii ? 'v' : 0x25be, STYLE_DIM);
+    int x = 2 + canvas_text(c, y, 2, MIN(40, c->w - 2), STYLE_TITLE, *name ? name : "in no group");
+    canvas_printf(c, y, x, STYLE_DIM, "   %u VM%s   assigned %s   demand %s", n, n == 1 ? "" : "s", draw_size(assigned, a, sizeof(a)),
+                  draw_size(demand, d, sizeof(d)));
 }
 
 void ui_draw_table(struct ui *ui, struct canvas *c, int y, int h)
@@ -452,8 +518,13 @@ void ui_draw_table(struct ui *ui, struct canvas *c, int y, int h)
     ui->body_y = y;
     ui->body_h = MAX(h, 1);
     scroll_to_cursor(ui, h);
-    for (int i = 0; i < h && ui->top + (size_t)i < ui->n_view; i++) {
-        draw_row(ui, c, y + i, &l, ui->top + (size_t)i);
+    for (int i = 0; i < h && ui->top + (size_t)i < ui->n_lines; i++) {
+        size_t line = ui->top + (size_t)i;
+        if (ui->body[line].heading) {
+            draw_heading(ui, c, y + i, line);
+        } else {
+            draw_row(ui, c, y + i, &l, ui->body[line].at);
+        }
     }
     if (!ui->n_view && h > 0) {
         bool known = false;
@@ -508,7 +579,7 @@ static void draw_screen(struct ui *ui, struct canvas *c)
     } else {
         int events = c->h >= 40 ? 8 : c->h >= 20 && c->w >= 60 ? 3 : 0, rows = bottom - y;
         /* Rows come first: events take what the table leaves, and those few lines in any case. */
-        if (events == 8 && (int)ui->n_view + 1 > rows - events) {
+        if (events == 8 && (int)ui->n_lines + 1 > rows - events) {
             events = 4;
         }
         ui_draw_table(ui, c, y, rows - events);

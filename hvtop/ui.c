@@ -10,17 +10,30 @@ const char *const ui_screen_words[UI_SCREEN_COUNT] = {"memory", "cpu", "disk", "
 
 #define STEP_MS 2000            /* of going back in time: a slot of the fine history */
 
+const struct ui_table_desc ui_tables[UI_TABLES] = {
+    {UI_MEMORY, &top_table_memory}, {UI_CPU, &top_table_cpu}, {UI_DISK, &top_table_disk},
+};
+
+unsigned ui_table_index(enum ui_screen s)
+{
+    unsigned i = 0;
+    while (i < UI_TABLES && ui_tables[i].screen != s) {
+        i++;
+    }
+    return i;
+}
+
 int ui_init(struct ui *ui, struct model *m)
 {
     *ui = (struct ui){.m = m, .span = 1, .speed = 1, .list_end = true, .view_stale = true, .delay_ns = 2 * NS_PER_SEC};
-    ui->table[0].keys = hv_strdup(top_table_memory.columns);
-    ui->table[1].keys = hv_strdup(top_table_cpu.columns);
-    if (!ui->table[0].keys || !ui->table[1].keys) {
-        ui_fini(ui);
-        return -ENOMEM;
+    for (unsigned i = 0; i < UI_TABLES; i++) {
+        ui->table[i].keys = hv_strdup(ui_tables[i].table->columns);
+        if (!ui->table[i].keys) {
+            ui_fini(ui);
+            return -ENOMEM;
+        }
+        ui_set_sort(ui, i, ui_tables[i].table->sort, NULL);
     }
-    ui_set_sort(ui, 0, top_table_memory.sort, NULL);
-    ui_set_sort(ui, 1, top_table_cpu.sort, NULL);
     return 0;
 }
 
@@ -34,10 +47,14 @@ static void free_commands(char **list)
 
 void ui_fini(struct ui *ui)
 {
-    free(ui->table[0].keys);
-    free(ui->table[1].keys);
+    for (unsigned i = 0; i < UI_TABLES; i++) {
+        free(ui->table[i].keys);
+        ui->table[i].keys = NULL;
+    }
     cli_filter_free(ui->filter);
     free(ui->view);
+    free(ui->body);
+    ui->body = NULL;
     free(ui->pane);
     free_commands(ui->command);
     free_commands(ui->confirmed);
@@ -76,7 +93,7 @@ void ui_quote(struct strbuf *sb, const char *word)
 
 static bool is_table(const struct ui *ui)
 {
-    return ui->screen == UI_MEMORY || ui->screen == UI_CPU;
+    return ui_table_index(ui->screen) < UI_TABLES;
 }
 
 static unsigned place(const struct ui *ui)
@@ -144,8 +161,8 @@ static void travel(struct ui *ui, bool back)
 
 static void show_screen(struct ui *ui, enum ui_screen s)
 {
-    if (s == UI_DISK || s == UI_NET) {
-        ui_say(ui, false, "%s: not in this version", s == UI_DISK ? "disks" : "networks");
+    if (s == UI_NET) {
+        ui_say(ui, false, "networks: not in this version");
         return;
     }
     ui->screen = s;
@@ -164,7 +181,7 @@ static void next_screen(struct ui *ui, int by)
     int s = (int)ui->screen;
     do {
         s = (s + by + UI_SCREEN_COUNT) % UI_SCREEN_COUNT;
-    } while (s == UI_DISK || s == UI_NET);
+    } while (s == UI_NET);
     show_screen(ui, (enum ui_screen)s);
 }
 
@@ -179,7 +196,7 @@ static void sort_beside(struct ui *ui, int by)
     for (const char *p = t->keys; *p && n < TOP_MAX_COLUMNS;) {
         size_t len = strcspn(p, ",");
         const struct cli_column *col = cli_column_find(&top_columns, p, len);
-        if (col && strcmp(col->key, "trend") != 0 && (ui->m->n_hosts > 1 || strcmp(col->key, "host") != 0)) {
+        if (col && strcmp(col->key, "trend") != 0 && !top_is_list(col->key) && (ui->m->n_hosts > 1 || strcmp(col->key, "host") != 0)) {
             at = col == t->sort ? n : at;
             shown[n++] = col;
         }
@@ -250,7 +267,8 @@ static void ask_verb(struct ui *ui, const char *word, const char *verb)
     ui->mode = UI_CONFIRM;
 }
 
-static void open_console(struct ui *ui)
+/* A command about the VM of the cursor that needs the terminal. */
+static void hand_over(struct ui *ui, const char *verb)
 {
     struct model_vm *vm = ui_current(ui);
     strbuf_auto line = {0};
@@ -258,7 +276,7 @@ static void open_console(struct ui *ui)
         ui_say(ui, false, "no VM here");
         return;
     }
-    strbuf_adds(&line, "console ");
+    strbuf_addf(&line, "%s -- ", verb);
     ui_quote(&line, vm->name);
     free_commands(ui->command);
     ui->command[vm->host] = line.err ? NULL : strbuf_detach(&line, NULL);
@@ -387,9 +405,9 @@ static void do_action(struct ui *ui, enum top_action action)
     case TOP_COLUMNS: open_pick(ui, UI_PICK_COLUMNS); break;
     case TOP_SAVE: ui->effect = UI_SAVE_LAYOUT; break;
     case TOP_TREE:
-        ui->tree = !ui->tree;
+        ui->tree = (ui->tree + 1) % UI_TREE_COUNT;
         ui->view_stale = true;
-        ui_say(ui, false, ui->tree ? "grouped by host" : "not grouped");
+        ui_say(ui, false, ui->tree == UI_TREE_HOST ? "grouped by host" : ui->tree == UI_TREE_GROUP ? "grouped by group" : "not grouped");
         break;
     case TOP_FOLD: ui->fold = !ui->fold; break;
     case TOP_MARK: mark(ui); break;
@@ -409,7 +427,8 @@ static void do_action(struct ui *ui, enum top_action action)
     case TOP_START: ask_verb(ui, "start", "start --no-wait"); break;
     case TOP_STOP: ask_verb(ui, "stop", "stop --no-wait"); break;
     case TOP_RESTART: ask_verb(ui, "restart", "restart --no-wait"); break;
-    case TOP_CONSOLE: open_console(ui); break;
+    case TOP_CONSOLE: hand_over(ui, "console"); break;
+    case TOP_EDIT: hand_over(ui, "edit"); break;
     case TOP_COMMAND: ask_line(ui, UI_ASK_COMMAND, ""); break;
     case TOP_SPAN:
         ui->span = (ui->span + 1) % ARRAY_SIZE(ui_spans);
@@ -432,7 +451,7 @@ static void do_action(struct ui *ui, enum top_action action)
     case TOP_FASTER: ui->effect = UI_FASTER; break;
     case TOP_NEXT_EVENT: ui->effect = UI_NEXT_EVENT; break;
     case TOP_JUMP: ask_line(ui, UI_ASK_TIME, ""); break;
-    case TOP_LATER: ui_say(ui, false, "not in this version"); break;
+    case TOP_LATER: ui_say(ui, false, "checkpoints: not in this version"); break;
     default: break;
     }
 }
@@ -475,7 +494,7 @@ void ui_mouse(struct ui *ui, int y, int x, int wheel)
     if (y == ui->body_y - 1) {
         struct ui_table_state *t = ui_table(ui);
         for (unsigned i = 0; i < ui->n_heads; i++) {
-            if (x >= ui->head[i].from && x < ui->head[i].to && strcmp(ui->head[i].col->key, "trend") != 0) {
+            if (x >= ui->head[i].from && x < ui->head[i].to && strcmp(ui->head[i].col->key, "trend") != 0 && !top_is_list(ui->head[i].col->key)) {
                 t->descending = t->sort == ui->head[i].col ? !t->descending
                                 : cli_is_number(ui->head[i].col->unit) || ui->head[i].col->unit == CLI_UNIT_STATUS;
                 t->sort = ui->head[i].col;
@@ -484,10 +503,11 @@ void ui_mouse(struct ui *ui, int y, int x, int wheel)
         }
     } else if (y >= ui->body_y && y < ui->body_y + ui->body_h) {
         size_t row = ui->top + (size_t)(y - ui->body_y);
-        if (row < ui->n_view && row == ui->cursor && ui->cursor_set) {
+        bool vm = row < ui->n_lines && !ui->body[row].heading;
+        if (vm && ui->body[row].at == ui->cursor && ui->cursor_set) {
             open_detail(ui);
-        } else if (row < ui->n_view) {
-            set_cursor(ui, row);
+        } else if (vm) {
+            set_cursor(ui, ui->body[row].at);
         }
     }
 }

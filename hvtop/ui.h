@@ -33,6 +33,16 @@ enum ui_effect {
     UI_PLAY_PAUSE, UI_SLOWER, UI_FASTER, UI_STEP_BACK, UI_STEP, UI_NEXT_EVENT, UI_GO_TO,  /* replay */
 };
 
+/* Screens that are tables of VMs. */
+#define UI_TABLES 3
+extern const struct ui_table_desc { enum ui_screen screen; const struct top_table *table; } ui_tables[UI_TABLES];
+/* Which of them a screen is; UI_TABLES: none. */
+unsigned ui_table_index(enum ui_screen s);
+
+enum ui_tree { UI_TREE_NONE, UI_TREE_HOST, UI_TREE_GROUP, UI_TREE_COUNT };
+/* A line of a table: a VM, or the heading over those that begin with it. */
+struct ui_line { size_t at; bool heading; };
+
 struct ui_table_state { char *keys; const struct cli_column *sort; bool descending; };
 
 enum { UI_FORM_MIN, UI_FORM_STARTUP, UI_FORM_MAX, UI_FORM_BUFFER, UI_FORM_PRIORITY, UI_FORM_FIELDS };
@@ -56,20 +66,24 @@ struct ui {
     const char *recording;              /* file being written, NULL: none */
 
     enum ui_screen screen;
-    bool detail, detail_cpu, fold, tree, paused;
+    bool detail, detail_cpu, fold, paused;
+    enum ui_tree tree;
     enum ui_mode mode;
-    struct ui_table_state table[2];     /* memory, cpu */
+    struct ui_table_state table[UI_TABLES];
     unsigned span;                      /* index of ui_spans */
     uint64_t look_ms;                   /* live: the moment that is looked at, wall clock; 0: now */
     double speed;                       /* replay; 0: stands still */
     bool at_end;                        /* replay: nothing more comes */
+    uint64_t now_ns, heard_ns[MODEL_HOSTS_MAX];     /* live, monotonic: when it is, when a host was heard of; 0: not known */
 
     char filter_text[256];
     struct cli_filter *filter;          /* NULL: plain text, or none */
     bool filter_bad;
 
     struct model_vm **view;             /* rows in order */
-    size_t n_view, cap_view, cursor, top;
+    size_t n_view, cap_view, cursor;
+    struct ui_line *body;               /* the view with its headings; [2 * cap_view] */
+    size_t n_lines, top;                /* top: the first line that is shown */
     unsigned cursor_host;               /* which VM the cursor is on; follows it */
     char cursor_name[512];
     bool cursor_set;
@@ -106,7 +120,7 @@ extern const struct ui_span { const char *word; uint64_t ms; } ui_spans[4];
 int ui_init(struct ui *ui, struct model *m);
 void ui_fini(struct ui *ui);
 
-/* "-demand", "name". -EINVAL: no such column. */
+/* "-demand", "name", of ui_tables[table]. -EINVAL: no such column. */
 int ui_set_sort(struct ui *ui, unsigned table, const char *sort, struct hv_error *e);
 /* As typed: an expression, or text that names contain. */
 void ui_set_filter(struct ui *ui, const char *text);
@@ -138,7 +152,12 @@ uint64_t ui_ago_ms(const struct ui *ui);                        /* how long ago 
 /* v[n]: demand, assigned (bytes) or cpu (per cent) over the span that ends then, oldest first; NAN unknown. */
 enum ui_curve { UI_CURVE_DEMAND, UI_CURVE_ASSIGNED, UI_CURVE_CPU };
 void ui_curve(const struct ui *ui, const struct series *s, unsigned host, enum ui_curve which, double *v, unsigned n);
+/* The host has been silent: it is down, or for three delays no sample came. */
 bool ui_stale(const struct ui *ui, unsigned host);
+/* How long since its last sample, milliseconds. */
+uint64_t ui_silent_ms(const struct ui *ui, unsigned host);
+/* The name of the group a VM is shown in, where the table is grouped. */
+const char *ui_group_of(const struct ui *ui, const struct model_vm *vm);
 enum canvas_style ui_status_style(const char *status);
 void ui_clock(const struct ui *ui, char *buf, size_t size, bool date);
 

@@ -12,7 +12,8 @@ const struct ui_span ui_spans[4] = {{"1m", 60000}, {"5m", 300000}, {"1h", 360000
 
 struct ui_table_state *ui_table(struct ui *ui)
 {
-    return &ui->table[ui->screen == UI_CPU];
+    unsigned i = ui_table_index(ui->screen);
+    return &ui->table[i < UI_TABLES ? i : 0];
 }
 
 int ui_set_sort(struct ui *ui, unsigned table, const char *sort, struct hv_error *e)
@@ -115,12 +116,13 @@ bool ui_event_fits(const struct ui *ui, const struct model_event *ev)
 
 /* ---- order ---- */
 
-struct sort_key { const struct ui_table_state *t; struct model_vm *vm; const json_t *v; double demand; bool runs, tree; };
+struct sort_key { const struct ui_table_state *t; struct model_vm *vm; const json_t *v; double demand; bool runs; const char *group; };
 
 static int compare(const void *va, const void *vb)
 {
     const struct sort_key *a = va, *b = vb;
-    int cmp = a->tree ? (int)a->vm->host - (int)b->vm->host : 0;
+    int cmp = a->group ? strcmp(b->group[0] ? "b" : "a", a->group[0] ? "b" : "a") : 0;       /* those in no group come last */
+    cmp = cmp || !a->group ? cmp : strcmp(a->group, b->group);
     if (cmp == 0 && a->t->sort) {
         cmp = cli_cell_compare(a->t->sort, a->v, b->v, a->t->descending);
     }
@@ -133,6 +135,29 @@ static int compare(const void *va, const void *vb)
     }
     cmp = cmp ? cmp : strcmp(a->vm->name, b->vm->name);
     return cmp ? cmp : (int)a->vm->host - (int)b->vm->host;
+}
+
+const char *ui_group_of(const struct ui *ui, const struct model_vm *vm)
+{
+    return ui->tree == UI_TREE_HOST ? ui->m->host[vm->host].name : model_text(vm, "", "group");
+}
+
+/* Same heading: by host that is its number, for two can have one name. */
+static bool together(const struct ui *ui, const struct model_vm *a, const struct model_vm *b)
+{
+    return ui->tree == UI_TREE_HOST ? a->host == b->host : strcmp(ui_group_of(ui, a), ui_group_of(ui, b)) == 0;
+}
+
+static void make_lines(struct ui *ui)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < ui->n_view; i++) {
+        if (ui->tree && (i == 0 || !together(ui, ui->view[i - 1], ui->view[i]))) {
+            ui->body[n++] = (struct ui_line){i, true};
+        }
+        ui->body[n++] = (struct ui_line){i, false};
+    }
+    ui->n_lines = n;
 }
 
 static void follow_cursor(struct ui *ui)
@@ -157,12 +182,15 @@ void ui_order(struct ui *ui)
         return;
     }
     if (m->n_vms > ui->cap_view) {
-        struct model_vm **grown = hv_realloc_array(ui->view, m->n_vms, sizeof(*grown));
-        if (!grown) {
+        size_t cap = m->n_vms + m->n_vms / 2;
+        struct model_vm **grown = hv_realloc_array(ui->view, cap, sizeof(*grown));
+        ui->view = grown ? grown : ui->view;
+        struct ui_line *lines = grown ? hv_realloc_array(ui->body, 2 * cap, sizeof(*lines)) : NULL;
+        if (!lines) {
             return;
         }
-        ui->view = grown;
-        ui->cap_view = m->n_vms;
+        ui->body = lines;
+        ui->cap_view = cap;
     }
     hv_autofree struct sort_key *k = hv_alloc_array(m->n_vms + 1, sizeof(*k));
     const struct ui_table_state *t = ui_table(ui);
@@ -172,7 +200,7 @@ void ui_order(struct ui *ui)
         if (fits(ui, vm)) {
             double demand = model_number(vm, "memory", "demand");
             k[n++] = (struct sort_key){t, vm, t->sort ? cli_cell(vm->row, t->sort) : NULL, isnan(demand) ? -1 : demand,
-                                       strcmp(model_text(vm, "", "state"), "off") != 0, ui->tree};
+                                       strcmp(model_text(vm, "", "state"), "off") != 0, ui->tree ? ui_group_of(ui, vm) : NULL};
         }
     }
     if (k) {
@@ -184,6 +212,7 @@ void ui_order(struct ui *ui)
     ui->n_view = n;
     ui->view_generation = m->generation;
     ui->view_stale = false;
+    make_lines(ui);
     follow_cursor(ui);
 }
 
@@ -251,6 +280,13 @@ json_t *ui_row(const struct ui *ui, const struct model_vm *vm)
                               : json_null());
     json_object_set_new(m, "pressure_pct", known && p.assigned ? json_integer((json_int_t)p.demand * 100 / p.assigned) : json_null());
     json_object_set_new(cpu, "cpu_pct", p.cpu == SERIES_CPU_UNKNOWN ? json_null() : json_real(p.cpu / 10.0));
+    static const char *const unknown_cpu[] = {"vcpu_pct", "exits", "hypercalls", "interrupts"};
+    for (unsigned i = 0; i < ARRAY_SIZE(unknown_cpu); i++) {
+        json_object_set_new(cpu, unknown_cpu[i], json_null());
+    }
+    json_object_set_new(row, "disk", json_null());
+    json_object_set_new(row, "disks", json_null());
+    json_object_set_new(row, "job", json_null());
     json_object_set_new(row, "memory", m ? m : json_null());
     json_object_set_new(row, "processor", cpu ? cpu : json_null());
     json_object_set_new(row, "state", json_string(p.assigned == SERIES_UNKNOWN ? "off" : "running"));
@@ -283,7 +319,18 @@ void ui_curve(const struct ui *ui, const struct series *s, unsigned host, enum u
 bool ui_stale(const struct ui *ui, unsigned host)
 {
     const struct model_host *h = &ui->m->host[host];
-    return !h->up && h->samples > 0;
+    uint64_t limit = MAX(3 * ui->delay_ns, NS_PER_SEC), heard = ui->heard_ns[host];
+    bool silent = h->up && heard && !ui->paused && ui->now_ns > heard + limit;
+    return h->samples > 0 && (!h->up || silent);
+}
+
+uint64_t ui_silent_ms(const struct ui *ui, unsigned host)
+{
+    const struct model_host *h = &ui->m->host[host];
+    if (ui->heard_ns[host]) {
+        return ui->now_ns > ui->heard_ns[host] ? (ui->now_ns - ui->heard_ns[host]) / NS_PER_MS : 0;
+    }
+    return ui->m->now_ms > h->sample_ms ? ui->m->now_ms - h->sample_ms : 0;
 }
 
 enum canvas_style ui_status_style(const char *status)

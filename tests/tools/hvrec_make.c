@@ -35,6 +35,8 @@ static const char *const columns[] = {
     "name", "id", "state", "uptime_ms", "cpu_pct", "assigned", "resident", "demand", "status", "why", "buffer_now_pct",
     "pressure_pct", "balloon", "hot_added", "target", "committed", "available", "change", "dynamic", "startup", "min", "max",
     "buffer_pct", "priority", "cpus", "heartbeat", "shutdown", "timesync", "engine", "kernel", "resets", "pid", "reason",
+    "group", "job", "services", "read", "write", "iops", "latency_us", "queue", "disk_used", "disk_size", "disk_path", "disks",
+    "vcpu_pct", "exits", "hypercalls", "interrupts",
 };
 
 static json_t *columns_json(void)
@@ -59,6 +61,57 @@ struct row {
 static json_t *size_or_null(int64_t mib, bool known) { return known ? json_integer(mib * (int64_t)MIB) : json_null(); }
 static json_t *word_or_null(const char *s) { return s && *s ? json_string(s) : json_null(); }
 
+/* Disks as busy as its processors: n of them, the first the busiest. */
+static json_t *disks_json(const struct row *r, unsigned n)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < n; i++) {
+        char path[80], where[16];
+        json_int_t share = (json_int_t)(r->cpu_pct * 10) / (1 + 3 * i);
+        snprintf(path, sizeof(path), "/srv/vm/%s%s.vhdx", r->name, i ? "-data" : "");
+        snprintf(where, sizeof(where), "scsi0:%u", i);
+        json_array_append_new(list, json_pack("{s:s s:s s:s s:I s:I s:I s:I s:I s:I s:I}", "location", where, "path", path, "type", "disk", "read",
+                                              share * 13107, "write", share * 65536, "iops", share * 14 / 10, "latency_us",
+                                              (json_int_t)(800 + 13 * r->n * 100), "queue", share / 300, "used",
+                                              (json_int_t)((18 + 3 * i) * GIB), "size", (json_int_t)(64 * GIB)));
+    }
+    return list;
+}
+
+static json_int_t sum(const json_t *list, const char *key)
+{
+    json_int_t n = 0;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        n += json_integer_value(json_object_get(json_array_get(list, i), key));
+    }
+    return n;
+}
+
+/* What goes beyond memory, in the order of the columns. */
+static void add_load(json_t *a, const struct row *r)
+{
+    static const char *const keys[] = {"read", "write", "iops", "latency_us", "queue", "used", "size"};
+    json_t *disks = disks_json(r, r->n % 2 ? 1 : 2), *each = json_array();
+    char path[80];
+    snprintf(path, sizeof(path), "/srv/vm/%s.vhdx", r->name);
+    json_array_append_new(a, r->n == 5 ? json_string("shop") : json_null());
+    json_array_append_new(a, json_null());
+    json_array_append_new(a, json_pack("[s s s s s s]", "heartbeat ok 3.2", "shutdown ok 3.2", "time-sync ok 4.0", "kvp no-daemon 5.0",
+                                       "vss no-contact", "file-copy off"));
+    for (unsigned i = 0; i < ARRAY_SIZE(keys); i++) {
+        json_array_append_new(a, json_integer(i == 3 ? 800 + 1300 * (json_int_t)r->n : sum(disks, keys[i])));
+    }
+    json_array_append_new(a, json_string(path));
+    json_array_append_new(a, disks);
+    for (int64_t i = 0; i < r->cpus; i++) {
+        json_array_append_new(each, json_integer(MAX((json_int_t)r->cpu_pct - 2 * (json_int_t)i, 0)));
+    }
+    json_array_append_new(a, each);
+    json_array_append_new(a, json_integer((json_int_t)(r->cpu_pct * 41)));
+    json_array_append_new(a, json_integer((json_int_t)(r->cpu_pct * 17)));
+    json_array_append_new(a, json_integer((json_int_t)(r->cpu_pct * 23)));
+}
+
 static json_t *row_json(const struct row *r)
 {
     char id[40];
@@ -81,8 +134,14 @@ static json_t *row_json(const struct row *r)
         r->runs ? json_string("Linux 6.1.0-28-amd64") : json_null(), r->runs ? json_integer(0) : json_null(),
         r->runs ? json_integer(20000 + r->n) : json_null(), r->runs ? json_null() : json_string("the guest powered off"),
     };
-    for (unsigned i = 0; i < ARRAY_SIZE(columns); i++) {
+    for (unsigned i = 0; i < ARRAY_SIZE(v); i++) {
         json_array_append_new(a, v[i]);
+    }
+    if (r->runs) {
+        add_load(a, r);
+    }
+    while (json_array_size(a) < ARRAY_SIZE(columns)) {
+        json_array_append_new(a, json_null());
     }
     return a;
 }
@@ -91,13 +150,16 @@ static json_t *row_json(const struct row *r)
 static json_t *host_json(const char *name, int cpus, double cpu_pct, int64_t total, int64_t root, int64_t charged, int64_t free_mib,
                          const char *balancer, int64_t uptime_s)
 {
-    return json_pack("{s:s s:s s:s s:s s:s s:i s:f s:s s:I s:{s:I s:I s:I s:I s:I s:I s:I s:I s:I s:i s:i}}", "name", name, "version",
+    return json_pack("{s:s s:s s:s s:s s:s s:i s:f s:s s:I s:{s:f s:f s:f} s:[{s:i s:I s:I} {s:i s:I s:I}] "
+                     "s:{s:I s:I s:I s:I s:I s:I s:I s:I s:I s:i s:i s:I}}", "name", name, "version",
                      HV_VERSION, "mode", "system", "kernel", "6.1.0-28-amd64", "engine", "kvm", "cpus", cpus, "cpu_pct", cpu_pct,
-                     "balancer", balancer, "uptime_s", (json_int_t)uptime_s, "memory", "total", (json_int_t)(total * MIB), "available",
+                     "balancer", balancer, "uptime_s", (json_int_t)uptime_s, "psi", "cpu", 1.5, "memory", free_mib < 1024 ? 12.0 : 0.0, "io", 0.3, "numa",
+                     "node", 0, "total", (json_int_t)(total / 2 * (int64_t)MIB), "free", (json_int_t)(free_mib / 2 * (int64_t)MIB), "node", 1,
+                     "total", (json_int_t)(total / 2 * (int64_t)MIB), "free", (json_int_t)(free_mib / 2 * (int64_t)MIB), "memory", "total", (json_int_t)(total * MIB), "available",
                      (json_int_t)((free_mib + root / 2) * (int64_t)MIB), "reserve", (json_int_t)(root * MIB), "overhead", (json_int_t)0,
                      "pool", (json_int_t)((total - root) * MIB), "charged", (json_int_t)(charged * MIB), "free",
                      (json_int_t)(free_mib * MIB), "vm_memory", (json_int_t)0, "spike_pool", (json_int_t)(512 * MIB),
-                     "current_pressure_pct", 94, "average_pressure_pct", 92);
+                     "current_pressure_pct", 94, "average_pressure_pct", 92, "page_tables", (json_int_t)(71 * MIB));
 }
 
 static json_t *sample(unsigned host, uint64_t ms, json_t *rows, json_t *info)

@@ -55,6 +55,7 @@ struct vcpu {
     struct kvm_run *run;
     struct kvm_dirty_gfn *ring;         /* NULL: the log is by bitmaps */
     uint32_t ring_at;                   /* the next entry to take; slot_lock */
+    bool unfinished;                    /* the last exit was within an instruction, which the next KVM_RUN completes */
     atomic_bool kicked;
     atomic_int tid;                     /* of the thread inside run(), else 0 */
     pthread_mutex_t ask_lock;           /* guards inside, and the answer */
@@ -131,6 +132,8 @@ void kvm_send_msi(struct kvm *k, uint64_t addr, uint32_t data);
 void kvm_set_route(struct kvm *k, unsigned pin, uint64_t addr, uint32_t data, bool level, bool masked);
 void kvm_reset_routes(struct kvm *k);
 void kvm_eoi(struct vcpu *v, unsigned vector);
+/* Before a save: ends of interrupts that the kernel has not told yet. All vCPUs are outside their runs. */
+void kvm_settle_eois(struct kvm *k);
 void kvm_set_extint(struct kvm *k, bool asserted);
 /* Before a run: inject what the PIC has, or ask for an exit when it can be. */
 void kvm_offer_extint(struct vcpu *v);

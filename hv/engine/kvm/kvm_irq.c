@@ -82,6 +82,36 @@ void kvm_eoi(struct vcpu *v, unsigned vector)
             k->cb.eoi(k->arg, pin);
 }
 
+/* Bits of 8 registers of 32 vectors each, 16 bytes apart: ISR at 0x100, IRR at 0x200. SDM 11.8.4 */
+static bool in_apic(const struct kvm_lapic_state *apic, unsigned at, unsigned vector)
+{
+    return (uint8_t)apic->regs[at + vector / 32 * 16 + vector % 32 / 8] >> vector % 8 & 1;
+}
+
+/*
+ * The exit of an EOI that a kick overtook is a request inside the kernel, which no state shows:
+ * the local APIC has done with the vector, the pin waits for ever. Who goes on after a save with
+ * the same VM gets that exit as well: at worst an interrupt more of a line that is up.
+ */
+void kvm_settle_eois(struct kvm *k)
+{
+    struct kvm_route route[KVM_PINS];
+    bool busy[KVM_PINS] = { false };
+    pthread_mutex_lock(&k->route_lock);
+    memcpy(route, k->route, sizeof(route));
+    pthread_mutex_unlock(&k->route_lock);
+    for (unsigned i = 0; i < k->vcpus; i++) {
+        struct kvm_lapic_state apic;
+        if (kvm_ioctl(k->vcpu[i].fd, KVM_GET_LAPIC, &apic) < 0)
+            return;
+        for (unsigned pin = 0; pin < KVM_PINS; pin++)
+            busy[pin] |= in_apic(&apic, 0x100, route[pin].data & 0xff) || in_apic(&apic, 0x200, route[pin].data & 0xff);
+    }
+    for (unsigned pin = 0; pin < KVM_PINS; pin++)
+        if (route[pin].level && !busy[pin] && k->cb.eoi)
+            k->cb.eoi(k->arg, pin);             /* nothing, if the pin does not wait */
+}
+
 void kvm_set_extint(struct kvm *k, bool asserted)
 {
     atomic_store(&k->extint, asserted);
@@ -127,7 +157,10 @@ void kvm_offer_extint(struct vcpu *v)
     struct kvm *k = v->kvm;
     if (v->vp != 0)
         return;
-    if (atomic_load(&k->extint) && v->run->ready_for_interrupt_injection && k->cb.extint_ack) {
+    if (v->unfinished && atomic_load(&k->extint)) {
+        /* Its instruction may yet fault, and the fault would push the interrupt aside: finish it first. */
+        __atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+    } else if (atomic_load(&k->extint) && v->run->ready_for_interrupt_injection && k->cb.extint_ack) {
         const int r = inject(v);
         if (r < 0 && r != -EAGAIN)
             log_debug("kvm", "interrupt of the PIC: %s", strerror(-r));

@@ -305,6 +305,12 @@ static enum engine_stop handle(struct vcpu *v, struct hv_error *e)
     }
 }
 
+static bool within_instruction(uint32_t exit_reason)
+{
+    return exit_reason == KVM_EXIT_IO || exit_reason == KVM_EXIT_MMIO || exit_reason == KVM_EXIT_X86_RDMSR ||
+           exit_reason == KVM_EXIT_X86_WRMSR;
+}
+
 static void prepare(struct vcpu *v)
 {
     if (__atomic_load_n(&v->run->immediate_exit, __ATOMIC_RELAXED))
@@ -341,7 +347,9 @@ enum engine_stop kvm_run_vcpu(struct vcpu *v, struct hv_error *e)
         if (atomic_load(&v->asked))
             answer(v, true);
         kvm_offer_extint(v);
-        if (ioctl(v->fd, KVM_RUN, 0) == 0) {
+        const bool exited = ioctl(v->fd, KVM_RUN, 0) == 0;
+        v->unfinished = exited && within_instruction(v->run->exit_reason);
+        if (exited) {
             kvm_count(v, KSTAT_EXITS);
             stop = handle(v, e);
         } else if (errno == EINTR) {

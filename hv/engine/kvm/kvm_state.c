@@ -193,6 +193,7 @@ void kvm_save(struct kvm *k, struct save_writer *w)
     uint64_t tsc[KVM_MAX_VCPUS] = { 0 };
     struct kvm_state *all = hv_alloc_array(k->vcpus, sizeof(*all));
     bool ok = all != NULL;
+    kvm_settle_eois(k);
     for (unsigned i = 0; i < k->vcpus && ok; i++) {
         ok = kvm_state_alloc(k, &all[i]) == 0 && kvm_state_get(&k->vcpu[i], &all[i]) == 0;
         tsc[i] = all[i].tsc;

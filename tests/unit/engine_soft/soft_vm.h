@@ -4,7 +4,7 @@
  *
  *   port 0xf4   out: ends the run, the value is the exit code
  *   port 0xe9   out: recorded in order, any size
- *   port 0xed   out: called back (on_out)     in: 0x11223344 truncated to the size
+ *   port 0xed   out: called back (on_out)     in: 0x11223344 truncated to the size, after on_in
  *   MMIO page   MMIO_GPA: 4 KiB of host bytes; accesses are counted
  */
 #ifndef TESTS_SOFT_VM_H
@@ -53,6 +53,7 @@ struct test_vm {
     atomic_uint logged;
     atomic_int exit_code;              /* -1: running; -2: triple fault; -3: engine error; -4: deadline */
     void (*on_out)(struct test_vm *vm, unsigned vp, uint32_t val);
+    void (*on_in)(struct test_vm *vm);
     int (*hypercall)(struct test_vm *vm, unsigned vp);
     int extint_vector;
     unsigned eois[24];
@@ -87,6 +88,9 @@ static void vm_pio_out(void *arg, unsigned vp, uint16_t port, unsigned size, con
 
 static void vm_pio_in(void *arg, unsigned vp, uint16_t port, unsigned size, void *data, uint32_t count)
 {
+    struct test_vm *vm = arg;
+    if (port == 0xed && vm->on_in)
+        vm->on_in(vm);
     const uint32_t v = port == 0xed ? 0x11223344 : UINT32_MAX;
     for (uint32_t i = 0; i < count; i++)
         memcpy((uint8_t *)data + i * size, &v, size);

@@ -112,6 +112,8 @@ int kvm_host_msrs(struct kvm *k);
 /* kvm_cpuid.c */
 int kvm_cpuid_get(struct kvm *k, unsigned vp, struct cpuid_leaf **ret, unsigned *ret_count);
 int kvm_cpuid_set(struct vcpu *v, const struct cpuid_leaf *leaf, unsigned count);
+/* Takes AMX out of t[count] where leaf 0xD has no state for it. How many leaves are left. */
+unsigned kvm_cpuid_without_amx(struct cpuid_leaf *t, unsigned count);
 /* num/den nearest to hz/KVM_APIC_HZ with num at most max: leaf 0x15. */
 void kvm_cpuid_ratio(uint64_t hz, uint32_t max, uint32_t *ret_num, uint32_t *ret_den);
 

@@ -22,6 +22,10 @@
 #define L7B_PT BIT(25)
 #define L7C_OSPKE BIT(4)
 #define L7C_SGX_LC BIT(30)
+#define L7D_AMX (BIT(22) | BIT(24) | BIT(25))
+#define L7_1A_AMX BIT(21)
+#define L7_1D_AMX BIT(8)
+#define XCR0_TILE (BIT(17) | BIT(18))
 #define L81C_CMP_LEGACY BIT(1)
 #define L81C_SVM BIT(2)
 #define L81C_TOPOEXT BIT(22)
@@ -110,6 +114,31 @@ static void adapt(const struct kvm *k, unsigned vp, bool amd, struct cpuid_leaf 
     }
 }
 
+/*
+ * AMX needs registers that a process has to ask the kernel for (arch_prctl), and we do not: leaf
+ * 0xD then leaves them out, yet kernels show AMX itself. SDM volume 1, 18.3.
+ */
+unsigned kvm_cpuid_without_amx(struct cpuid_leaf *t, unsigned count)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < count; i++)
+        if (t[i].leaf == 0xd && t[i].subleaf == 0 && (t[i].eax & XCR0_TILE) == XCR0_TILE)
+            return count;
+    for (unsigned i = 0; i < count; i++) {
+        struct cpuid_leaf l = t[i];
+        if (l.leaf == 0x1d || l.leaf == 0x1e)
+            continue;
+        if (l.leaf == 7 && l.subleaf == 0) {
+            l.edx &= ~L7D_AMX;
+        } else if (l.leaf == 7 && l.subleaf == 1) {
+            l.eax &= ~L7_1A_AMX;
+            l.edx &= ~L7_1D_AMX;
+        }
+        t[n++] = l;
+    }
+    return n;
+}
+
 static void add(struct cpuid_leaf *t, unsigned *n, struct cpuid_leaf l)
 {
     t[(*n)++] = l;
@@ -143,6 +172,7 @@ int kvm_cpuid_get(struct kvm *k, unsigned vp, struct cpuid_leaf **ret, unsigned 
         adapt(k, vp, amd, &l);
         add(t, &n, l);
     }
+    n = kvm_cpuid_without_amx(t, n);
     const unsigned bits = ceil_log2(k->vcpus);
     add(t, &n, (struct cpuid_leaf){ 0xb, 0, true, 0, 1, 0x100, vp });
     add(t, &n, (struct cpuid_leaf){ 0xb, 1, true, bits, k->vcpus, 0x201, vp });

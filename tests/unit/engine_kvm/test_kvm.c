@@ -12,6 +12,7 @@
 #include "hv/engine/engine.h"
 
 /* hv/engine/kvm/kvm.h: not included, as both engines have a struct vcpu of their own. */
+unsigned kvm_cpuid_without_amx(struct cpuid_leaf *t, unsigned count);
 void kvm_cpuid_ratio(uint64_t hz, uint32_t max, uint32_t *ret_num, uint32_t *ret_den);
 
 static const struct engine_ops *under_test;
@@ -899,6 +900,25 @@ static void test_leaf_15_says_the_frequency(void **state)
     }
 }
 
+static void test_amx_goes_with_its_state(void **state)
+{
+    static const struct cpuid_leaf all[] = {
+        { 0, 0, false, 0x20, 0, 0, 0 }, { 7, 0, true, 2, 1, 2, 0xffffffff }, { 7, 1, true, 0xffffffff, 0, 0, 0xffffffff },
+        { 0xd, 0, true, 0x602e7, 0, 0, 0 }, { 0xd, 1, true, 0xf, 0, 0, 0 }, { 0x1d, 0, true, 1, 0, 0, 0 },
+        { 0x1d, 1, true, 1, 2, 3, 0 }, { 0x1e, 0, true, 0, 4, 0, 0 }, { 0x80000000, 0, false, 0x80000008, 0, 0, 0 },
+    };
+    struct cpuid_leaf t[ARRAY_SIZE(all)];
+    memcpy(t, all, sizeof(t));
+    assert_int_equal(kvm_cpuid_without_amx(t, ARRAY_SIZE(t)), ARRAY_SIZE(t));
+    assert_memory_equal(t, all, sizeof(t));
+    t[3].eax = 0x2e7;
+    assert_int_equal(kvm_cpuid_without_amx(t, ARRAY_SIZE(t)), ARRAY_SIZE(t) - 3);
+    assert_int_equal(t[1].edx, 0xffffffff & ~(1u << 22 | 1u << 24 | 1u << 25));
+    assert_int_equal(t[2].eax, ~(1u << 21));
+    assert_int_equal(t[2].edx, ~(1u << 8));
+    assert_int_equal(t[5].leaf, 0x80000000);
+}
+
 static int setup1(void **state) { vm_open(&vm, 1); vm_tables64(&vm); return 0; }
 static int setup2(void **state) { vm_open(&vm, 2); vm_tables64(&vm); return 0; }
 static int teardown(void **state) { vm_close(&vm); return 0; }
@@ -936,7 +956,7 @@ int main(int argc, char **argv)
         T1(test_sse), T1(test_x87), T1(test_int3), T1(test_popcnt), T1(test_cmpxchg16b), T1(test_xsave),
         T1(test_system_calls_from_ring_3),
     };
-    const struct CMUnitTest pure[] = { cmocka_unit_test(test_leaf_15_says_the_frequency) };
+    const struct CMUnitTest pure[] = { cmocka_unit_test(test_leaf_15_says_the_frequency), cmocka_unit_test(test_amx_goes_with_its_state) };
     struct hv_error e = {0};
     if (argc > 1 && strcmp(argv[1], "hold") == 0)
         return hold();

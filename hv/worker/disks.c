@@ -28,12 +28,14 @@ static struct vm *vm_or_refuse(struct worker *w, struct varlink_call *call)
     return NULL;
 }
 
-static void answer(struct varlink_call *call, int r, const struct hv_error *e, json_t *reply)
+/* What changed is reported before it is answered: who asks next sees it. */
+static void answer(struct worker *w, struct varlink_call *call, int r, const struct hv_error *e, json_t *reply)
 {
     if (r < 0) {
         json_decref(reply);
         varlink_reply_error(call, e);
     } else {
+        worker_guest_changed(w);
         varlink_reply(call, reply ? reply : json_object(), false);
     }
 }
@@ -131,7 +133,7 @@ void worker_attach_disk(void *arg, struct varlink_call *call, const json_t *para
     files_fini(f);
     free(f);
     setting_disk_fini(&how);
-    answer(call, r, &e, reply);
+    answer(w, call, r, &e, reply);
 }
 
 static int location(const json_t *params, unsigned *ret, struct hv_error *e)
@@ -142,25 +144,27 @@ static int location(const json_t *params, unsigned *ret, struct hv_error *e)
 
 void worker_detach_disk(void *arg, struct varlink_call *call, const json_t *params)
 {
+    struct worker *w = arg;
     struct hv_error e = {0};
     unsigned lun;
-    struct vm *vm = vm_or_refuse(arg, call);
+    struct vm *vm = vm_or_refuse(w, call);
     if (!vm)
         return;
     int r = location(params, &lun, &e);
     if (r == 0)
         r = vm_disk_detach(vm, lun, &e);
-    answer(call, r, &e, NULL);
+    answer(w, call, r, &e, NULL);
 }
 
 void worker_resize_disk(void *arg, struct varlink_call *call, const json_t *params)
 {
+    struct worker *w = arg;
     struct hv_error e = {0};
     json_int_t size = json_integer_value(json_object_get(params, "size"));
     uint64_t want = size > 0 ? (uint64_t)size : 0;
     struct vm_disk_stats now = {0};
     unsigned lun;
-    struct vm *vm = vm_or_refuse(arg, call);
+    struct vm *vm = vm_or_refuse(w, call);
     if (!vm)
         return;
     int r = location(params, &lun, &e);
@@ -170,32 +174,34 @@ void worker_resize_disk(void *arg, struct varlink_call *call, const json_t *para
         want += now.size;
     if (r == 0)
         r = vm_disk_resize(vm, lun, want, &e);
-    answer(call, r, &e, json_pack("{s:I s:I}", "size", (json_int_t)want, "old_size", (json_int_t)now.size));
+    answer(w, call, r, &e, json_pack("{s:I s:I}", "size", (json_int_t)want, "old_size", (json_int_t)now.size));
 }
 
 void worker_limit_disk(void *arg, struct varlink_call *call, const json_t *params)
 {
+    struct worker *w = arg;
     struct hv_error e = {0};
     json_int_t iops = json_integer_value(json_object_get(params, "max_iops"));
     unsigned lun;
-    struct vm *vm = vm_or_refuse(arg, call);
+    struct vm *vm = vm_or_refuse(w, call);
     if (!vm)
         return;
     int r = location(params, &lun, &e);
     if (r == 0)
         r = iops >= 0 && iops <= SETTING_IOPS_MAX ? vm_disk_limit(vm, lun, (uint32_t)iops, &e)
                                                   : hv_fail(&e, HV_USAGE, "max_iops", "it is out of range");
-    answer(call, r, &e, NULL);
+    answer(w, call, r, &e, NULL);
 }
 
 void worker_change_medium(void *arg, struct varlink_call *call, const json_t *params)
 {
+    struct worker *w = arg;
     struct hv_error e = {0};
     const char *path = json_string_value(json_object_get(params, "path"));
     struct disk_file *file;
     struct disk *d = NULL;
     unsigned lun;
-    struct vm *vm = vm_or_refuse(arg, call);
+    struct vm *vm = vm_or_refuse(w, call);
     if (!vm)
         return;
     int r = location(params, &lun, &e);
@@ -208,7 +214,7 @@ void worker_change_medium(void *arg, struct varlink_call *call, const json_t *pa
     }
     if (r == 0)
         r = vm_disk_change(vm, lun, d, json_is_true(json_object_get(params, "force")), &e);
-    answer(call, r, &e, NULL);
+    answer(w, call, r, &e, NULL);
 }
 
 json_t *worker_disks_json(struct worker *w)

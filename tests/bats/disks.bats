@@ -51,10 +51,12 @@ guest() { hvctl console "$1" --send "$2; echo en\"\"d" --until end -t 30s; }
     start vm1
     run -0 --separate-stderr hvctl disk add vm1 new.vhdx --new 64M
     [[ $stderr == "vm1: scsi0:0 is "*"/new.vhdx" ]]
+    [ "$(hvctl disk list vm1 -o json | jq '.[0].size')" = 67108864 ]
     run -0 guest vm1 'while [ ! -e /dev/sda ]; do sleep 0.1; done; cat /sys/block/sda/size'
     [[ $output == *131072* ]]
     run -0 --separate-stderr hvctl disk resize vm1 scsi0:0 +64M
     [ "$stderr" = "vm1: scsi0:0: size 64M -> 128M, now; in the guest: growpart /dev/sda 1 && resize2fs /dev/sda1" ]
+    [ "$(hvctl disk list vm1 -o json | jq '.[0].size')" = 134217728 ]
     run -0 guest vm1 'while [ "$(cat /sys/block/sda/size)" != 262144 ]; do sleep 0.1; done; echo gr""own'
     [[ $output == *grown* ]]
     run -9 --separate-stderr hvctl disk resize vm1 new.vhdx 1M

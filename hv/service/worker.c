@@ -45,6 +45,7 @@ struct worker_link {
     bool paused;
     int64_t start_job;                 /* 0: none */
     char exit_word[32], exit_text[200];
+    struct hv_error failure;        /* of its start; code 0: none */
 };
 
 pid_t worker_pid(const struct svc_vm *vm) { return vm->link ? vm->link->pid : 0; }
@@ -155,7 +156,7 @@ static void on_process_end(void *arg)
         hv_strlcpy(vm->exit_word, l->exit_word, sizeof(vm->exit_word));
         struct hv_error e = {0};
         hv_fail(&e, HV_FAILED, vm->name, "cannot start: %s", vm->reason);
-        end_start_job(l, &e);
+        end_start_job(l, l->failure.code ? &l->failure : &e);
         adopted(l);
         vm->link = NULL;
         svc_vm_set_state(vm, SVC_OFF);
@@ -234,14 +235,16 @@ static void on_report(void *arg, json_t *p, bool continues, const struct hv_erro
 
 /* ---- set-up ---- */
 
-/* A step of the start failed: the job says why, the worker goes. */
+/* A step of the start failed: the worker goes, and then the job says why: who hears it finds the VM off. */
 static void start_failed(struct worker_link *l, const struct hv_error *e)
 {
     if (e->code == HV_UNREACHABLE)
         return;                        /* its process ended: that says why */
+    if (l->failure.code)
+        return;
     hv_strlcpy(l->exit_word, "error", sizeof(l->exit_word));
     hv_strlcpy(l->exit_text, e->message, sizeof(l->exit_text));
-    end_start_job(l, e);
+    l->failure = *e;
     if (l->vm)
         worker_kill(l->vm);
 }

@@ -102,10 +102,10 @@ compile_commands.json:
 
 DEPS       := gcc make libc6-dev pkg-config git libuv1-dev libjansson-dev libxml2-dev libarchive-dev \
               libedit-dev liburing-dev libncurses-dev libzstd-dev libseccomp-dev cpio ca-certificates \
-              libext2fs-dev comerr-dev libfuse3-dev libcrypt-dev libmicrohttpd-dev
+              libext2fs-dev comerr-dev libfuse3-dev libcrypt-dev libmicrohttpd-dev libsystemd-dev
 DEPS_CHECK := bats libcmocka-dev libzydis-dev libzycore-dev tmux mandoc zsh fish acpica-tools jq \
               binutils xz-utils lz4 util-linux qemu-utils libvhdi-utils \
-              e2fsprogs dosfstools fdisk attr acl libcap2-bin fuse3
+              e2fsprogs dosfstools fdisk attr acl libcap2-bin fuse3 dbus
 DEPS_SLOW  := dpkg-dev debhelper lintian mmdebstrap kmod qemu-system-x86
 DEPS_BENCH := qemu-system-x86 qemu-utils time mmdebstrap kmod
 DEPS_FUZZ  := clang libclang-rt-14-dev
@@ -152,7 +152,7 @@ export UNIT_SKIP_ASAN :=
 
 .PHONY: check check-slow bench
 check: deps deps-check
-	@$(MAKE) -j$$(nproc) all $(BUILD)/tests/tools/vmboot $(BUILD)/tests/tools/fake_worker
+	@$(MAKE) -j$$(nproc) all $(BUILD)/tests/tools/vmboot $(BUILD)/tests/tools/fake_worker $(BUILD)/tests/tools/fake_systemd
 	@BUILD=$(BUILD) tests/check.sh $(STAGES)
 
 check-slow: check deps-slow
@@ -189,7 +189,7 @@ install: all
 	install -m 644 wmi-compat/schema/* $(DESTDIR)$(PREFIX)/share/hv/schema/
 	install -m 755 $(BUILD)/bin/hvd $(BUILD)/bin/hv-worker $(BUILD)/bin/hv-metrics $(LIBEXEC)/
 	install -d $(DESTDIR)$(UNITS)/system $(DESTDIR)$(UNITS)/user $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
-	for u in hvd.service:system/hvd.service hv-guests.service:system/hv-guests.service hv-metrics.service:system/hv-metrics.service hvd-user.service:user/hvd.service; do \
+	for u in hvd.service:system/hvd.service hv-guests.service:system/hv-guests.service hv-metrics.service:system/hv-metrics.service hvd-user.service:user/hvd.service hv-guests-user.service:user/hv-guests.service; do \
 	  sed 's|@LIBEXEC@|$(PREFIX)/libexec/hv|' packaging/$${u%%:*}.in >$(DESTDIR)$(UNITS)/$${u#*:} && \
 	  chmod 644 $(DESTDIR)$(UNITS)/$${u#*:} || exit; done
 	install -m 644 packaging/hv.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/hv.conf

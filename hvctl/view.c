@@ -13,6 +13,7 @@ static const struct { const char *from, *to; json_int_t divisor; } moves[] = {
     {"cpu_pct", "processor.cpu_pct", 0},
     {"engine", "engine_in_use", 0},
     {"kernel", "boot.kernel_version", 0},
+    {"unit", "processor.unit", 0},
     {"cpu_ns", NULL, 0},
 };
 

@@ -35,6 +35,13 @@ $(BUILD)/tests/tools/fake_worker: $(BUILD)/obj/tests/tools/fake_worker.o $(forea
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(call pkglibs,jansson libuv)
 
+# systemd's manager, for hosts without it: it notes what it is asked.
+$(BUILD)/obj/tests/tools/fake_systemd.o: PKGS := libsystemd
+$(BUILD)/tests/tools/fake_systemd: $(BUILD)/obj/tests/tools/fake_systemd.o
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(call pkglibs,libsystemd)
+
 # Guest MIPS of the interpreter on plain loops.
 $(BUILD)/tests/bench/interp_mips: $(BUILD)/obj/tests/bench/interp_mips.o $(BUILD)/lib/engine_soft.a $(BUILD)/lib/base.a
 	$(call say,LD,$@)

@@ -149,6 +149,16 @@ static void check_lingering(struct service *svc, json_t *list)
           on ? "your VMs run on after you log out" : "your VMs may be ended when you log out");
 }
 
+/* Control groups of their own are systemd's to give. */
+static void check_scopes(struct service *svc, json_t *list)
+{
+    const char *why;
+    char text[300];
+    const bool on = scopes_usable(svc, &why);
+    snprintf(text, sizeof(text), on ? "each VM has a scope in hv.slice" : "VMs share hvd's control group: %s", why);
+    check(list, "scopes", "ok", on ? NULL : "without systemd there is neither processor set --weight nor --limit", text);
+}
+
 /* After an upgrade VMs keep the worker they were started with. */
 static void check_versions(struct service *svc, json_t *list)
 {
@@ -176,6 +186,7 @@ json_t *host_doctor(struct service *svc)
     check_kernel(list);
     check_clock(list);
     check_huge_pages(list);
+    check_scopes(svc, list);
     check_lingering(svc, list);
     check_versions(svc, list);
     return list;

@@ -21,11 +21,11 @@ static uint64_t meminfo(const char *text, const char *key)
     return at ? strtoull(at + strlen(key), NULL, 10) * KIB : 0;
 }
 
-/* A container's memory is its group's, and what is outside of it is not there for us. */
-static void within_groups(struct host_memory *m)
+/* A group's memory is all there is, for what runs in it: workers in their scopes, or beside this process. */
+static void within_groups(struct service *svc, struct host_memory *m)
 {
-    hv_autofree char *text = NULL;
-    if (hv_read_file("/proc/self/cgroup", 64 * KIB, &text, NULL) < 0)
+    hv_autofree char *text = scopes_membership(svc);
+    if (!text && hv_read_file("/proc/self/cgroup", 64 * KIB, &text, NULL) < 0)
         return;
     struct cgroup_memory g = cgroup_memory(text, "/sys/fs/cgroup");
     m->limited = g.limit < m->total;
@@ -41,7 +41,7 @@ void host_memory(struct service *svc, struct host_memory *ret)
         ret->total = meminfo(text, "MemTotal:");
         ret->available = meminfo(text, "MemAvailable:");
     }
-    within_groups(ret);
+    within_groups(svc, ret);
     /* Kept for the host itself: 384 MiB and 30 MiB for each GiB, or 4 per cent, or what was configured. */
     uint64_t formula = MAX(384 * MIB + ret->total / GIB * 30 * MIB, ret->total / 25);
     ret->reserve = MAX(formula, svc->host.root_reserve);

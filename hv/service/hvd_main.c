@@ -232,6 +232,8 @@ static int set_up(struct service *svc, struct hv_error *e)
     r = power_new(svc, e);
     if (r < 0)
         return r;
+    if (scopes_new(svc) < 0)
+        return hv_fail(e, HV_NO_RESOURCES, "hvd", "out of memory");
     if (balance_start(svc) < 0 || history_start(svc) < 0)
         return hv_fail(e, HV_NO_RESOURCES, "hvd", "out of memory");
     r = loop_timer_new(svc->loop, on_adopt_limit, svc, &svc->adopt_timer);
@@ -258,6 +260,8 @@ static void tear_down(struct service *svc)
         readers_free(svc);
     if (svc->loop)
         power_free(svc);
+    if (svc->loop)
+        scopes_free(svc);
     registry_free(svc);
     groups_free(svc);
     jobs_free(svc);

@@ -238,6 +238,23 @@ static void apply_live(struct svc_vm *vm, struct varlink_call *call, json_t *cha
         on_applied(p, NULL, false, &e);
 }
 
+/* Weight and limit are asked for by name: where this host cannot keep them, that is said at once. Default ones it keeps. */
+static int check_shares(const struct svc_vm *vm, const struct settings *fresh, struct hv_error *e)
+{
+    const struct { const struct setting_desc *d; const char *what; } shares[] = {
+        {&setting_table[SETTING_CPU_WEIGHT], "weigh"}, {&setting_table[SETTING_CPU_LIMIT], "limit"}};
+    const char *why;
+    for (unsigned i = 0; i < ARRAY_SIZE(shares); i++) {
+        if (setting_equal(&vm->settings, fresh, shares[i].d) || setting_number(fresh, shares[i].d) == shares[i].d->def ||
+            scopes_usable(vm->svc, &why))
+            continue;
+        hv_fail(e, HV_UNSUPPORTED, vm->name, "cannot %s its processors: %s", shares[i].what, why);
+        hv_hint(e, "hvctl host doctor");
+        return -ENOTSUP;
+    }
+    return 0;
+}
+
 static void set(void *arg, struct varlink_call *call, const json_t *params)
 {
     struct svc_vm *vm = registry_need(arg, call, params);
@@ -259,6 +276,8 @@ static void set(void *arg, struct varlink_call *call, const json_t *params)
         r = settings_check(&fresh, vm->name, &e);
     if (r == 0)
         r = check_paths(call, &fresh, &e);
+    if (r == 0)
+        r = check_shares(vm, &fresh, &e);
     json_t *changes = json_array();
     bool any = false, any_now = false;
     for (unsigned i = 0; r == 0 && i < SETTING_COUNT; i++) {

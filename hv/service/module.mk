@@ -1,2 +1,2 @@
-$(call room, service, hv/service, libuv jansson libxml-2.0 libseccomp)
-$(call program, hvd, hv/service/hvd_main.c, service settings_xml settings rpc base, libuv jansson libxml-2.0 libseccomp)
+$(call room, service, hv/service, libuv jansson libxml-2.0 libseccomp libsystemd)
+$(call program, hvd, hv/service/hvd_main.c, service settings_xml settings rpc base, libuv jansson libxml-2.0 libseccomp libsystemd)

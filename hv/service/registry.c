@@ -326,6 +326,8 @@ int registry_change_all(struct svc_vm *vm, struct settings *fresh, const json_t 
         return r;
     }
     *fresh = old;
+    if (old.processor.weight != vm->settings.processor.weight || old.processor.limit_pct != vm->settings.processor.limit_pct)
+        scope_apply(vm);
     return 0;
 }
 

@@ -15,6 +15,7 @@
  *   stats.c      rows of counters               history.c     what they were
  *   apply.c      documents of many objects      change.c      what a change of settings means
  *   reader.c     foreign documents, sealed      groups.c      names for several VMs
+ *   scope.c      control groups of workers
  */
 #ifndef HV_SERVICE_SERVICE_H
 #define HV_SERVICE_SERVICE_H
@@ -45,6 +46,7 @@ struct guest_wait;
 struct restarting;
 struct series;
 struct power;
+struct scopes;
 
 enum svc_state { SVC_OFF, SVC_STARTING, SVC_RUNNING, SVC_PAUSED, SVC_STOPPING, SVC_STATE_COUNT };
 
@@ -73,6 +75,8 @@ struct svc_vm {
     char reason[256];                   /* why it is off, for people; "" = nothing to say */
     char exit_word[32];                 /* power-off, crash, ...: reason word of the last run */
     struct worker_link *link;           /* while a worker process lives */
+    char *scope;                        /* systemd's unit around its worker; NULL: none */
+    uint64_t scope_cpus;                /* it started with: what its limit is a share of */
     json_t *runtime;                    /* last report; NULL while off */
     uint64_t last_cpu_ns, last_report_ns, last_runtime_ns;
     bool items_asked;                   /* its key-values are on their way, for those who wait */
@@ -117,6 +121,7 @@ struct service {
     struct host_stop *host_stops;
     struct reader *readers;
     struct power *power;
+    struct scopes *scopes;
     struct loop_timer *housekeeping, *balance_timer, *adopt_timer;
     enum hv_code failed;                /* why it ends, where it could not go on */
     bool balance_early;
@@ -249,6 +254,26 @@ pid_t worker_pid(const struct svc_vm *vm);
 /* The job that is starting this VM now; 0: none. */
 int64_t worker_start_job(const struct svc_vm *vm);
 void worker_link_free(struct worker_link *l);
+
+/* ---- scope.c: a control group of systemd's for each worker ---- */
+#define SCOPE_NAME_SIZE 256             /* UNIT_NAME_MAX of systemd */
+/* Connects where there is somebody to connect to. -ENOMEM */
+int scopes_new(struct service *svc);
+void scopes_free(struct service *svc);
+/* Can processors be shared out by weight and limit? why: in words, if not; valid until the next call. */
+bool scopes_usable(struct service *svc, const char **ret_why);
+/* Where workers are, in the form of /proc/PID/cgroup; NULL: with the service. free() it. */
+char *scopes_membership(struct service *svc);
+/* Ask for a scope for the VM's new worker: not waited for. */
+void scope_make(struct svc_vm *vm, pid_t pid);
+/* The worker of an earlier service: which one has it? */
+void scope_take_over(struct svc_vm *vm, pid_t pid);
+/* Its weight or limit may have changed. */
+void scope_apply(struct svc_vm *vm);
+/* Its worker is gone, and the scope with it. */
+void scope_forget(struct svc_vm *vm);
+/* The unit's name: of the VM where that fits, else of its id. */
+void scope_name(const char *vm, const struct guid *id, pid_t pid, char buf[SCOPE_NAME_SIZE]);
 
 /* ---- jobs.c ---- */
 struct job *job_new(struct service *svc, const char *verb, const char *object);   /* running; NULL: no memory */

@@ -23,6 +23,7 @@ json_t *svc_vm_json_groups(struct svc_vm *vm, const json_t *groups)
     json_object_set_new(json_object_get(runtime, "memory"), "change", history_change(vm));
     if (vm->link) {
         json_object_set_new(runtime, "pid", json_integer(worker_pid(vm)));
+        json_object_set_new(runtime, "unit", vm->scope ? json_string(vm->scope) : json_null());
         if (worker_sandbox(vm))
             json_object_set(runtime, "sandbox", worker_sandbox(vm));
         json_object_set_new(runtime, "cpu_pct", json_integer((json_int_t)(vm->cpu_pct + 0.5)));

@@ -159,6 +159,7 @@ static void on_process_end(void *arg)
         end_start_job(l, l->failure.code ? &l->failure : &e);
         adopted(l);
         vm->link = NULL;
+        scope_forget(vm);
         svc_vm_set_state(vm, SVC_OFF);
     }
     worker_link_free(l);
@@ -473,6 +474,7 @@ int worker_start(struct svc_vm *vm, const struct varlink_peer *peer, struct hand
     l->paused = paused;
     l->start_job = job_id(job);
     vm->link = l;
+    scope_make(vm, l->pid);
     svc_vm_set_state(vm, SVC_STARTING);
     varlink_conn_call(l->commands, "org.hv.Worker.Hello", json_pack("{s:i}", "version", 1), false, NULL, 0,
                       on_hello, l);
@@ -566,6 +568,7 @@ static void adopt(struct service *svc, const char *file)
         return;
     }
     vm->link = l;
+    scope_take_over(vm, l->pid);
     vm->state = SVC_STARTING;
     l->adopting = true;
     svc->adopting++;

@@ -9,7 +9,7 @@
  *             DURATION milliseconds · TEXT any · PATH absolute
  * default     number, or string for TEXT and PATH (NULL: not set)
  * live        NOW a running VM takes it at once · NEXT at next start · NEVER fixed at creation
- * wmi         "Class.Property:type[*2^20|/100]": what holds it in the stored XML, its CIM type, and
+ * wmi         "Class.Property:type[*2^20|/100|/1000]": what holds it in the stored XML, its CIM type, and
  *             what makes the value there ours (MiB to bytes; weight to priority). A BOOL of type uint16
  *             is an EnabledState, 2 or 3. Hv_* are companion classes (DESIGN 11).
  *
@@ -50,6 +50,10 @@ S(MEM_VISIBLE, "memory",   "visible",    ENUM, memory.visible, 0, 1, 0, NEXT,
   "Hv_MemorySettingData.Visible:string", "memory the guest sees at boot; max is for guests that cannot take more while they run")
 S(CPU_COUNT,  "processor", "cpus",       UINT, processor.cpus, 1, 64, 1, NEXT,
   "Msvm_ProcessorSettingData.VirtualQuantity:uint64", "virtual processors")
+S(CPU_WEIGHT, "processor", "weight",     UINT, processor.weight, 0, 10000, 100, NOW,
+  "Msvm_ProcessorSettingData.Weight:uint32", "its share of the host's processors where they are short, against the others'")
+S(CPU_LIMIT,  "processor", "limit_pct",  PCT,  processor.limit_pct, 1, 100, 100, NOW,
+  "Msvm_ProcessorSettingData.Limit:uint64/1000", "most of its processors' time that it may use")
 S(SERVICE_HEARTBEAT, "services", "heartbeat", BOOL, services.heartbeat, 0, 1, 1, NOW,
   "Msvm_HeartbeatComponentSettingData.EnabledState:uint16", "offer the heartbeat service: does the guest still answer")
 S(SERVICE_SHUTDOWN, "services", "shutdown", BOOL, services.shutdown, 0, 1, 1, NOW,

@@ -128,7 +128,7 @@ setup() {
     run -0 --separate-stderr hvctl processor set web1 web2 --cpus 4
     [ "$(sort <<<"$stderr")" = $'web1: cpus 1 -> 4, now\nweb2: cpus 1 -> 4, now' ]
     run -0 hvctl cpu
-    [ "$(head -n 3 <<<"$output")" = $'NAME  STATE  CPUS  CPU\ndb1   off       1    -\nweb1  off       4    -' ]
+    [ "$(head -n 3 <<<"$output")" = $'NAME  STATE  CPUS  CPU  WEIGHT  LIMIT\ndb1   off       1    -     100   100%\nweb1  off       4    -     100   100%' ]
     run -0 hvctl processor web1 -o json
     [ "$(jq -c '[.name, .processor.cpus]' <<<"$output")" = '["web1",4]' ]
     run -0 --separate-stderr hvctl cpu set web1 --cpus default --dry-run
@@ -136,8 +136,8 @@ setup() {
     run -2 --separate-stderr hvctl processor set web1 --cpus 65
     run -2 --separate-stderr hvctl processor set web1
     [[ $stderr == "hvctl: 'processor set' needs something to set"* ]]
-    run -9 --separate-stderr hvctl processor set web1 --weight 200
-    expect_error "hvctl: --weight: not in this version" "man hv-from-hyperv"
+    run -9 --separate-stderr hvctl processor set web1 --reserve 20
+    expect_error "hvctl: --reserve: not in this version" "man hv-from-hyperv"
     run -2 --separate-stderr hvctl vm set web1 --cpus 2
     expect_error "hvctl: 'vm set' has no --cpus" "hvctl processor set web1 --cpus 2"
 }

@@ -10,7 +10,7 @@
 /* CIM's EnabledState, where a switch of ours is one. */
 enum { STATE_ENABLED = 2, STATE_DISABLED = 3 };
 
-/* "Class.Property:type[*2^20|/100]" of the table, taken apart. */
+/* "Class.Property:type[*2^20|/100|/1000]" of the table, taken apart. */
 struct wmi_ref { char cls[64], prop[64], type[16]; uint64_t mul, div; bool array; };
 
 static struct wmi_ref wmi_ref(const struct setting_desc *d)
@@ -27,6 +27,8 @@ static struct wmi_ref wmi_ref(const struct setting_desc *d)
         w.mul = MIB;
     else if (strcmp(op, "/100") == 0)
         w.div = 100;
+    else if (strcmp(op, "/1000") == 0)
+        w.div = 1000;
     return w;
 }
 

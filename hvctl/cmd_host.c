@@ -160,6 +160,11 @@ static const struct cli_option set_options[] = {
      .help = "how long nothing is taken from a guest that has just started"},
     {.name = "metrics", .type = CLI_STRING, .arg = "ADDR:PORT|off", .def = "127.0.0.1:9177",
      .help = "where hv-metrics listens"},
+    {.name = "vm-path", .type = CLI_DIR, .flags = CLI_LATER, .arg = "DIR", .help = "where files of new VMs go"},
+    {.name = "disk-path", .type = CLI_DIR, .flags = CLI_LATER | CLI_REPEAT, .arg = "DIR", .help = "where new disks go"},
+    {.name = "numa-spanning", .type = CLI_SWITCH, .flags = CLI_LATER, .arg = "on|off", .help = "memory of a VM from several nodes"},
+    {.name = "mac-range", .type = CLI_STRING, .flags = CLI_LATER, .arg = "A-B", .help = "addresses for network adapters"},
+    {.name = "migrations", .type = CLI_UINT, .flags = CLI_LATER, .arg = "N", .help = "live migrations at the same time"},
     {0},
 };
 

@@ -71,6 +71,38 @@ options() {
     done < <(jq -r '.nouns[] | select(.later) | .name' <<<"$DUMP")
 }
 
+# In hv-from-hyperv(7) bold is what is built, italics what is not: "noun verb, verb --option, --option".
+@test "table: hv-from-hyperv says of each command whether it is built" {
+    local -A noun_at=() verb_at=() option_at=()
+    local macro text item noun verb word later n=0
+    while IFS=$'\t' read -r noun later; do noun_at[$noun]=$later; done < <(jq -r '.nouns[] | [.name, (.later // false)] | @tsv' <<<"$DUMP")
+    while IFS=$'\t' read -r item later; do verb_at[$item]=$later; done < <(jq -r '.nouns[].commands[] | ["\(.noun) \(.verb // "")", (.later // false)] | @tsv' <<<"$DUMP")
+    while IFS=$'\t' read -r item later; do option_at[$item]=$later; done < <(jq -r '.nouns[].commands[] | "\(.noun) \(.verb // "")" as $c | .options[] | ["\($c) \(.name)", (.later // false)] | @tsv' <<<"$DUMP")
+    while read -r macro text; do
+        text=${text//[\\\"]/} text=${text% ;} noun=
+        IFS=, read -ra items <<<"$text"
+        for item in "${items[@]}"; do
+            # shellcheck disable=SC2086 # words
+            set -- ${item#hvctl }
+            [ "$1" != hvctl ] || shift
+            [ "$1" != vhdtool ] || { [ "$macro" = .Sy ]; continue 2; }
+            if [ -n "${noun_at[$1]:-}" ]; then noun=$1 verb=; shift; fi
+            [ -n "$noun" ] || continue 2                # no command: an option of all, or a word of explanation
+            later=${noun_at[$noun]}
+            if [ -n "${verb_at["$noun ${1:-}"]:-}" ]; then verb=$1 later=$later${verb_at["$noun $1"]}; shift; fi
+            for word; do
+                case $word in --*) word=${word#--} later=$later${option_at["$noun $verb ${word%%=*}"]:-} ;; esac
+            done
+            n=$((n + 1))
+            case $macro$later in
+            .Em*true* | .Sy*) [ "$macro" = .Em ] || [[ $later != *true* ]] || { echo "bold, and not built: $text"; return 1; } ;;
+            .Em*) [[ " ${verb_at[*]} " != *" $noun "* ]] && [ -z "$verb" ] || { echo "italics, and built: $text"; return 1; } ;;
+            esac
+        done
+    done < <(sed -n '/^\.Sh VIRTUAL/,/^\.Sh IN EVERY/p' "$TOP/man/hv-from-hyperv.7" | grep -E '^\.(Sy|Em) "')
+    [ "$n" -gt 60 ]
+}
+
 @test "table: help fits 80 columns" {
     { hvctl --help
       while read -r noun verb; do

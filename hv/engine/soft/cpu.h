@@ -160,7 +160,7 @@ struct x87 {
     uint16_t fcs, fds;
 };
 
-#define BLOCK_JUMP_BITS 12
+#define BLOCK_JUMP_BITS 14      /* 12: a kernel's way through a page fault meets its own entries three times */
 struct block;
 
 /* Where RIP leads: block.h. In force while gen is c->map_gen. */
@@ -257,8 +257,8 @@ struct cpu {
     uint64_t tlb_large[2];               /* regions of which they have pieces of large pages: tlb.c */
     uint64_t gen[2], gen_last;           /* translation generations of supervisor and user code */
     uint32_t gen_mode[2];                /* and the modes they are for */
-    uint64_t exec_filter[2][16];         /* linear pages code may have been fetched from in this gen[]: tlb.c */
-    uint64_t exec_large[2];              /* and regions where those pages were large */
+    /* Linear pages, of the lower half of addresses and of the upper, code may have been fetched from in this gen[]: tlb.c */
+    struct exec_filter { uint64_t pages[16], large /* regions where those pages were large */; } exec_filter[2][2];
     bool super_exec_local;               /* supervisor code may have been fetched from a page that is not global */
     struct cpuid_leaf *cpuid;
     unsigned cpuid_count;

@@ -44,24 +44,26 @@ static uint64_t region(uint64_t va)
 
 /*
  * Block look-ups go through xtag, so code can have been validated only for pages that were
- * executable in a fill since the generation began. INVLPG of another page leaves blocks alone.
+ * executable in a fill since the generation began. INVLPG of another page leaves blocks alone: a kernel's
+ * code is in the upper half, so that never is one of a user's pages.
  */
 static void filter_add(struct cpu *c, bool user, uint64_t page, bool large)
 {
-    c->exec_filter[user][page >> 18 & 15] |= 1ull << (page >> 12 & 63);
+    struct exec_filter *f = &c->exec_filter[user][page >> 63];
+    f->pages[page >> 18 & 15] |= 1ull << (page >> 12 & 63);
     if (large)
-        c->exec_large[user] |= region(page);
+        f->large |= region(page);
 }
 
 static void filter_clear(struct cpu *c, bool user)
 {
     memset(c->exec_filter[user], 0, sizeof(c->exec_filter[user]));
-    c->exec_large[user] = 0;
 }
 
 static bool filter_has(const struct cpu *c, bool user, uint64_t page)
 {
-    return c->exec_filter[user][page >> 18 & 15] >> (page >> 12 & 63) & 1 || c->exec_large[user] & region(page);
+    const struct exec_filter *f = &c->exec_filter[user][page >> 63];
+    return f->pages[page >> 18 & 15] >> (page >> 12 & 63) & 1 || f->large & region(page);
 }
 
 /* Bytes that data breakpoint i watches: its address and length by DR7. SDM 18.2.4; 0: not on, or of another kind. */

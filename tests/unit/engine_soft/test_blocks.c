@@ -249,6 +249,27 @@ static void test_pages_remapped_under_blocks(void **state)
     EXPECT_LOG(0x101, 0x101, 0x102, 1, 2, 0x210000, 0x20ffff, 1);
 }
 
+GUEST_CODE(code_upper,
+    "mov rbx, 0xffffff8140210010; call rbx; out 0xe9, eax; call rbx; out 0xe9, eax; xor eax, eax; out 0xf4, al\n");
+
+/* INVLPG of a user's page costs a kernel none of its blocks, whose pages lie in the upper half; one of theirs does. */
+static void test_blocks_outlive_the_pages_of_others(void **state)
+{
+    struct cpu *c = vm_cpu(&vm, 0);
+    const uint64_t upper = 0xffffff8140210000ull, below = upper & 0x7fffffffffull;
+    vm_put64(&vm, PML4_GPA + 8 * 511, 0x31003);
+    vm_put64(&vm, 0x31000 + 8 * 5, PML4_GPA + 0x2003);
+    memcpy(vm.ram + 0x210010, (const uint8_t[]){ 0xb8, 7, 1, 0, 0, 0xc3 }, 6);
+    assert_int_equal(RUN64(code_upper), 0);
+    EXPECT_LOG(0x107, 0x107);
+    uint64_t gen = c->gen[0];
+    tlb_flush_page(c, below);
+    tlb_flush_page(c, below + (1ull << 40));
+    assert_int_equal(c->gen[0], gen);
+    tlb_flush_page(c, upper);
+    assert_int_not_equal(c->gen[0], gen);
+}
+
 GUEST_CODE(code_far16,
     ".code16\n"
     /* Real mode; the same IP in segments 0x2000 and 0x3000 holds different code. */
@@ -384,7 +405,8 @@ int main(int argc, char **argv)
         T(test_single_steps_trap_once_an_instruction), T(test_interrupt_shadows_last_one_instruction),
         T(test_breakpoints_come_before_their_instruction), T(test_rep_is_interrupted_between_elements),
         T(test_a_full_cache_starts_over), T(test_a_cache_that_is_too_small_grows),
-        T(test_a_cache_of_code_run_once_does_not_grow), T(test_pages_remapped_under_blocks), T(test_segments_moved_under_links),
+        T(test_a_cache_of_code_run_once_does_not_grow), T(test_pages_remapped_under_blocks),
+        T(test_blocks_outlive_the_pages_of_others), T(test_segments_moved_under_links),
         T(test_a_page_without_code_is_data_again), T(test_instructions_not_shown_are_not_there),
         cmocka_unit_test_setup_teardown(test_locked_forms_are_atomic, setup_two, teardown),
     };

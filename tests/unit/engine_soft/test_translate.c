@@ -578,6 +578,106 @@ static void never_writable_and_executable(void **state)
     assert_true(executable && writable);
 }
 
+/* Ranges of this process's memory. */
+static struct { uint64_t from, to; } host_range[512];
+static unsigned host_ranges;
+
+static void find_host_ranges(void)
+{
+    char line[512];
+    FILE *f = fopen("/proc/self/maps", "r");
+    assert_non_null(f);
+    for (host_ranges = 0; fgets(line, sizeof(line), f) && host_ranges < ARRAY_SIZE(host_range); host_ranges++) {
+        unsigned long a, b;
+        assert_int_equal(sscanf(line, "%lx-%lx", &a, &b), 2);
+        host_range[host_ranges].from = a;
+        host_range[host_ranges].to = b;
+    }
+    fclose(f);
+    assert_in_range(host_ranges, 8, ARRAY_SIZE(host_range) - 1);
+}
+
+static bool is_host_address(uint64_t v)
+{
+    for (unsigned i = 0; i < host_ranges; i++) {
+        if (v >= host_range[i].from && v < host_range[i].to)
+            return true;
+    }
+    return false;
+}
+
+GUEST_CODE(code_look,
+    /* Everything that can be seen of the machine, after x87, SSE, calls and strings ran; at 0x401000 and on. */
+    "mov ebp, 3; mov rbx, 0x402800; cld\n"
+    "1: fninit; fld qword ptr [rbx]; fadd qword ptr [rbx+8]; fld st(0); fmulp\n"
+    ".globl code_look_last\n"
+    "code_look_last: fstp qword ptr [rbx+16]\n"
+    "movups xmm1, [rbx]; addpd xmm1, xmm1; cvtsi2sd xmm2, rbp; movups [rbx+32], xmm1\n"
+    "call 2f; lea rax, [rip+3f]; call rax; push rbx; push rsp; pop rax; pop rax\n"
+    "lea rsi, [rbx]; lea rdi, [rbx+256]; mov ecx, 100; rep movsb; dec ebp; jnz 1b; jmp 4f\n"
+    "2: nop; ret\n"
+    "3: nop; ret\n"
+    "4: mov rdi, 0x402000\n"
+    "fxsave64 [rdi]; fxsave [rdi+512]; fnstenv [rdi+1024]; fnsave [rdi+1088]; stmxcsr [rdi+1200]\n"
+    "sgdt [rdi+1210]; sidt [rdi+1220]; sldt [rdi+1230]; str [rdi+1232]; smsw [rdi+1234]\n"
+    "mov [rdi+1240], cs; mov [rdi+1242], ds; mov [rdi+1244], fs; mov [rdi+1246], gs\n"
+    "pushfq; pop [rdi+1248]\n"
+    "mov [rdi+1304], rax; mov [rdi+1312], rcx; mov [rdi+1320], rdx; mov [rdi+1328], rbx; mov [rdi+1336], rsp\n"
+    "mov [rdi+1344], rbp; mov [rdi+1352], rsi; mov [rdi+1360], rdi; mov [rdi+1368], r8; mov [rdi+1376], r9\n"
+    "mov [rdi+1384], r10; mov [rdi+1392], r11; mov [rdi+1400], r12; mov [rdi+1408], r13; mov [rdi+1416], r14\n"
+    "mov [rdi+1424], r15\n"
+    "lar eax, eax; lsl ecx, ecx; mov [rdi+1432], rax; mov [rdi+1440], rcx\n"
+    "mov rax, fs:[0]; mov rcx, gs:[0]; bsf rdx, rbp; mov [rdi+1448], rdx\n"
+    "xor eax, eax; div ebp\n");                         /* #DE: a frame on the stack of the handler */
+extern const uint8_t code_look_last[];
+
+/* What translated code leaves in registers, in the x87's pointers, on stacks and in memory is the guest's. */
+static void no_host_address_is_seen(void **state)
+{
+    struct test_vm *v = &vm[1];
+    struct cpu *c = vm_cpu(v, 0);
+    struct start s = { .rip = WINDOW, .rflags = 2, .mxcsr = 0x1f80, .budget = 16384, .x87 = { .cw = 0x37f } };
+    uint64_t insns, x;
+    memset(v->ram + WINDOW_GPA, 0, PAGES * 4096);
+    memset(v->ram + IST_TOP - 4096, 0, 4096);
+    memcpy(v->ram + WINDOW_GPA, code_look, (size_t)(code_look_end - code_look));
+    block_drop(c, WINDOW_GPA, PAGES * 4096);
+    s.gpr[R_RSP] = STACK_TOP;
+    for (unsigned i = 0; i < 4; i++)
+        assert_true(run(v, &s, &insns));
+    assert_int_equal(c->rip, STUBS + VEC_DE + 1);
+    const uint8_t *at = v->ram + WINDOW_GPA + 0x2000;
+    memcpy(&x, at + 8, 8);                               /* FIP of FXSAVE64 */
+    assert_int_equal(x, WINDOW + (uint64_t)(code_look_last - code_look));
+    find_host_ranges();
+    assert_true(is_host_address((uintptr_t)&x) && is_host_address((uintptr_t)c->code->base) && is_host_address((uintptr_t)v->ram));
+    for (size_t i = 0; i + 8 <= RAM_SIZE; i++) {
+        memcpy(&x, v->ram + i, 8);
+        if (is_host_address(x))
+            fail_msg("a host address, %llx, at %zx of the guest's memory", (unsigned long long)x, i);
+    }
+    for (unsigned i = 0; i < 16; i++)
+        assert_false(is_host_address(c->gpr[i]) || is_host_address(c->xmm[i].u64[0]) || is_host_address(c->xmm[i].u64[1]));
+    /* And of random code, whose memory is random. */
+    seed = 11;
+    for (unsigned i = 0; i < 2000; i++) {
+        uint8_t code[1024];
+        unsigned len = random_code(code, 1 + (unsigned)(rnd() % 16), (enum flavour)(rnd() % 3));
+        random_start(&s);
+        s.rip = WINDOW + rnd() % 2048;
+        memcpy(v->ram + WINDOW_GPA + (s.rip - WINDOW), code, len);
+        block_drop(c, WINDOW_GPA, PAGES * 4096);
+        run(v, &s, &insns);
+        for (unsigned k = 0; k < 16; k++)
+            assert_false(is_host_address(c->gpr[k]) || is_host_address(c->xmm[k].u64[0]) || is_host_address(c->xmm[k].u64[1]));
+        assert_false(is_host_address(c->x87.fip) || is_host_address(c->x87.fdp) || is_host_address(c->cr2));
+    }
+    for (size_t i = 0; i + 8 <= PAGES * 4096; i++) {
+        memcpy(&x, v->ram + WINDOW_GPA + i, 8);
+        assert_false(is_host_address(x));
+    }
+}
+
 static void bounded(void **state)
 {
     struct code_cache *k = vm_cpu(&vm[1], 0)->code;
@@ -600,7 +700,8 @@ int main(void)
         cmocka_unit_test(x87_instructions), cmocka_unit_test(x87_sequences),
         cmocka_unit_test(sequences), cmocka_unit_test(vector_sequences), cmocka_unit_test(kernel_sequences),
         cmocka_unit_test(lock_step_finds_a_wrong_byte),
-        cmocka_unit_test(a_breakpoint_replaced_before_translation), cmocka_unit_test(never_writable_and_executable), cmocka_unit_test(bounded),
+        cmocka_unit_test(a_breakpoint_replaced_before_translation), cmocka_unit_test(never_writable_and_executable),
+        cmocka_unit_test(no_host_address_is_seen), cmocka_unit_test(bounded),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

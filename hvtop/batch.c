@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <strings.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -13,7 +14,8 @@
 
 /* Long form, the same keys whatever the screen shows; new ones only at the end. */
 #define CSV_KEYS "time,host,name,state,assigned,demand,buffer_now_pct,buffer_pct,status,why,startup,min,max,priority,cpu_pct,cpus," \
-                 "uptime_s,balloon,hot_added,resident,change,pressure_pct,target,committed,available,heartbeat,resets,pid,id"
+                 "uptime_s,balloon,hot_added,resident,change,pressure_pct,target,committed,available,heartbeat,resets,pid,id," \
+                 "read,write,iops,latency_us,queue,disk_used,disk_size,exits,hypercalls,interrupts,group"
 
 struct batch {
     struct cli_call *c;
@@ -23,7 +25,9 @@ struct batch {
     uint64_t left;                          /* samples; 0: no limit */
     int signals, end_signal;
     bool nobody_reads;
-    unsigned sampled;                       /* hosts whose sample of this round was printed */
+    unsigned sampled;                       /* samples printed, of all hosts */
+    uint64_t of_host[MODEL_HOSTS_MAX];      /* of each */
+    bool gone[MODEL_HOSTS_MAX];             /* it does not answer, and nobody waits for it */
 };
 
 static int signals_begin(void)
@@ -51,6 +55,19 @@ static json_t *rows_of(struct ui *ui, unsigned host)
         }
     }
     return rows;
+}
+
+/* Every host that answers has had as many samples as are wanted. */
+static bool enough(const struct batch *b)
+{
+    bool any = false;
+    for (unsigned i = 0; b->left && i < b->s->n_hosts; i++) {
+        if (b->of_host[i] < b->left && !b->gone[i]) {
+            return false;
+        }
+        any = any || b->of_host[i] >= b->left;
+    }
+    return any;
 }
 
 /* One more sample of a host is there. True: it was the last that is wanted. */
@@ -83,21 +100,27 @@ static bool print_sample(struct batch *b, unsigned host)
         json_decref(rows);
     }
     b->sampled++;
-    return b->left && b->sampled >= b->left * b->s->n_hosts;
+    b->of_host[host]++;
+    b->gone[host] = false;
+    return enough(b);
 }
 
 /* Takes msg. 1: enough. */
 static int take(struct batch *b, json_t *msg, struct hv_error *e)
 {
-    bool sample = json_object_get(msg, "rows") != NULL;
+    bool sample = json_object_get(msg, "rows") != NULL, down = json_object_get(msg, "down") != NULL;
     json_int_t host = json_integer_value(json_object_get(msg, "host"));
     int r = top_take(b->s, msg, e);
-    if (r < 0 || !sample || host < 0 || host >= (json_int_t)b->s->n_hosts) {
+    if (r < 0 || host < 0 || host >= (json_int_t)b->s->n_hosts) {
         return r;
     }
-    bool enough = print_sample(b, (unsigned)host);
+    if (!sample) {
+        b->gone[host] = b->gone[host] || down;
+        return !b->s->replay && enough(b);
+    }
+    bool last = print_sample(b, (unsigned)host);
     b->nobody_reads = ferror(b->c->out) && errno == EPIPE;
-    return enough || ferror(b->c->out);
+    return last || ferror(b->c->out);
 }
 
 static int replay_all(struct batch *b, struct hv_error *e)
@@ -117,6 +140,14 @@ static int replay_all(struct batch *b, struct hv_error *e)
     return r;
 }
 
+static void warn_down(struct batch *b, unsigned host, const char *why)
+{
+    const char *name = b->s->m->host[host].name;
+    size_t n = strlen(name);
+    bool said = n && strncmp(why, name, n) == 0 && strncmp(why + n, ": ", 2) == 0;
+    cli_warn(b->c, name, "%s", said ? why + n + 2 : why);
+}
+
 static int live(struct batch *b, struct hv_error *e)
 {
     struct top_source *s = b->s;
@@ -124,8 +155,11 @@ static int live(struct batch *b, struct hv_error *e)
     for (;;) {
         for (json_t *msg; (msg = feed_next(s->feed));) {
             const char *down = json_string_value(json_object_get(msg, "down"));
-            if (down && reached) {
-                cli_warn(b->c, s->m->host[json_integer_value(json_object_get(msg, "host")) % MODEL_HOSTS_MAX].name, "%s", down);
+            json_int_t host = json_integer_value(json_object_get(msg, "host"));
+            if (down && s->n_hosts > 1 && !b->gone[host % MODEL_HOSTS_MAX]) {      /* once: it is asked again every second */
+                warn_down(b, (unsigned)host % MODEL_HOSTS_MAX, down);
+            } else if (down && reached && s->n_hosts == 1) {
+                warn_down(b, 0, down);
             }
             reached = reached || json_object_get(msg, "rows");
             int r = take(b, msg, e);
@@ -187,6 +221,42 @@ static int run(struct batch *b, struct hv_error *e)
     return MIN(r, 0);
 }
 
+/* The columns of a screen that is a table, without what is drawn: "name,read,write". NULL: the usual ones. */
+static char *columns_of_screen(const struct top_source *s)
+{
+    unsigned table = ui_table_index(s->ui->screen);
+    strbuf_auto sb = {0};
+    if (table == 0 || table >= UI_TABLES) {
+        return NULL;
+    }
+    for (const char *p = s->ui->table[table].keys; *p;) {
+        size_t n = strcspn(p, ",");
+        bool drawn = n == 5 && memcmp(p, "trend", 5) == 0, host = n == 4 && memcmp(p, "host", 4) == 0;
+        if (!drawn && !(host && s->n_hosts == 1)) {
+            strbuf_adds(&sb, sb.len ? "," : "");
+            strbuf_add(&sb, p, n);
+        }
+        p += n + (p[n] == ',');
+    }
+    return sb.err || !sb.len ? NULL : strbuf_detach(&sb, NULL);
+}
+
+/* A VM that was named as it is written, and that no sample had. */
+static int nothing_missing(const struct top_source *s, const struct model *m, struct hv_error *e)
+{
+    for (unsigned k = 0; k < s->ui->n_only; k++) {
+        const char *name = s->ui->only[k];
+        bool found = strpbrk(name, "*?[") != NULL;
+        for (size_t i = 0; i < m->n_vms && !found; i++) {
+            found = strcmp(m->vm[i]->name, name) == 0 || strcasecmp(name, model_text(m->vm[i], "", "id")) == 0;
+        }
+        if (!found) {
+            return hv_fail(e, HV_NOT_FOUND, name, "no such VM");
+        }
+    }
+    return 0;
+}
+
 int top_batch(struct cli_call *c, struct top_source *s, struct hv_error *e)
 {
     struct batch b = {.c = c, .s = s, .printing = true, .left = c->count};
@@ -194,8 +264,11 @@ int top_batch(struct cli_call *c, struct top_source *s, struct hv_error *e)
     if (!s->explicit_batch && !b.left && !s->stop_at_ns) {
         b.left = 1;
     }
+    hv_autofree char *screen = columns_of_screen(s);
     if (!columns && c->format == CLI_FMT_CSV) {
         c->columns = CSV_KEYS;
+    } else if (!columns && screen && (c->format == CLI_FMT_TABLE || c->format == CLI_FMT_DEFAULT)) {
+        c->columns = screen;
     } else if (!columns && s->n_hosts > 1) {
         c->columns = "+host";
     }
@@ -207,6 +280,9 @@ int top_batch(struct cli_call *c, struct top_source *s, struct hv_error *e)
     if (r == 0) {
         r = run(&b, e);
         cli_stream_end(&b.p);
+    }
+    if (r >= 0 && b.sampled && !b.nobody_reads && !b.end_signal) {
+        r = nothing_missing(s, s->m, e);
     }
     cli_printer_fini(&b.p);
     c->columns = columns;

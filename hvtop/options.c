@@ -7,6 +7,7 @@
 #include "hv/client/hosts.h"
 #include "hvtop/hvtop.h"
 #include "hvtop/record.h"
+#include "hvtop/screen_term.h"
 #include "hvtop/theme.h"
 
 /* "22:20" and "2026-11-20T22:20" on the day of the recording, or "2h" before its end. */
@@ -203,7 +204,14 @@ static int run(struct cli_call *c, struct top_source *s, struct hv_error *e)
     uint64_t stop = cli_number(c, "stop-after", 0);
     s->stop_at_ns = stop ? hv_now_ns() + stop : 0;
     s->explicit_batch = c->batch || c->count;
-    bool screen = c->tty_out && c->tty_in && term && *term && strcmp(term, "dumb") != 0 && !c->batch && c->format == CLI_FMT_DEFAULT;
+    bool screen = c->tty_out && c->tty_in && !c->batch && c->format == CLI_FMT_DEFAULT;
+    if (screen && !term_usable()) {
+        screen = false;
+        if (term && *term && strcmp(term, "dumb") != 0 && r == 0) {
+            cli_warn(c, term, "no such terminal type, or it has no cursor: this is one sample");
+            cli_try(c, "TERM=xterm hvtop");
+        }
+    }
     if (r == 0) {
         r = screen ? top_run(c, s, e) : record && !c->batch ? top_record(c, s, e) : top_batch(c, s, e);
     }

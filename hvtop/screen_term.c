@@ -67,6 +67,19 @@ static void start_colours(void)
     }
 }
 
+bool term_usable(void)
+{
+    int err;
+    const char *name = getenv("TERM");
+    if (!name || !*name || strcmp(name, "dumb") == 0 || setupterm(NULL, STDOUT_FILENO, &err) != OK) {
+        return false;
+    }
+    const char *cup = tigetstr((NCURSES_CONST char *)(uintptr_t)"cup");
+    bool can_move = cup && cup != (const char *)-1 && !tigetflag((NCURSES_CONST char *)(uintptr_t)"hc");
+    del_curterm(cur_term);
+    return can_move;
+}
+
 int term_begin(const struct theme *theme, bool colour, bool mouse, struct hv_error *e)
 {
     static bool hooked;

@@ -12,6 +12,9 @@
 /* What shows up in a read; keys are hvtop/keys.h's. */
 struct term_input { int key; bool mouse; int y, x, wheel; };
 
+/* Is the terminal of a known type, and can its cursor be put anywhere? */
+bool term_usable(void);
+
 /* colour: false shows attributes only. Errors: HV_UNSUPPORTED where TERM is not known. */
 int term_begin(const struct theme *theme, bool colour, bool mouse, struct hv_error *e);
 /* The terminal as it was; nothing if it is so already. */

@@ -500,10 +500,23 @@ mouse() { tm send-keys -H 1b 5b 4d "$(printf %x $((32 + $1)))" "$(printf %x $((3
     see ">  alpha"
     kill "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
     see "trying again"
-    see "? "
+    see ">? alpha"
     start_service
     see -n "trying again"
     see ">  alpha"
+    keys q
+    [ "$(ended)" = 0 ]
+}
+
+@test "hvtop: a service that says nothing is stale after three delays, and comes back" {
+    open 80x24 "hvtop -d 300ms"
+    see ">  alpha"
+    kill -STOP "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    see ">? alpha"
+    see "? 3s"                                  # the age goes on though no sample comes
+    keys j; see ">? beta"
+    kill -CONT "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    see ">  beta"; see "   alpha"
     keys q
     [ "$(ended)" = 0 ]
 }
@@ -520,6 +533,10 @@ mouse() { tm send-keys -H 1b 5b 4d "$(printf %x $((32 + $1)))" "$(printf %x $((3
     see "trying again"
     keys q
     [ "$(ended)" = 0 ]
+    # Nobody waits for it: so many samples of those that answer, and a word about it, once.
+    run -0 --separate-stderr timeout 20 hvtop -b -n 2 -d 100ms -H "$BATS_TEST_TMPDIR/nobody" -H user -o name
+    [ "${#lines[@]}" = 6 ]
+    [ "$(grep -c "nobody: cannot connect" <<<"$stderr")" = 1 ]
 }
 
 # ---- a guest ----
@@ -600,9 +617,20 @@ pid_of_hvtop() { pgrep -P "$(tm display-message -p '#{pane_pid}')" -x hvtop; }
 }
 
 @test "hvtop: an unknown terminal" {
-    open 80x24 "TERM=no-such-thing hvtop"
-    [ "$(ended)" = 9 ]
-    see "no such terminal type"
+    local t
+    for t in no-such-thing lpr; do             # none at all, and one that only prints
+        open 80x24 "TERM=$t hvtop"
+        [ "$(ended)" = 0 ]
+        see "hvtop: $t: no such terminal type"
+        see "try: TERM=xterm hvtop"
+        see "gamma         -"
+        run ! grep -q $'\033' <<<"$(tm capture-pane -p)"
+        tm kill-server; sleep 0.2
+    done
+    open 80x24 "TERM=vt100 hvtop --ascii"
+    see ">  alpha"
+    keys q
+    [ "$(ended)" = 0 ]
 }
 
 # ---- batch ----
@@ -650,6 +678,14 @@ pid_of_hvtop() { pgrep -P "$(tm display-message -p '#{pane_pid}')" -x hvtop; }
     run -2 --separate-stderr hvtop --speed 2
     run -0 hvtop --columns help
     [[ $output == *buffer_now_pct* ]]
+    run -3 --separate-stderr hvtop -b -n 1 alpha nosuch -o name
+    [ "$output" = alpha ]
+    expect_error "hvtop: nosuch: no such VM"
+    run -0 hvtop -b -n 1 'nosuch*' -o name
+    run -0 hvtop -b -n 1 --screen disk --no-header
+    [[ ${lines[1]} == alpha\ *-* ]]
+    run -0 hvtop -b -n 1 --screen disk
+    [[ ${lines[1]} == NAME*READ*WRITE*IOPS*LATENCY*QUEUE*USED/SIZE*PATH ]]
     run -9 --separate-stderr hvtop --screen net
     expect_error "hvtop: --screen net: not in this version" "man hvtop"
     run -0 hvtop --version

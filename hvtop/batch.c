@@ -44,15 +44,28 @@ static int signals_begin(void)
 }
 
 /* The rows of one host's sample, in the order and through the filter of the screen. */
-static json_t *rows_of(struct ui *ui, unsigned host)
+static json_t *rows_of(struct ui *ui, unsigned host, bool json)
 {
-    json_t *rows = json_array();
+    json_t *rows = json_array(), *disk;
+    size_t k;
     ui->view_stale = true;
     ui_order(ui);
     for (size_t i = 0; i < ui->n_view; i++) {
-        if (ui->view[i]->host == host) {
-            json_array_append(rows, ui->view[i]->row);
+        json_t *row = ui->view[i]->row, *disks = json_object_get(row, "disks");
+        if (ui->view[i]->host != host) {
+            continue;
         }
+        if (!json || !json_array_size(disks)) {
+            json_array_append(rows, row);
+            continue;
+        }
+        json_t *list = json_array();
+        json_array_foreach(disks, k, disk) {
+            json_array_append_new(list, top_disk_object(disk));
+        }
+        row = json_copy(row);
+        json_object_set_new(row, "disks", list);
+        json_array_append_new(rows, row);
     }
     return rows;
 }
@@ -77,7 +90,7 @@ static bool print_sample(struct batch *b, unsigned host)
     struct model_host *h = &b->s->m->host[host];
     if (b->printing) {
         bool table = b->p.format == CLI_FMT_TABLE || b->p.format == CLI_FMT_WIDE;
-        json_t *rows = rows_of(b->s->ui, host), *row;
+        json_t *rows = rows_of(b->s->ui, host, b->p.format == CLI_FMT_JSON || b->p.format == CLI_FMT_JSONL), *row;
         size_t i;
         if (table) {
             char when[64];

@@ -266,7 +266,20 @@ void top_column_place(const char *name, const char **ret_group, const char **ret
 
 bool top_is_list(const char *key)
 {
-    return strcmp(key, "services") == 0 || strcmp(key, "disks") == 0 || strcmp(key, "vcpu_pct") == 0;
+    return strcmp(key, "disks") == 0 || strcmp(key, "vcpu_pct") == 0;
+}
+
+json_t *top_disk_object(const json_t *disk)
+{
+    static const char *const keys[TOP_DISK_PARTS] = {"location", "path", "type", "read", "write", "iops", "latency_us", "queue", "used", "size"};
+    json_t *o = json_object();
+    for (unsigned i = 0; i < TOP_DISK_PARTS; i++) {
+        json_t *v = json_array_get(disk, i);
+        if (v) {
+            json_object_set(o, keys[i], v);
+        }
+    }
+    return o;
 }
 
 const char *top_count(double n, char *buf, size_t size)

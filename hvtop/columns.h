@@ -14,6 +14,13 @@ void top_column_place(const char *name, const char **ret_group, const char **ret
 
 /* These keys are lists in a row; all others are numbers, texts and switches. */
 bool top_is_list(const char *key);
+/* What a disk in the list `disks` is made of: an array, for there are many and they come every second. */
+enum top_disk {
+    TOP_DISK_LOCATION, TOP_DISK_PATH, TOP_DISK_TYPE, TOP_DISK_READ, TOP_DISK_WRITE, TOP_DISK_IOPS, TOP_DISK_LATENCY, TOP_DISK_QUEUE,
+    TOP_DISK_USED, TOP_DISK_SIZE, TOP_DISK_PARTS
+};
+/* The same with names, for JSON that others read; the caller's. */
+json_t *top_disk_object(const json_t *disk);
 /* "840", "1.4k"; "-" where it is not known (NAN). buf[size >= 16]. */
 const char *top_count(double n, char *buf, size_t size);
 

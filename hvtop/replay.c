@@ -23,7 +23,8 @@ struct replay {
     bool mapped, plain;
     struct frame *frame;
     size_t n_frames, cap_frames;
-    size_t next_frame;                   /* the one after the one in text */
+    size_t next_frame;                   /* the one after the one being read */
+    size_t loaded;                       /* the one in text and one more; 0: none */
     char *text;                          /* the frame being read, NUL-terminated */
     size_t text_len, at;
     ZSTD_DCtx *z;
@@ -70,7 +71,12 @@ static int index_frames(struct replay *r)
 static void load_frame(struct replay *r, size_t i)
 {
     const struct frame *f = &r->frame[i];
-    r->at = r->text_len = 0;
+    r->at = 0;
+    if (r->loaded == i + 1 && r->text) {
+        return;
+    }
+    r->loaded = i + 1;
+    r->text_len = 0;
     free(r->text);
     r->text = NULL;
     if (r->plain) {

@@ -240,7 +240,7 @@ static void wide(struct ui *ui, struct canvas *c, int y, int bottom, const struc
 {
     const char *job = word(row, "job", "none");
     size_t cpus = json_array_size(cli_json_path(row, "processor.vcpu_pct"));
-    int cpu_rows = 1 + MIN((int)MAX(cpus, json_array_size(json_object_get(row, "services"))), 8);
+    int cpu_rows = 1 + MIN((int)MAX(cpus, (size_t)parts_services(row)), 8);
     int disk_rows = 1 + MIN((int)parts_disks(row), 4), events = 6;
     /* settings, guest, blank, processors, blank, disks, blank, job, blank, events */
     int rows = MIN(bottom - y - 2 - 1 - cpu_rows - 1 - disk_rows - 3 - events, 30);

@@ -11,9 +11,15 @@ static double number(const json_t *o, const char *key)
     return json_is_number(v) ? json_number_value(v) : NAN;
 }
 
-static const char *text(const json_t *o, const char *key, const char *otherwise)
+static double part(const json_t *disk, enum top_disk i)
 {
-    const char *s = json_string_value(json_object_get(o, key));
+    const json_t *v = json_array_get(disk, i);
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
+
+static const char *word(const json_t *disk, enum top_disk i, const char *otherwise)
+{
+    const char *s = json_string_value(json_array_get(disk, i));
     return s ? s : otherwise;
 }
 
@@ -46,18 +52,28 @@ void parts_disk_line(struct canvas *c, int y, const json_t *row, unsigned i)
 {
     const json_t *d = json_array_get(json_object_get(row, "disks"), i);
     char r[48], w[48], n[32], l[32], used[32], size[32], right[80];
-    int x = canvas_text(c, y, 0, -1, STYLE_TITLE, strcmp(text(d, "type", ""), "dvd") == 0 ? "dvd  " : "disk ");
-    snprintf(right, sizeof(right), "%s/%s", draw_size(number(d, "used"), used, sizeof(used)), draw_size(number(d, "size"), size, sizeof(size)));
+    int x = canvas_text(c, y, 0, -1, STYLE_TITLE, strcmp(word(d, TOP_DISK_TYPE, ""), "dvd") == 0 ? "dvd  " : "disk ");
+    snprintf(right, sizeof(right), "%s/%s", draw_size(part(d, TOP_DISK_USED), used, sizeof(used)), draw_size(part(d, TOP_DISK_SIZE), size, sizeof(size)));
     int end = canvas_right(c, y, c->w, STYLE_NORMAL, right) - 1;
     char line[160];
-    snprintf(line, sizeof(line), "r %s  w %s  %s IOPS  %s", rate(number(d, "read"), r, sizeof(r)), rate(number(d, "write"), w, sizeof(w)),
-             top_count(number(d, "iops"), n, sizeof(n)), latency(number(d, "latency_us"), l, sizeof(l)));
-    x += canvas_printf(c, y, x, STYLE_NORMAL, "%s ", text(d, "location", "-"));
+    snprintf(line, sizeof(line), "r %s  w %s  %s IOPS  %s", rate(part(d, TOP_DISK_READ), r, sizeof(r)), rate(part(d, TOP_DISK_WRITE), w, sizeof(w)),
+             top_count(part(d, TOP_DISK_IOPS), n, sizeof(n)), latency(part(d, TOP_DISK_LATENCY), l, sizeof(l)));
+    x += canvas_printf(c, y, x, STYLE_NORMAL, "%s ", word(d, TOP_DISK_LOCATION, "-"));
     int room = end - x - (int)strlen(line) - 2;
     strbuf_auto cut = {0};
-    cli_cut(&cut, file_name(text(d, "path", "no medium")), (unsigned)MAX(room, 4), c->ascii);
+    cli_cut(&cut, file_name(word(d, TOP_DISK_PATH, "no medium")), (unsigned)MAX(room, 4), c->ascii);
     x += 2 + canvas_text(c, y, x, MAX(MIN(room, end - x), 0), STYLE_NORMAL, cut.buf ? cut.buf : "");
     canvas_text(c, y, x, MAX(end - x, 0), STYLE_NORMAL, line);
+}
+
+unsigned parts_services(const json_t *row)
+{
+    const char *s = json_string_value(json_object_get(row, "services"));
+    unsigned n = s && *s;
+    for (; s && *s; s++) {
+        n += *s == ',';
+    }
+    return n;
 }
 
 int parts_disk_table(struct canvas *c, int y, int h, const json_t *row)
@@ -79,21 +95,21 @@ int parts_disk_table(struct canvas *c, int y, int h, const json_t *row)
         char a[80], b[32], e[32];
         int at = y + used_lines;
         strbuf_auto cut = {0};
-        cli_cut(&cut, text(d, "path", "no medium"), 40, c->ascii);
-        canvas_text(c, at, 2, 8, STYLE_NORMAL, text(d, "location", "-"));
+        cli_cut(&cut, word(d, TOP_DISK_PATH, "no medium"), 40, c->ascii);
+        canvas_text(c, at, 2, 8, STYLE_NORMAL, word(d, TOP_DISK_LOCATION, "-"));
         canvas_text(c, at, 11, 40, STYLE_NORMAL, cut.buf ? cut.buf : "");
-        canvas_right(c, at, heads[0].end, STYLE_NORMAL, rate(number(d, "read"), a, sizeof(a)));
-        canvas_right(c, at, heads[1].end, STYLE_NORMAL, rate(number(d, "write"), a, sizeof(a)));
-        canvas_right(c, at, heads[2].end, STYLE_NORMAL, top_count(number(d, "iops"), a, sizeof(a)));
-        canvas_right(c, at, heads[3].end, STYLE_NORMAL, latency(number(d, "latency_us"), a, sizeof(a)));
-        canvas_right(c, at, heads[4].end, STYLE_NORMAL, top_count(number(d, "queue"), a, sizeof(a)));
-        snprintf(a, sizeof(a), "%s/%s", draw_size(number(d, "used"), b, sizeof(b)), draw_size(number(d, "size"), e, sizeof(e)));
+        canvas_right(c, at, heads[0].end, STYLE_NORMAL, rate(part(d, TOP_DISK_READ), a, sizeof(a)));
+        canvas_right(c, at, heads[1].end, STYLE_NORMAL, rate(part(d, TOP_DISK_WRITE), a, sizeof(a)));
+        canvas_right(c, at, heads[2].end, STYLE_NORMAL, top_count(part(d, TOP_DISK_IOPS), a, sizeof(a)));
+        canvas_right(c, at, heads[3].end, STYLE_NORMAL, latency(part(d, TOP_DISK_LATENCY), a, sizeof(a)));
+        canvas_right(c, at, heads[4].end, STYLE_NORMAL, top_count(part(d, TOP_DISK_QUEUE), a, sizeof(a)));
+        snprintf(a, sizeof(a), "%s/%s", draw_size(part(d, TOP_DISK_USED), b, sizeof(b)), draw_size(part(d, TOP_DISK_SIZE), e, sizeof(e)));
         canvas_right(c, at, heads[5].end, STYLE_NORMAL, a);
     }
     return used_lines;
 }
 
-/* "heartbeat ok 3.2" in three columns. */
+/* "heartbeat ok 3.2" in three columns, of a list joined by commas. */
 static void service_line(struct canvas *c, int y, int x, const char *s)
 {
     static const int at[] = {0, 14, 26};
@@ -109,10 +125,10 @@ static void service_line(struct canvas *c, int y, int x, const char *s)
 int parts_cpu_and_services(struct canvas *c, int y, int h, const json_t *row)
 {
     const json_t *cpu = json_object_get(row, "processor"), *each = json_object_get(cpu, "vcpu_pct");
-    const json_t *services = json_object_get(row, "services");
+    const char *services = json_string_value(json_object_get(row, "services"));
     char a[32], b[32], d[32];
     const int half = 78;
-    size_t n = json_array_size(each), shown = MIN(n, (size_t)MAX(h - 1, 0)), k = json_array_size(services);
+    size_t n = json_array_size(each), shown = MIN(n, (size_t)MAX(h - 1, 0)), lines = 0;
     bool more = shown < n && shown > 0;
     int x = canvas_text(c, y, 0, -1, STYLE_TITLE, "vCPU");
     double pct = number(cpu, "cpu_pct");
@@ -130,15 +146,17 @@ int parts_cpu_and_services(struct canvas *c, int y, int h, const json_t *row)
         }
         const json_t *v = json_array_get(each, i);
         double p = json_is_number(v) ? json_number_value(v) : NAN;
-        struct draw_part part = {isnan(p) ? 0 : p, '|', 0x2588, STYLE_BUSY};
+        struct draw_part busy = {isnan(p) ? 0 : p, '|', 0x2588, STYLE_BUSY};
         canvas_printf(c, at, 2, STYLE_NORMAL, "%2zu", i);
-        draw_bar(c, at, 6, 40, 100, &part, 1);
+        draw_bar(c, at, 6, 40, 100, &busy, 1);
         canvas_printf(c, at, 47, STYLE_NORMAL, isnan(p) ? "   -" : "%3.0f%%", p);
     }
-    size_t lines = 0;
-    for (size_t i = 0; i < k && (int)i < h - 1 && c->w > half; i++, lines++) {
-        const char *s = json_string_value(json_array_get(services, i));
-        service_line(c, y + 1 + (int)i, half + 2, s ? s : "");
+    for (const char *p = services ? services : ""; *p && (int)lines < h - 1 && c->w > half; lines++) {
+        char line[80];
+        size_t len = strcspn(p, ",");
+        snprintf(line, sizeof(line), "%.*s", (int)MIN(len, sizeof(line) - 1), p);
+        service_line(c, y + 1 + (int)lines, half + 2, line);
+        p += len + strspn(p + len, ", ");
     }
     return 1 + (int)MAX(shown, lines);
 }

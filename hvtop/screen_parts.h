@@ -9,6 +9,8 @@
 
 /* How many disks a row has. */
 unsigned parts_disks(const json_t *row);
+/* How many integration services it names. */
+unsigned parts_services(const json_t *row);
 /* Disk i on one line. */
 void parts_disk_line(struct canvas *c, int y, const json_t *row, unsigned i);
 /* These draw at most h lines from y on, for windows of 120 columns and more. They return how many. */

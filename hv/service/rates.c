@@ -58,11 +58,9 @@ static json_t *disk_rates(const json_t *was, const json_t *disk, double seconds,
     add(&sum->used, value(disk, "used"));
     add(&sum->size, value(disk, "size"));
     sum->n++;
-    return json_pack("{s:O? s:O? s:O? s:o s:o s:o s:o s:o s:o s:o}", "location", json_object_get(disk, "location"), "path",
-                     json_object_get(disk, "path"), "type", json_object_get(disk, "type"), "read", number(read), "write",
-                     number(write), "iops", number(requests / seconds), "latency_us",
-                     number(requests > 0 ? wait / requests / 1000 : NAN), "queue", number(value(disk, "queue")), "used",
-                     number(value(disk, "used")), "size", number(value(disk, "size")));
+    return json_pack("[O?O?O?ooooooo]", json_object_get(disk, "location"), json_object_get(disk, "path"), json_object_get(disk, "type"),
+                     number(read), number(write), number(requests / seconds), number(requests > 0 ? wait / requests / 1000 : NAN),
+                     number(value(disk, "queue")), number(value(disk, "used")), number(value(disk, "size")));
 }
 
 json_t *rates_json(const json_t *was, const json_t *is, uint64_t elapsed_ns)

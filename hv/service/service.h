@@ -369,8 +369,8 @@ void stats_method(void *arg, struct varlink_call *call, const json_t *params);
 /*
  * What a VM did between two runtimes that its worker reported, elapsed_ns apart; was NULL or elapsed_ns 0: only what
  * needs one. Pure. {read, write (bytes a second), iops, latency_us (mean of a request), queue, disk_used, disk_size,
- * disk_path (the first one's), exits, hypercalls, interrupts (a second), vcpu_pct: [], disks: [{location, path, type and
- * the same numbers}]}; null where it is not known. The caller's.
+ * disk_path (the first one's), exits, hypercalls, interrupts (a second), vcpu_pct: [], disks: [[location, path, type,
+ * read, write, iops, latency_us, queue, used, size]]}; null where it is not known. The caller's.
  */
 json_t *rates_json(const json_t *was, const json_t *is, uint64_t elapsed_ns);
 /* A report came; before vm->runtime is replaced. */

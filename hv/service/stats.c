@@ -1,6 +1,7 @@
 /* Rows of what `list` shows, once or at an interval (org.hv.Manager.Stats). */
 #include <errno.h>
 
+#include "hv/base/strbuf.h"
 #include "hv/service/service.h"
 
 #define STATS_MIN_MS 100
@@ -73,11 +74,11 @@ struct stats_stream {
 
 static json_t *or_null(json_t *v) { return v ? json_incref(v) : json_null(); }
 
-/* Texts for people and columns: "heartbeat ok 3.2", in the words of `hvctl integration list`. */
+/* "heartbeat ok 3.2, kvp no-daemon 5.0": in the words of `hvctl integration list`. */
 static json_t *services_of(const json_t *integration)
 {
     const json_t *list = json_object_get(integration, "services");
-    json_t *out = json_array();
+    strbuf_auto sb = {0};
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *s = json_array_get(list, i);
         const char *name = json_string_value(json_object_get(s, "service")), *version = json_string_value(json_object_get(s, "version"));
@@ -86,11 +87,10 @@ static json_t *services_of(const json_t *integration)
                            : json_is_true(json_object_get(s, "ready"))   ? "ok"
                            : json_is_true(json_object_get(s, "open")) && name && strcmp(name, "kvp") == 0 ? "no-daemon"
                                                                                                            : "no-contact";
-        hv_autofree char *text = name ? hv_asprintf("%s %s%s%s", name, word, version ? " " : "", version ? version : "") : NULL;
-        if (text)
-            json_array_append_new(out, json_string(text));
+        if (name)
+            strbuf_addf(&sb, "%s%s %s%s%s", sb.len ? ", " : "", name, word, version ? " " : "", version ? version : "");
     }
-    return out;
+    return sb.len && !sb.err ? json_string(sb.buf) : json_null();
 }
 
 /* {id of a VM: the first of its groups}. */

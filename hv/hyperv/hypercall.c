@@ -59,9 +59,10 @@ static enum hv_status query_capabilities(struct call *c)
 }
 
 /*
- * Free pages of the guest, in pieces of 2 MiB, which it lets go of until it touches them again
- * (guest-abi 3.6; drivers/hv/hv_balloon.c, free page reporting). They stay its own: the host
- * drops what is in them, and they read as zeros.
+ * Free pages of the guest, which it lets go of until it touches them again (drivers/hv/hv_balloon.c,
+ * free page reporting). They stay its own: the host drops what is in them, and they read as zeros.
+ * A range is so many pages beyond the first: of 2 MiB, or, since Linux 6.5 where page_reporting_order
+ * is below 9, of 4 KiB.
  */
 static enum hv_status heat_hint(struct call *c)
 {
@@ -70,8 +71,10 @@ static enum hv_status heat_hint(struct call *c)
     }
     for (uint32_t i = c->start; i < c->reps; i++) {
         uint64_t range = get_le64(c->data + 8 + 8 * (size_t)(i - c->start));
-        uint64_t gpa = range & ~(LARGE_PAGE - 1), len = ((range & 0x7ff) + 1) * LARGE_PAGE;
-        if (!(range & 1 << 11) || range & 1 << 12 || !mem_is_ram(c->h->mem, gpa, len)) {
+        bool large = range & 1 << 11;
+        uint64_t page = large ? LARGE_PAGE : HV_PAGE_SIZE;
+        uint64_t gpa = range & ~(page - 1), len = ((range & 0x7ff) + 1) * page;
+        if ((large && range & 1 << 12) || !mem_is_ram(c->h->mem, gpa, len)) {   /* bit 12: of 1 GiB */
             return HV_STATUS_INVALID_PARAMETER;
         }
         if (mem_punch(c->h->mem, gpa, len) == 0) {

@@ -249,14 +249,30 @@ static void test_cold_pages_go_back_to_the_host(void **state)
     assert_int_equal(before - mem_resident_bytes(mem), 6 * MIB);
     assert_int_equal(mem_read(mem, 5 * MIB, &byte, 1), 0);
     assert_int_equal(byte, 0);
-    /* Gone on with at the second range; beyond RAM; small pages; no count; more than a page of them. */
+    /* Gone on with at the second range; beyond RAM; no count; more than a page of them. */
     assert_int_equal(call(0x8003 | 2ull << 32 | 1ull << 48, 0x8000, 0), HV_STATUS_SUCCESS);
     assert_int_equal(result >> 32, 2);
     put_le64(in + 16, 14 * MIB | 1 << 11 | 1);
     assert_int_equal(mem_write(mem, 0x8000, in, 24), 0);
     assert_int_equal(call(0x8003 | 2ull << 32, 0x8000, 0), HV_STATUS_INVALID_PARAMETER);
     assert_int_equal(result >> 32, 1);
-    put_le64(in + 8, 4 * MIB);
+    put_le64(in + 8, 4 * MIB | 1 << 11 | 1 << 12);               /* of 1 GiB */
+    assert_int_equal(mem_write(mem, 0x8000, in, 24), 0);
+    assert_int_equal(call(0x8003 | 1ull << 32, 0x8000, 0), HV_STATUS_INVALID_PARAMETER);
+    /* Small pages: 3 of them from an odd one on; one that is not RAM's. */
+    for (gpa_t gpa = 4 * MIB; gpa < 4 * MIB + 6 * HV_PAGE_SIZE; gpa += HV_PAGE_SIZE) {
+        assert_int_equal(mem_write(mem, gpa, (uint8_t[]){gpa >> 12 & 0xff | 1}, 1), 0);
+    }
+    before = mem_resident_bytes(mem);
+    put_le64(in + 8, (4 * MIB + HV_PAGE_SIZE) | 2);
+    assert_int_equal(mem_write(mem, 0x8000, in, 24), 0);
+    assert_int_equal(call(0x8003 | 1ull << 32, 0x8000, 0), HV_STATUS_SUCCESS);
+    assert_int_equal(before - mem_resident_bytes(mem), 3 * HV_PAGE_SIZE);
+    for (unsigned i = 0; i < 6; i++) {
+        assert_int_equal(mem_read(mem, 4 * MIB + i * HV_PAGE_SIZE, &byte, 1), 0);
+        assert_int_equal(byte != 0, i < 1 || i > 3);
+    }
+    put_le64(in + 8, (RAM - HV_PAGE_SIZE) | 1);
     assert_int_equal(mem_write(mem, 0x8000, in, 24), 0);
     assert_int_equal(call(0x8003 | 1ull << 32, 0x8000, 0), HV_STATUS_INVALID_PARAMETER);
     assert_int_equal(call(0x8003, 0x8000, 0), HV_STATUS_INVALID_INPUT);

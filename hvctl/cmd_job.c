@@ -194,7 +194,7 @@ const struct cli_command job_commands[] = {
     {.noun = "job", .verb = "wait", .help = "wait until jobs have ended; exit as they did", .args = jobs,
      .codes = CODE(NOT_FOUND) | CODE(PARTIAL), .run = job_wait,
      .examples = EXAMPLES({"hvctl job wait $(hvctl start web1 --no-wait)", "start now, wait later"})},
-    {.noun = "job", .verb = "cancel", .help = "end a start, or the wait for a shutdown, before its time", .args = one_job,
+    {.noun = "job", .verb = "cancel", .help = "end a start, a copy into a guest, or the wait for a shutdown, before its time", .args = one_job,
      .codes = CODE(NOT_FOUND) | CODE(CONFLICT), .run = job_cancel,
      .examples = EXAMPLES({"hvctl job cancel 12", "a guest that was asked to shut down may do it all the same"})},
     {0},

@@ -254,7 +254,7 @@ static void method(struct service *svc, struct varlink_call *call, const json_t 
 
 static int ask_items(struct guest_wait *w, struct svc_vm *vm, struct hv_error *e)
 {
-    return worker_call(vm, "org.hv.Worker.GuestItems", NULL, NULL, 0, on_answer, w, e);
+    return worker_ask(vm, "org.hv.Worker.GuestItems", NULL, false, NULL, 0, on_answer, w, e);
 }
 
 static int ask_set(struct guest_wait *w, struct svc_vm *vm, struct hv_error *e)
@@ -262,20 +262,20 @@ static int ask_set(struct guest_wait *w, struct svc_vm *vm, struct hv_error *e)
     json_t *p = json_pack("{s:O}", "key", json_object_get(w->params, "key")), *value = json_object_get(w->params, "value");
     if (value)
         json_object_set(p, "value", value);
-    return worker_call(vm, "org.hv.Worker.SetGuestItem", p, NULL, 0, on_answer, w, e);
+    return worker_ask(vm, "org.hv.Worker.SetGuestItem", p, false, NULL, 0, on_answer, w, e);
 }
 
 static int ask_freeze(struct guest_wait *w, struct svc_vm *vm, struct hv_error *e)
 {
     const json_t *ms = json_object_get(w->params, "timeout_ms");
-    return worker_call(vm, "org.hv.Worker.Freeze",
-                       json_pack("{s:I}", "timeout_ms", json_is_integer(ms) ? json_integer_value(ms) : (json_int_t)FREEZE_MS), NULL, 0,
-                       on_answer, w, e);
+    return worker_ask(vm, "org.hv.Worker.Freeze",
+                      json_pack("{s:I}", "timeout_ms", json_is_integer(ms) ? json_integer_value(ms) : (json_int_t)FREEZE_MS), false,
+                      NULL, 0, on_answer, w, e);
 }
 
 static int ask_thaw(struct guest_wait *w, struct svc_vm *vm, struct hv_error *e)
 {
-    return worker_call(vm, "org.hv.Worker.Thaw", NULL, NULL, 0, on_answer, w, e);
+    return worker_ask(vm, "org.hv.Worker.Thaw", NULL, false, NULL, 0, on_answer, w, e);
 }
 
 void guest_items(void *arg, struct varlink_call *call, const json_t *params) { method(arg, call, params, "kvp", ask_items); }
@@ -292,6 +292,7 @@ struct copy {
     int fd;
     uint64_t size;
     json_t *params;
+    bool cancelled;
 };
 
 static void copy_end(struct copy *c, const struct hv_error *e)
@@ -306,6 +307,14 @@ static void copy_end(struct copy *c, const struct hv_error *e)
 
 static void copy_failed(void *arg, const struct hv_error *e) { copy_end(arg, e); }
 
+static void on_cancelled(void *arg, json_t *p, bool continues, const struct hv_error *e) { }
+
+static void ask_cancel(const struct copy *c, struct svc_vm *vm)
+{
+    struct hv_error e = {0};
+    (void)worker_call(vm, "org.hv.Worker.CancelCopy", json_pack("{s:I}", "id", (json_int_t)c->job), NULL, 0, on_cancelled, NULL, &e);
+}
+
 static void on_copied(void *arg, json_t *p, bool continues, const struct hv_error *e)
 {
     struct guest_wait *w = arg;
@@ -318,9 +327,11 @@ static void on_copied(void *arg, json_t *p, bool continues, const struct hv_erro
         json_int_t size = json_integer_value(json_object_get(p, "size"));
         if (job && size > 0)
             job_progress(job, (int)(json_integer_value(json_object_get(p, "done")) * 100 / size));
+        if (c->cancelled && vm)
+            ask_cancel(c, vm);              /* it had not heard of the copy yet */
         return;
     }
-    if (e && e->code == HV_UNSUPPORTED && vm && !settled(vm, &well)) {
+    if (e && e->code == HV_UNSUPPORTED && vm && !settled(vm, &well) && !c->cancelled) {
         w->asked = false;
         return;
     }
@@ -335,10 +346,28 @@ static void on_copied(void *arg, json_t *p, bool continues, const struct hv_erro
 static int ask_copy(struct guest_wait *w, struct svc_vm *vm, struct hv_error *e)
 {
     const struct copy *c = w->arg;
-    json_t *p = json_pack("{s:i s:I s:O s:b s:b}", "fd", 0, "size", (json_int_t)c->size, "path", json_object_get(c->params, "path"),
-                          "overwrite", json_is_true(json_object_get(c->params, "overwrite")), "parents",
-                          json_is_true(json_object_get(c->params, "parents")));
-    return worker_stream(vm, "org.hv.Worker.CopyFile", p, &c->fd, 1, on_copied, w, e);
+    json_t *p = json_pack("{s:i s:I s:O s:b s:b s:I}", "fd", 0, "size", (json_int_t)c->size, "path",
+                          json_object_get(c->params, "path"), "overwrite", json_is_true(json_object_get(c->params, "overwrite")),
+                          "parents", json_is_true(json_object_get(c->params, "parents")), "id", (json_int_t)c->job);
+    return worker_ask(vm, "org.hv.Worker.CopyFile", p, true, &c->fd, 1, on_copied, w, e);
+}
+
+/* Not begun, it ends now; else when the guest has let go of the file. */
+static void cancel_copy(void *arg)
+{
+    struct copy *c = arg;
+    struct guest_wait *w = c->svc->guest_waits;
+    struct hv_error e = {0};
+    while (w && w->arg != c)
+        w = w->next;
+    struct svc_vm *vm = w ? vm_of(w) : NULL;
+    c->cancelled = true;
+    if (vm && w->asked) {
+        ask_cancel(c, vm);
+    } else if (w) {
+        hv_fail(&e, HV_FAILED, vm ? vm->name : "", "the job was cancelled");
+        fail_wait(w, &e);
+    }
 }
 
 void guest_copy(void *arg, struct varlink_call *call, const json_t *params)
@@ -366,6 +395,7 @@ void guest_copy(void *arg, struct varlink_call *call, const json_t *params)
                        .params = json_incref((json_t *)(uintptr_t)params)};
     event_add(vm->svc, "disk", vm->name, "info", (int64_t)varlink_call_peer(call)->uid, NULL, NULL, "%s is copied into the guest", source);
     varlink_reply(call, json_pack("{s:o}", "job", job_json(job)), false);
+    job_on_cancel(job, cancel_copy, c);
     if (need(vm, "file-copy", NULL, params, ask_copy, copy_failed, c, &e) < 0)
         copy_end(c, &e);
 }

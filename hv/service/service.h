@@ -231,9 +231,12 @@ int worker_start(struct svc_vm *vm, const struct varlink_peer *peer, struct hand
 /* One call to the worker whose answer ends the job; fn may be NULL: fails or finishes the job. */
 int worker_call(struct svc_vm *vm, const char *method, json_t *params, const int *fds, unsigned nfds,
                 varlink_reply_fn *fn, void *arg, struct hv_error *e);
-/* The same, with replies until the last one. */
-int worker_stream(struct svc_vm *vm, const char *method, json_t *params, const int *fds, unsigned nfds,
-                  varlink_reply_fn *fn, void *arg, struct hv_error *e);
+/*
+ * The same on a connection of its own, for what a guest takes its time over: no other command waits for it.
+ * more: replies until the last one.
+ */
+int worker_ask(struct svc_vm *vm, const char *method, json_t *params, bool more, const int *fds, unsigned nfds,
+               varlink_reply_fn *fn, void *arg, struct hv_error *e);
 /* Kill it now. */
 void worker_kill(struct svc_vm *vm);
 /* The same while it starts: nobody wants it any more. */

@@ -26,6 +26,17 @@
 #include "hv/service/service.h"
 
 #define PROBE_LIMIT_MS 5000
+#define ASKS_MAX 32                    /* calls at a time that a guest takes its time over */
+
+/* One of them. */
+struct worker_ask {
+    struct worker_link *l;
+    struct varlink_conn *conn;
+    varlink_reply_fn *fn;
+    void *arg;
+    bool finishing;                    /* the connection is being freed already */
+    struct worker_ask *next;
+};
 
 struct worker_link {
     struct svc_vm *vm;                 /* NULL: the VM is gone, waiting for the process */
@@ -34,6 +45,7 @@ struct worker_link {
     bool child;                        /* ours to reap */
     char socket[HV_PATH_SIZE + 64];
     struct varlink_conn *commands, *reports;
+    struct worker_ask *asks;
     struct handover fds;               /* until Setup */
     struct varlink_peer peer;          /* who asked for the start: opens the disks */
     unsigned next_lun;                 /* of the disks that are still to be attached */
@@ -60,6 +72,11 @@ void worker_link_free(struct worker_link *l)
         return;
     varlink_conn_free(l->commands);
     varlink_conn_free(l->reports);
+    for (struct worker_ask *a = l->asks, *next; a; a = next) {
+        next = a->next;
+        varlink_conn_free(a->conn);
+        free(a);
+    }
     handover_close(&l->fds);
     hv_cleanup_close(&l->pidfd);
     json_decref(l->sandbox);
@@ -135,6 +152,11 @@ static void on_process_end(void *arg)
     /* What it said last, and whoever waits for an answer of it. */
     varlink_conn_finish(l->commands);
     varlink_conn_finish(l->reports);
+    while (l->asks) {
+        struct varlink_conn *conn = l->asks->conn;
+        l->asks->finishing = true;
+        varlink_conn_finish(conn);     /* its answer, or that there is none: ask_answered() frees it */
+    }
     l->commands = l->reports = NULL;
     if (l->child)
         waitid(P_PIDFD, (id_t)l->pidfd, &info, WEXITED | WNOHANG);
@@ -380,7 +402,8 @@ static int connect_to(struct worker_link *l, struct varlink_conn **ret)
 {
     struct sockaddr_un sa;
     int r = socket_address(l->socket, &sa);
-    int fd = r < 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    /* Not blocking: a worker that takes no connections keeps nobody waiting. */
+    int fd = r < 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return r < 0 ? r : -errno;
     if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
@@ -492,15 +515,50 @@ int worker_call(struct svc_vm *vm, const char *method, json_t *params, const int
     return r < 0 ? hv_fail_errno(e, -r, vm->name, "its worker does not answer") : 0;
 }
 
-int worker_stream(struct svc_vm *vm, const char *method, json_t *params, const int *fds, unsigned nfds,
-                  varlink_reply_fn *fn, void *arg, struct hv_error *e)
+static void ask_answered(void *arg, json_t *p, bool continues, const struct hv_error *e)
 {
-    if (!vm->link || !vm->link->commands) {
-        json_decref(params);
-        return hv_fail(e, HV_CONFLICT, vm->name, "it is not running");
+    struct worker_ask *a = arg;
+    if (!continues) {
+        struct worker_ask **at = &a->l->asks;
+        while (*at != a)
+            at = &(*at)->next;
+        *at = a->next;
     }
-    int r = varlink_conn_call(vm->link->commands, method, params, true, fds, nfds, fn, arg);
-    return r < 0 ? hv_fail_errno(e, -r, vm->name, "its worker does not answer") : 0;
+    a->fn(a->arg, p, continues, e);
+    if (continues)
+        return;
+    if (!a->finishing)
+        varlink_conn_free(a->conn);
+    free(a);
+}
+
+int worker_ask(struct svc_vm *vm, const char *method, json_t *params, bool more, const int *fds, unsigned nfds,
+               varlink_reply_fn *fn, void *arg, struct hv_error *e)
+{
+    struct worker_link *l = vm->link;
+    unsigned n = 0;
+    for (struct worker_ask *a = l ? l->asks : NULL; a; a = a->next)
+        n++;
+    if (!l || !l->commands || n >= ASKS_MAX) {
+        json_decref(params);
+        return hv_fail(e, HV_CONFLICT, vm->name, l && l->commands ? "its guest is being asked too much already" : "it is not running");
+    }
+    struct worker_ask *a = hv_alloc(sizeof(*a));
+    int r = a ? connect_to(l, &a->conn) : -ENOMEM;
+    if (r < 0) {
+        json_decref(params);
+    } else if ((r = varlink_conn_call(a->conn, method, params, more, fds, nfds, ask_answered, a)) < 0) {
+        varlink_conn_free(a->conn);
+    } else {
+        a->l = l;
+        a->fn = fn;
+        a->arg = arg;
+        a->next = l->asks;
+        l->asks = a;
+        return 0;
+    }
+    free(a);
+    return hv_fail_errno(e, -r, vm->name, "its worker does not answer");
 }
 
 /* ---- taking over ---- */

@@ -256,6 +256,9 @@ static void explain(const struct vm *vm, enum task t, uint32_t status, int err, 
     case IC_TIMEOUT:
         hv_fail(e, HV_TIMEOUT, vm->name, "the guest's %s daemon does not answer", tasks[t].daemon);
         return;
+    case IC_CANCELLED:
+        hv_fail(e, HV_FAILED, vm->name, "the job was cancelled: nothing of the file stays in the guest");
+        return;
     case IC_EXISTS:
         hv_fail(e, HV_CONFLICT, object, "it exists in the guest");
         hv_hint(e, "--overwrite");
@@ -492,6 +495,12 @@ int vm_copy(struct vm *vm, const struct vm_copy *c, vm_done_fn *done, void *arg,
                                   .parents = c->parents, .done = on_copied, .arg = o};
     fd = -1;
     return op_begun(o, fcopy_start(vm->fcopy, &job), e);
+}
+
+void vm_copy_cancel(struct vm *vm)
+{
+    if (vm->fcopy)
+        fcopy_cancel(vm->fcopy);
 }
 
 void vm_copy_progress(const struct vm *vm, uint64_t *ret_done, uint64_t *ret_size)

@@ -159,6 +159,8 @@ struct vm_copy {
     bool overwrite, parents;
 };
 int vm_copy(struct vm *vm, const struct vm_copy *c, vm_done_fn *done, void *arg, struct hv_error *e);
+/* End it before its time: its done comes when the guest has removed what it had of the file. */
+void vm_copy_cancel(struct vm *vm);
 /* Of the copy under way, bytes; 0 of 0: there is none. */
 void vm_copy_progress(const struct vm *vm, uint64_t *ret_done, uint64_t *ret_size);
 /* What the guest has of memory, and what it says of it. Bytes. */

@@ -45,6 +45,7 @@ struct fcopy {
     uint32_t buf_len;
     fcopy_done_fn *done;
     void *done_arg;
+    bool cancelled;                     /* by fcopy_cancel(): goes on to CANCEL, not to the next piece */
     uint32_t result;                    /* what a cancel is told as */
     int result_err;
 };
@@ -64,6 +65,7 @@ static void end(struct fcopy *f, uint32_t status, int err)
     f->state = FCOPY_IDLE;
     f->todo = TODO_NOTHING;
     f->done = NULL;
+    f->cancelled = false;
     hv_cleanup_close(&f->fd);
     f->fd = -1;
     free(f->buf);
@@ -203,10 +205,10 @@ static void on_reply(void *arg, uint32_t status, const uint8_t *body, uint32_t l
     case FCOPY_STARTING:
         if (status == IC_OK) {
             f->state = FCOPY_WRITING;
-            if (f->done)
-                next(f, TODO_WRITE);
+            if (f->cancelled)
+                cancel(f, IC_CANCELLED, 0);
             else
-                cancel(f, IC_GONE, 0);
+                next(f, TODO_WRITE);
         } else if (status == IC_FAIL) {
             next(f, TODO_PROBE);
         } else {
@@ -220,8 +222,8 @@ static void on_reply(void *arg, uint32_t status, const uint8_t *body, uint32_t l
         f->acked = f->sent;
         if (status != IC_OK)
             cancel(f, status, 0);
-        else if (!f->done)
-            cancel(f, IC_GONE, 0);
+        else if (f->cancelled)
+            cancel(f, IC_CANCELLED, 0);
         else
             next(f, TODO_WRITE);
         break;
@@ -376,9 +378,9 @@ int fcopy_start(struct fcopy *f, const struct fcopy_job *j)
 
 void fcopy_cancel(struct fcopy *f)
 {
-    fcopy_done_fn *done = f->done;
-    if (!done)
+    if (!f->done)
         return;
-    f->done = NULL;                     /* the answer that is still to come goes on to CANCEL */
-    done(f->done_arg, IC_GONE, 0);
+    f->cancelled = true;
+    if (f->todo == TODO_WRITE)          /* between two requests; else the answer that is still to come goes on to CANCEL */
+        cancel(f, IC_CANCELLED, 0);
 }

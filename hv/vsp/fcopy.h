@@ -18,7 +18,8 @@ struct ic;
 
 /*
  * status: IC_OK; IC_EXISTS; IC_DISK_FULL; IC_NOT_CONNECTED: no daemon; IC_FAIL: the daemon cannot (folder, rights);
- * IC_INVALID: the source could not be read or became shorter, err says why (negative errno or 0); IC_TIMEOUT; IC_GONE.
+ * IC_INVALID: the source could not be read or became shorter, err says why (negative errno or 0); IC_TIMEOUT; IC_GONE;
+ * IC_CANCELLED: by fcopy_cancel(), and the guest has removed what it had.
  */
 typedef void fcopy_done_fn(void *arg, uint32_t status, int err);
 
@@ -40,7 +41,10 @@ bool fcopy_ready(const struct fcopy *f);
 void fcopy_progress(const struct fcopy *f, uint64_t *ret_done, uint64_t *ret_size);
 /* 0; -ENOTCONN: no driver; -EBUSY: another copy, or the daemon hangs; -ENAMETOOLONG; -EINVAL: no such names. */
 int fcopy_start(struct fcopy *f, const struct fcopy_job *job);
-/* End the copy under way, if there is one: done comes with IC_GONE, what there is of the file is removed. */
+/*
+ * End the copy under way, if there is one: what there is of the file is removed as soon as the guest has answered what
+ * it was asked last, then done comes with IC_CANCELLED. What is all but over ends as it would have.
+ */
 void fcopy_cancel(struct fcopy *f);
 
 #endif

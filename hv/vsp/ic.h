@@ -22,9 +22,10 @@
 #define IC_NOT_CONNECTED  0x8007048Fu
 #define IC_EXISTS         0x80070050u
 #define IC_DISK_FULL      0x80070070u
-/* Ours: the guest did not answer in time, or the channel went. */
+/* Ours: the guest did not answer in time, the channel went, or the host wants it no more. */
 #define IC_TIMEOUT        0x800705B4u
 #define IC_GONE           0x800704CFu
+#define IC_CANCELLED      0x800704C7u
 
 #define IC_VERSION(major, minor) ((uint32_t)(major) | (uint32_t)(minor) << 16)   /* as on the wire */
 #define IC_MAX_BODY 7552u         /* the largest: IP settings, 7428 */

@@ -314,5 +314,6 @@ const struct varlink_method worker_methods[] = {
     {"Freeze", worker_freeze},
     {"Thaw", worker_thaw},
     {"CopyFile", worker_copy_file},
+    {"CancelCopy", worker_cancel_copy},
     {0},
 };

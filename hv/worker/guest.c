@@ -13,6 +13,7 @@ struct guest_call {
     struct varlink_call *call;
     json_t *items;
     struct loop_timer *timer;          /* progress of a copy; NULL: none */
+    json_int_t id;                     /* of a copy: its job */
 };
 
 static struct guest_call *call_new(struct worker *w, struct varlink_call *call)
@@ -31,6 +32,8 @@ static struct guest_call *call_new(struct worker *w, struct varlink_call *call)
 static void call_free(struct guest_call *c)
 {
     loop_timer_free(c->w->loop, c->timer);
+    if (c->w->copy == c)
+        c->w->copy = NULL;
     varlink_call_unref(c->call);
     json_decref(c->items);
     free(c);
@@ -151,9 +154,21 @@ void worker_copy_file(void *arg, struct varlink_call *call, const json_t *params
     };
     int r = copy.fd < 0 ? hv_fail(&e, HV_USAGE, "fd", "no descriptor came with the call")
                         : vm_copy(c->w->vm, &copy, call_done, c, &e);
+    if (r == 0) {
+        c->id = json_integer_value(json_object_get(params, "id"));
+        c->w->copy = c;
+    }
     if (r == 0 && varlink_call_more(call) && loop_timer_new(c->w->loop, on_progress, c, &c->timer) == 0)
         loop_timer_set(c->w->loop, c->timer, hv_now_ns() + PROGRESS_NS);
     begun(c, r, &e);
+}
+
+void worker_cancel_copy(void *arg, struct varlink_call *call, const json_t *params)
+{
+    const struct worker *w = arg;
+    if (w->copy && w->copy->id == json_integer_value(json_object_get(params, "id")))
+        vm_copy_cancel(w->vm);
+    varlink_reply(call, json_object(), false);
 }
 
 /* ---- reports ---- */

@@ -36,6 +36,7 @@ struct worker {
     uid_t peer_uid;               /* hvd's user as this process' namespace shows it */
     int exit_fd;                  /* where the end is written for an hvd that was away; -1: nowhere */
     json_t *sandbox;              /* layers, after Setup */
+    struct guest_call *copy;      /* the copy under way; NULL: none */
     json_t *crash;                /* what the guest said of its last crash; NULL: none since its start */
     bool ending;                  /* the VM is off: last reports are out, the process ends */
     struct loop_timer *end_timer, *enforce_timer;
@@ -59,6 +60,7 @@ void worker_set_guest_item(void *arg, struct varlink_call *call, const json_t *p
 void worker_freeze(void *arg, struct varlink_call *call, const json_t *params);
 void worker_thaw(void *arg, struct varlink_call *call, const json_t *params);
 void worker_copy_file(void *arg, struct varlink_call *call, const json_t *params);
+void worker_cancel_copy(void *arg, struct varlink_call *call, const json_t *params);
 json_t *worker_integration_json(struct worker *w);
 void worker_guest_event(void *arg, bool warning, const char *message, const char *hint);
 void worker_crashed(void *arg, const uint64_t p[5], const char *log);

@@ -99,6 +99,22 @@ happened() {
     run -0 hvctl guest copy "$BATS_TEST_TMPDIR/data" vm1:/root/new/data --overwrite
     run -1 --separate-stderr hvctl guest copy "$BATS_TEST_TMPDIR/data" vm1:/no/where
     run -0 hvctl job wait "$(hvctl guest copy "$BATS_TEST_TMPDIR/data" vm1:/tmp/ --no-wait)"
+    # Cancelled in the middle: the job says so, the guest keeps nothing, and the next copy arrives.
+    truncate -s 1G "$BATS_TEST_TMPDIR/long"
+    job=$(hvctl guest copy "$BATS_TEST_TMPDIR/long" vm1:/root/long --no-wait)
+    # While it lasts the VM does what else it is asked: its console answers, it pauses and goes on.
+    typed 'while [ ! -s /root/long ]; do sleep 0.05; done; echo beg""un' begun
+    run -0 hvctl pause vm1
+    run -0 hvctl resume vm1
+    run -4 --separate-stderr hvctl guest copy "$BATS_TEST_TMPDIR/data" vm1:/tmp/two
+    expect_error "hvctl: vm1: its file copy daemon has something else to do"
+    run -0 --separate-stderr hvctl job cancel "$job"
+    [ "$stderr" = "job $job: cancelled" ]
+    run -1 --separate-stderr hvctl job wait "$job"
+    [[ $stderr == "hvctl: vm1: the job was cancelled: nothing of the file stays in the guest"* ]]
+    typed '[ -e /root/long ] || echo go""ne' gone
+    run -0 hvctl guest copy "$BATS_TEST_TMPDIR/data" vm1:/root/after
+    typed 'md5sum /root/after' "$(md5sum <"$BATS_TEST_TMPDIR/data" | cut -d' ' -f1)"
 
     typed 'mke2fs /dev/sda >/dev/null 2>&1; mkdir /d; mount -t ext4 /dev/sda /d && echo mount""ed' mounted
     run -0 --separate-stderr hvctl guest freeze vm1

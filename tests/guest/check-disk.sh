@@ -6,6 +6,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 . tests/guest/lib.sh
+. tests/guest/tap.sh
 build=${BUILD:-build}
 vmboot=$build/tests/tools/vmboot
 vhdtool=$build/bin/vhdtool
@@ -18,28 +19,12 @@ tests/guest/fetch.sh cloud generic busybox || exit 1
 cloud=$cache/vmlinuz-cloud
 modules=(-m hv_vmbus -m hv_utils -m hv_storvsc -m sd_mod -m sr_mod -m ext4)
 tests/guest/mkinitrd.sh -k cloud "${modules[@]}" -f tests/guest/diskload.sh:bin/diskload "$work/initrd" || exit 1
-n=0 bad=0
-
-check() {
-    local name=$1 log began=$SECONDS
-    shift
-    case $name in *"$only"*) ;; *) return ;; esac
-    n=$((n + 1))
-    log=$work/$n.log
-    if "$@" >"$log" 2>&1; then
-        echo "ok $n - $name ($((SECONDS - began)) s)"
-    else
-        bad=$((bad + 1))
-        echo "not ok $n - $name"
-        tail -n 25 "$log" | sed 's/^/# /'
-    fi
-}
 
 boot() { "$vmboot" --timeout 120s --kernel "$cloud" --initrd "$work/initrd" --cmdline "console=ttyS0 quiet" "$@"; }
 prompt='demo:~# '
 # What stands in the argument of a step is echoed by the shell; "x""y" in it prints xy.
-mount_new='for d in sda sdb sdc; do [ -e /dev/$d ] || continue; mke2fs /dev/$d >/dev/null; mkdir -p /d/$d; mount -t ext4 /dev/$d /d/$d; done; echo mount""ed'
-mount_old='for d in sda sdb sdc; do [ -e /dev/$d ] || continue; mkdir -p /d/$d; mount -t ext4 /dev/$d /d/$d; done; echo mount""ed'
+mount_new='for d in sda sdb sdc sdd; do [ -e /dev/$d ] || continue; mke2fs /dev/$d >/dev/null; mkdir -p /d/$d; mount -t ext4 /dev/$d /d/$d; done; echo mount""ed'
+mount_old='for d in sda sdb sdc sdd; do [ -e /dev/$d ] || continue; mkdir -p /d/$d; mount -t ext4 /dev/$d /d/$d; done; echo mount""ed'
 # How many of the controller's channels have been interrupted so often by now, each on a CPU of its own.
 channels='cd /sys/bus/vmbus/devices/f80e1c2b*/channels; n=0; for c in *; do [ $(cat $c/interrupts) -gt 20 ] && n=$((n + 1)); done; echo busy channels: $n on $(cat */cpu | sort -u | wc -l) CPUs; cd /'
 leave='umount /d/* && echo un""mounted'
@@ -47,10 +32,13 @@ leave='umount /d/* && echo un""mounted'
 disks() {
     "$vhdtool" create "$work/dyn.vhdx" --size 2G --block-size "${1:-32M}" &&
         "$vhdtool" create "$work/base.vhdx" --size 1G && "$vhdtool" create "$work/child.vhdx" --parent "$work/base.vhdx" &&
-        "$vhdtool" create "$work/dyn.vhd" --size 1G
+        "$vhdtool" create "$work/dyn.vhd" --size 1G &&
+        "$vhdtool" create "$work/base.vhd" --size 1G && "$vhdtool" create "$work/child.vhd" --parent "$work/base.vhd" &&
+        sha256sum "$work"/base.* >"$work/parents"
 }
-given=(--disk "$work/dyn.vhdx" --disk "$work/child.vhdx" --disk "$work/dyn.vhd")
-clean() { "$vhdtool" check "$work"/dyn.vhdx "$work"/child.vhdx "$work"/base.vhdx "$work"/dyn.vhd; }
+given=(--disk "$work/dyn.vhdx" --disk "$work/child.vhdx" --disk "$work/dyn.vhd" --disk "$work/child.vhd")
+# All sound, and no parent written to.
+clean() { "$vhdtool" check "$work"/{dyn,child,base}.vhdx "$work"/{dyn,child,base}.vhd && sha256sum -c --quiet "$work/parents"; }
 
 # Mixed load from 4 vCPUs, checksums across dropped caches, a reboot of the guest, and a new VM.
 load_and_reboot() {
@@ -60,8 +48,7 @@ load_and_reboot() {
         --until "$prompt" --send "$mount_old" --until mounted --send 'diskload verify' --until 'sums good' \
         --send "$leave" --until unmounted --send poweroff --off && clean &&
         boot --cpus 2 "${given[@]}" --until "$prompt" --send "$mount_old" --until mounted --send 'diskload verify' \
-            --until 'sums good' --send "$leave; poweroff" --off && clean &&
-        [ "$("$vhdtool" info "$work/base.vhdx" -o json | jq .blocks_present)" = 0 ]
+            --until 'sums good' --send "$leave; poweroff" --off && clean
 }
 
 # Saved and loaded five times while the load runs.
@@ -76,25 +63,26 @@ hot_plug() {
     local steps=() i
     "$vhdtool" create "$work/hot.vhdx" --size 64M || return 1
     for i in $(seq 20); do
-        steps+=(--attach "$work/hot.vhdx" --send "while [ ! -e /dev/sdd ]; do sleep 0.05; done; echo here $i: \$(dd if=/dev/sdd bs=1M count=1 2>/dev/null | wc -c)"
-            --until "here $i: 1048576" --grow $((i + 2))=$((64 + i))M
-            --send "until [ \$(cat /sys/block/sdd/size) = $(((64 + i) * 2048)) ]; do head -c 512 /dev/sdd >/dev/null; sleep 0.05; done; echo gro\"\"wn $i: \$(dd if=/dev/sdd bs=1M skip=$((63 + i)) 2>/dev/null | wc -c)"
-            --until "grown $i: 1048576" --detach $((i + 2))
-            --send "while [ -e /dev/sdd ]; do sleep 0.05; done; echo go\"\"ne $i:" --until "gone $i:")
+        steps+=(--attach "$work/hot.vhdx" --send "while [ ! -e /dev/sde ]; do sleep 0.05; done; echo here $i: \$(dd if=/dev/sde bs=1M count=1 2>/dev/null | wc -c)"
+            --until "here $i: 1048576" --grow $((i + 3))=$((64 + i))M
+            --send "until [ \$(cat /sys/block/sde/size) = $(((64 + i) * 2048)) ]; do head -c 512 /dev/sde >/dev/null; sleep 0.05; done; echo gro\"\"wn $i: \$(dd if=/dev/sde bs=1M skip=$((63 + i)) 2>/dev/null | wc -c)"
+            --until "grown $i: 1048576" --detach $((i + 3))
+            --send "while [ -e /dev/sde ]; do sleep 0.05; done; echo go\"\"ne $i:" --until "gone $i:")
     done
     boot --cpus 2 "${given[@]}" --until "$prompt" --send "$mount_old" --until mounted --send '(diskload write 12) & echo back""ground' --until background \
         "${steps[@]}" --send 'wait; diskload verify' --until 'sums good' --send "$leave; poweroff" --off && clean
 }
 
-# What the guest gives back leaves the file: discard of a file system.
+# What the guest gives back leaves the file: discard of a file system, also of what has just been written.
 trim() {
     local before after
     before=$("$vhdtool" info "$work/dyn.vhdx" -o json | jq .allocated)
-    boot "${given[@]}" --until "$prompt" --send "$mount_old" --until mounted --send 'rm -rf /d/*/*; sync; for d in /d/*; do fstrim $d; done; echo trim""med' \
+    boot "${given[@]}" --until "$prompt" --send "$mount_old" --until mounted \
+        --send 'dd if=/dev/urandom of=/d/sda/fill bs=1M count=100 2>/dev/null; sync; rm -rf /d/*/*; sync; for d in /d/*; do fstrim $d; done; echo trim""med' \
         --until trimmed --send "$leave; poweroff" --off && clean || return 1
     after=$("$vhdtool" info "$work/dyn.vhdx" -o json | jq .allocated)
     echo "allocated: $before before, $after after"
-    [ "$after" -lt $((before / 2)) ]
+    [ "$after" -lt "$before" ]
 }
 
 dvd() {
@@ -124,5 +112,4 @@ check "disks: a disk comes, grows and goes twenty times under load" hot_plug
 check "disks: what is discarded leaves the file" trim
 check "disks: code that a read overwrites is executed as it is now" code_pages
 check "disks: a DVD is read and not written" dvd
-echo "1..$n"
-exit $((bad > 0))
+tap_end

@@ -2,11 +2,15 @@
 # Dynamic memory with a stock kernel's own balloon driver, beyond what check.sh shows: many times, with
 # content that is looked at, and what guests do that do not go along. TAP.
 #
-#   check-memory.sh [TIMES]    how often memory is taken and given back (10); BUILD names the build folder
+#   check-memory.sh [-k NAME] [TIMES]    how often memory is taken and given back (10); BUILD names the build
+#                                        folder; -k: only tests whose name has NAME
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 . tests/guest/lib.sh
+. tests/guest/tap.sh
 build=${BUILD:-build}
+only=
+[ "${1:-}" != -k ] || { only=$2; shift 2; }
 times=${1:-10}
 vmboot=$build/tests/tools/vmboot
 work=$build/guest-memory
@@ -37,21 +41,6 @@ tests/guest/mkinitrd.sh -k cloud "${modules[@]}" -m hv_balloon -f "$work/fill:bi
     tests/guest/mkinitrd.sh -k cloud "${modules[@]}" "$work/initrd-none" &&
     tests/guest/mkinitrd.sh -k cloud "${modules[@]}" -f "$balloon:lib/modules/hv_balloon.ko" -r "$work/rc-static" "$work/initrd-static" || exit 1
 boot() { "$vmboot" --timeout 120s --kernel "$cloud" --cmdline "console=ttyS0 quiet memhp_default_state=online" "$@"; }
-
-n=0 bad=0
-check() {
-    local name=$1 log began=$SECONDS
-    shift
-    n=$((n + 1))
-    log=$work/$n.log
-    if "$@" >"$log" 2>&1; then
-        echo "ok $n - $name ($((SECONDS - began)) s)"
-    else
-        bad=$((bad + 1))
-        echo "not ok $n - $name"
-        tail -n 25 "$log" | sed 's/^/# /'
-    fi
-}
 
 # All of it in use, then a third taken: the host must hold no more than what is left, each time.
 down_and_up() {
@@ -97,5 +86,4 @@ check "memory: a guest that takes none (hot_add=0) is not asked" \
     refused 'vmboot: the guest refuses added memory' boot --initrd "$work/initrd-static" --until "$prompt" --driver --target 400M --target 512M --aim 640M --for 2s --aim 640M
 check "memory: a guest without the driver is not asked" \
     refused 'the guest has no dynamic memory driver running' boot --initrd "$work/initrd-none" --until "$prompt" --heartbeat ok --target 400M
-echo "1..$n"
-exit $((bad > 0))
+tap_end

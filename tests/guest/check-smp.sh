@@ -6,6 +6,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 . tests/guest/lib.sh
+. tests/guest/tap.sh
 vmboot=${BUILD:-build}/tests/tools/vmboot
 work=${BUILD:-build}/guest
 . tests/guest/smp.sh
@@ -13,22 +14,6 @@ work=${BUILD:-build}/guest
 only=
 [ "${1:-}" = -k ] && only=$2
 mkdir -p "$work"
-n=0 bad=0
-
-check() {
-    local name=$1 log began=$SECONDS
-    shift
-    case $name in *"$only"*) ;; *) return ;; esac
-    n=$((n + 1))
-    log=$work/smp-$n.log
-    if "$@" >"$log" 2>&1; then
-        echo "ok $n - $name ($((SECONDS - began)) s)"
-    else
-        bad=$((bad + 1))
-        echo "not ok $n - $name"
-        tail -n 25 "$log" | sed 's/^/# /'
-    fi
-}
 
 build_smpload || exit 1
 smp_initrd cloud "$work/initrd-smp-cloud" || exit 1
@@ -42,5 +27,4 @@ else
 fi
 check "a kernel that patches its code, and everything else at once" tests/guest/mixes.sh 4 3
 check "Debian's user land prints what it prints here" userland_guest cloud 2
-echo "1..$n"
-[ "$bad" = 0 ] && [ "$n" -gt 0 ]
+tap_end

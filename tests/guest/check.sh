@@ -6,6 +6,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 . tests/guest/lib.sh
+. tests/guest/tap.sh
 build=${BUILD:-build}
 vmboot=$build/tests/tools/vmboot
 work=$build/guest
@@ -14,23 +15,6 @@ only=
 mkdir -p "$work"
 tests/guest/fetch.sh cloud generic busybox || exit 1
 tests/guest/mkinitrd.sh -k cloud "$work/initrd" || exit 1
-n=0 bad=0
-
-# check NAME COMMAND...: one test.
-check() {
-    local name=$1 log began=$SECONDS
-    shift
-    case $name in *"$only"*) ;; *) return ;; esac
-    n=$((n + 1))
-    log=$work/$n.log
-    if "$@" >"$log" 2>&1; then
-        echo "ok $n - $name ($((SECONDS - began)) s)"
-    else
-        bad=$((bad + 1))
-        echo "not ok $n - $name"
-        tail -n 15 "$log" | sed 's/^/# /'
-    fi
-}
 
 boot() { "$vmboot" --timeout 120s --initrd "$work/initrd" --cmdline "console=ttyS0 ${quiet-quiet}" "$@"; }
 prompt='demo:~# '
@@ -207,5 +191,4 @@ case $? in
 esac
 check "the generic kernel boots to the shell" \
     boot --kernel "$generic" --until "$prompt" --send 'poweroff' --off
-echo "1..$n"
-[ "$bad" = 0 ] && [ "$n" -gt 0 ]
+tap_end

@@ -12,6 +12,7 @@ set -uo pipefail
 umask 022
 cd "$(dirname "$0")/../.."
 . tests/guest/lib.sh
+. tests/guest/tap.sh
 build=${BUILD:-build}
 vmboot=$build/tests/tools/vmboot
 vhdtool=$build/bin/vhdtool
@@ -56,22 +57,6 @@ if [ -n "$image" ]; then
 fi
 
 disk=$work/root.vhdx
-n=0 bad=0
-check() {
-    local name=$1 log began=$SECONDS
-    shift
-    case $name in *"$only"*) ;; *) return ;; esac
-    n=$((n + 1))
-    log=$work/$n.log
-    if "$@" >"$log" 2>&1; then
-        echo "ok $n - $name ($((SECONDS - began)) s)"
-    else
-        bad=$((bad + 1))
-        echo "not ok $n - $name"
-        tail -n 40 "$log" | sed 's/^/# /'
-    fi
-}
-
 # The root file system of a disk whose guest has gone, by e2fsprogs: nothing to repair, no journal to replay.
 file_system_clean() {
     "$vhdtool" check "$disk" && "$vhdtool" convert "$disk" "$work/root.raw" -y -q || return 1
@@ -109,5 +94,4 @@ for flavour in cloud generic; do
     done
 done
 rm -rf "$work/modules"
-echo "1..$n"
-exit $((bad > 0))
+tap_end

@@ -6,29 +6,21 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 . tests/guest/lib.sh
+. tests/guest/tap.sh
 vmboot=${BUILD:-build}/tests/tools/vmboot
 work=${BUILD:-build}/guest/matrix
 . tests/guest/smp.sh
 SMP_TIMEOUT=300s
 mkdir -p "$work"
 [ $# -gt 0 ] || set -- cloud generic pae
-n=0 bad=0
 for kernel; do
     width=
     [ "$kernel" != pae ] || width=32
     build_smpload $width && smp_initrd "$kernel" "$work/initrd-smp-$kernel" || exit 1
     for cpus in 1 2 4; do
         for memory in 128M 2G 6G; do
-            n=$((n + 1)) began=$SECONDS
-            if smp_guest "$kernel" $cpus $memory "-n 4 -s ${SCALE:-3}" >"$work/$kernel-$cpus-$memory.log" 2>&1; then
-                echo "ok $n - $kernel, $cpus vCPUs, $memory ($((SECONDS - began)) s)"
-            else
-                bad=$((bad + 1))
-                echo "not ok $n - $kernel, $cpus vCPUs, $memory"
-                tail -n 25 "$work/$kernel-$cpus-$memory.log" | sed 's/^/# /'
-            fi
+            check "$kernel, $cpus vCPUs, $memory" smp_guest "$kernel" $cpus $memory "-n 4 -s ${SCALE:-3}"
         done
     done
 done
-echo "1..$n"
-[ "$bad" = 0 ]
+tap_end

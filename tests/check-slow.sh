@@ -148,6 +148,7 @@ part "everything at once, while the kernel patches itself" mixes
 part "stock kernels under the sanitizers" asan_guest
 part "hostile guests, ten seeds" hostile_guests
 part "Debian root file systems, two kernels, 1 and 4 vCPUs" tests/guest/debian-root.sh
+part "the kernel of bookworm-backports" tests/guest/backports.sh
 part "hostile guests of the services, more seeds" services_seeds
 part "hyperv-daemons in a stock guest, saved and loaded" env CHECK_SLOW=1 tests/guest/check.sh -k daemons
 part "drivers unloaded and loaded" env CHECK_SLOW=1 tests/guest/check.sh -k drivers

@@ -62,6 +62,34 @@ update_i386() {
     : >"$dir/updated"
 }
 
+# apt for bookworm-backports, likewise with lists of its own: a newer kernel than the release has.
+apt_backports() {
+    local dir=$cache/apt-backports program=$1
+    shift
+    mkdir -p "$dir"/{lists,archives,sources}/partial
+    : >>"$dir/status"
+    "$program" -qq -o APT::Sandbox::User="$(id -un)" -o Debug::NoLocking=1 -o Dir::State="$dir" \
+        -o Dir::State::lists="$dir/lists" -o Dir::State::status="$dir/status" -o Dir::Cache="$dir" \
+        -o Dir::Cache::archives="$dir/archives" -o Dir::Etc::SourceList="$dir/sources.list" \
+        -o Dir::Etc::SourceParts="$dir/sources" "$@"
+}
+
+# From where the release itself comes: an archive that has the suite is asked for it.
+update_backports() {
+    local dir=$cache/apt-backports uri
+    local key=/usr/share/keyrings/debian-archive-keyring.gpg
+    [ -z "${1:-}" ] && [ -e "$dir/updated" ] && return 0
+    mkdir -p "$dir"
+    [ -r "$key" ] && key="[signed-by=$key] " || key=
+    apt-get indextargets --format '$(REPO_URI) $(SUITE) $(CODENAME)' 'Created-By: Packages' 'Origin: Debian' 'Component: main' |
+        awk '$3 == "bookworm" { print $1 }' | sort -u |
+        while read -r uri; do printf 'deb %s%s bookworm-backports main\n' "$key" "$uri"; done >"$dir/sources.list"
+    [ -s "$dir/sources.list" ] || die "apt has no lists of Debian 12" "apt-get update"
+    apt_backports apt-get update || printf '%s: not every list of backports could be had\n' "${0##*/}" >&2
+    apt_backports apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || die "cannot look for backports (offline?)"
+    : >"$dir/updated"
+}
+
 # download FOLDER PACKAGE...: the .deb files of the packages' current versions.
 download() {
     local folder=$1 log
@@ -72,7 +100,7 @@ download() {
         die "cannot download $* (offline?)"$'\n'"$log" "apt-get update, or a machine with network"
 }
 
-# package PACKAGE [i386]: the folder it is unpacked in, fetched when not there yet. Prints the folder.
+# package PACKAGE [i386|backports]: the folder it is unpacked in, fetched when not there yet. Prints the folder.
 package() (
     dir=$cache/pkg/$1${2:+:$2}
     if [ ! -d "$dir" ]; then
@@ -81,7 +109,7 @@ package() (
         trap 'rm -rf "$tmp"' EXIT
         mkdir "$tmp/deb" "$tmp/root"
         if [ -n "${2:-}" ]; then
-            log=$(cd "$tmp/deb" && apt_i386 apt-get download "$1" 2>&1) || die "cannot download $1 for $2"$'\n'"$log"
+            log=$(cd "$tmp/deb" && "apt_$2" apt-get download "$1" 2>&1) || die "cannot download $1 for $2"$'\n'"$log"
         else
             download "$tmp/deb" "$1"
         fi
@@ -91,12 +119,12 @@ package() (
     printf '%s\n' "$dir"
 )
 
-# resolve_meta PACKAGE [i386]: what a meta package stands for now,
+# resolve_meta PACKAGE [i386|backports]: what a meta package stands for now,
 # linux-image-cloud-amd64 -> linux-image-6.1.0-56-cloud-amd64.
 resolve_meta() {
     local name
     command -v apt-cache >/dev/null || die "no apt-cache: these recipes take their parts from Debian packages"
-    name=$(${2:+apt_i386} apt-cache depends --important "$1" 2>/dev/null |
+    name=$(${2:+"apt_$2"} apt-cache depends --important "$1" 2>/dev/null |
         sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
     [ -n "$name" ] || die "apt knows no package $1" "apt-get update"
     printf '%s\n' "$name"

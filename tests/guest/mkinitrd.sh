@@ -3,7 +3,7 @@
 #
 #   mkinitrd.sh [-k cloud|generic|pae] [-m MODULE]... [-f FILE:PATH]... [-r SCRIPT] [-D] [-d] OUT
 #
-#   -k   whose kernel's modules (cloud); pae gets a 32-bit busybox
+#   -k   whose kernel's modules (cloud; generic, backports, pae, which gets a 32-bit busybox)
 #   -m   load this module too, after what it depends on; "NAME KEY=VALUE" with parameters; may be repeated
 #   -f   put FILE of the host at PATH in the guest
 #   -r   run SCRIPT in the guest once, before the shell (its output is on ttyS0)
@@ -65,12 +65,16 @@ add_module() {
         grep -q "/\(${name}\|${name//_/-}\)\.ko$" "$cache/modules-$kernel/modules.builtin" && return 0
         die "the $kernel kernel has no module $name"
     fi
-    case $path in *.ko) ;; *) die "the module $name is compressed, which this recipe does not know" ;; esac
-    deps=$(tr '\0' '\n' <"$path" | sed -n 's/^depends=//p')
+    case $path in
+    *.ko) cp -L "$path" "$tmp/module" ;;
+    *.ko.xz) xz -dc "$path" >"$tmp/module" || die "cannot unpack the module $name" "apt-get install xz-utils" ;;
+    *) die "the module $name is compressed, which this recipe does not know" ;;
+    esac
+    install -m 644 "$tmp/module" "$root/lib/modules/$name.ko"
+    deps=$(tr '\0' '\n' <"$tmp/module" | sed -n 's/^depends=//p')
     for dep in ${deps//,/ }; do
         add_module "$dep"
     done
-    install -m 644 "$path" "$root/lib/modules/$name.ko"
     printf '%s%s\n' "$name" "${1#"${1%% *}"}" >>"$root/etc/modules"
 }
 for module in "${modules[@]}"; do

@@ -119,7 +119,6 @@ int vm_disk_change(struct vm *vm, unsigned lun, struct disk *d, bool force, stru
         r = hv_fail(e, HV_USAGE, vm->name, "only a DVD drive's medium can be changed");
     if (r == 0) {
         struct disk *old = scsi_unit_disk(u);
-        disk_queue_drain(vm->disk_queue);
         r = scsi_unit_change(u, d, force);
         if (r == 0) {
             storage_rescan(vm->storage);

@@ -30,7 +30,7 @@ void scsi_unit_free(struct scsi_unit *u);
 unsigned scsi_unit_busy(const struct scsi_unit *u);
 /* The disk has another size: the guest hears of it with its next command. */
 void scsi_unit_resized(struct scsi_unit *u);
-/* Another disk in the drive, or none. -EBUSY: the guest has locked it, and force is not set. */
+/* Another disk in the drive, or none, after what is under way. -EBUSY: the guest has locked it, and force is not set. */
 int scsi_unit_change(struct scsi_unit *u, struct disk *disk, bool force);
 struct disk *scsi_unit_disk(const struct scsi_unit *u);
 enum scsi_kind scsi_unit_kind(const struct scsi_unit *u);

@@ -58,6 +58,9 @@ int scsi_unit_change(struct scsi_unit *u, struct disk *disk, bool force)
     if (u->locked && u->disk && !force) {
         return -EBUSY;
     }
+    /* Commands were checked against the old medium: also those that wait under the limit. */
+    scsi_unit_release(u);
+    disk_queue_drain(u->queue);
     take_disk(u, disk);
     u->ejected = false;
     u->locked = false;

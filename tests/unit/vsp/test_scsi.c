@@ -193,6 +193,31 @@ static void what_changes_is_told_once(void **state)
     expect(RUN(drive, false, 0, 0x00, 0, 0, 0, 0, 0), SENSE_NO_MEDIUM);
 }
 
+static void what_waits_under_a_limit_ends_before_the_medium_goes(void **state)
+{
+    struct iovec iov = { data, 2048 };
+    struct scsi_task t[3];
+    unsigned before;
+
+    assert_int_equal(scsi_unit_change(drive, disk, true), 0);
+    expect(RUN(drive, false, 0, 0x00, 0, 0, 0, 0, 0), SENSE_MEDIUM_CHANGED);
+    scsi_unit_limit(drive, 1);
+    before = done_count;
+    for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
+        t[i] = (struct scsi_task){ .cdb = { 0x28, 0, 0, 0, 0, 1, 0, 0, 1 }, .cdb_len = 10, .iov = &iov, .iov_count = 1,
+                                   .len = 2048, .done = on_done };
+        assert_true(scsi_execute(drive, &t[i], 1));
+    }
+    assert_true(done_count < before + ARRAY_SIZE(t));
+    assert_int_equal(scsi_unit_change(drive, NULL, true), 0);
+    assert_int_equal(done_count, before + ARRAY_SIZE(t));
+    for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
+        expect(t[i], 0);
+    }
+    scsi_unit_limit(drive, 0);
+    expect(RUN(drive, false, 2048, 0x28, 0, 0, 0, 0, 1, 0, 0, 1, 0), SENSE_NO_MEDIUM);
+}
+
 /* Any bytes as a command, any length of data: it ends, once, within its buffer. */
 static void random_commands_end(void **state)
 {
@@ -252,6 +277,7 @@ int main(void)
         cmocka_unit_test(blocks_are_written_and_read),
         cmocka_unit_test(ranges_are_given_back),
         cmocka_unit_test(what_changes_is_told_once),
+        cmocka_unit_test(what_waits_under_a_limit_ends_before_the_medium_goes),
         cmocka_unit_test(random_commands_end),
     };
 

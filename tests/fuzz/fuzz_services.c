@@ -14,24 +14,23 @@
 #include "hv/vsp/ic.h"
 #include "hv/vsp/kvp.h"
 #include "hv/vsp/vss.h"
-#include "tests/unit/vmbus/guest.h"
+#include "tests/fuzz/fuzz_bus.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 enum { FUZZ_KVP, FUZZ_VSS, FUZZ_FCOPY, FUZZ_CHANNELS };
-enum { FUZZ_RING_PAGES = 4, FUZZ_MESSAGE = 16384, FUZZ_FILE = 20000 };
+enum { FUZZ_MESSAGE = 16384, FUZZ_FILE = 20000 };
 
 struct fuzz_message { uint8_t b[FUZZ_MESSAGE]; int len; uint64_t transaction; };
 
 struct fuzz {
-    struct guest g;
+    struct fuzz_bus b;
     struct kvp *kvp;
     struct vss *vss;
     struct fcopy *fcopy;
     struct guest_channel c[FUZZ_CHANNELS];
     bool open[FUZZ_CHANNELS];
     struct fuzz_message last[FUZZ_CHANNELS];      /* what the host said last; len -1: nothing */
-    const uint8_t *p, *end;
     unsigned begun, ended, items;
     int source;
     bool damaged;                       /* a state with a byte wrong was loaded */
@@ -39,14 +38,6 @@ struct fuzz {
 
 /* How far programs get: a target that is refused at its first step proves nothing. */
 static HV_UNUSED struct { unsigned ready, items, sets, frozen, limits, copied, cancelled, faults, loads, timeouts; } fuzz_seen;
-
-static uint64_t fuzz_take(struct fuzz *f, unsigned n)
-{
-    uint64_t v = 0;
-    for (; n && f->p < f->end; n--)
-        v = v << 8 | *f->p++;
-    return v;
-}
 
 /* ---- the host's side ---- */
 
@@ -96,11 +87,11 @@ static void fuzz_lost(void *arg, bool limit) { fuzz_seen.limits += limit; }
 
 static void fuzz_host(struct fuzz *f)
 {
-    uint8_t what = (uint8_t)fuzz_take(f, 1);
+    uint8_t what = (uint8_t)fuzz_take(&f->b, 1);
     char text[64] = "";
     int r = -1;
     for (unsigned i = 0, n = what / 16; i < n; i++)
-        text[i] = (char)fuzz_take(f, 1);
+        text[i] = (char)fuzz_take(&f->b, 1);
     f->begun++;
     switch (what % 8) {
     case 0: case 1:
@@ -109,10 +100,10 @@ static void fuzz_host(struct fuzz *f)
         break;
     case 2: r = kvp_set(f->kvp, KVP_EXTERNAL, text, "value", fuzz_set, f); break;
     case 3: r = kvp_remove(f->kvp, KVP_EXTERNAL, text, fuzz_done, f); break;
-    case 4: r = vss_freeze(f->vss, (1 + fuzz_take(f, 1)) * NS_PER_SEC, fuzz_done, f); break;
+    case 4: r = vss_freeze(f->vss, (1 + fuzz_take(&f->b, 1)) * NS_PER_SEC, fuzz_done, f); break;
     case 5: r = vss_thaw(f->vss, fuzz_done, f); break;
     case 6: {
-        struct fcopy_job j = {.fd = fcntl(f->source, F_DUPFD_CLOEXEC, 3), .size = fuzz_take(f, 2) % (2 * FUZZ_FILE), .folder = "/srv",
+        struct fcopy_job j = {.fd = fcntl(f->source, F_DUPFD_CLOEXEC, 3), .size = fuzz_take(&f->b, 2) % (2 * FUZZ_FILE), .folder = "/srv",
                               .name = text[0] ? text : "x", .overwrite = what & 8, .done = fuzz_copied, .arg = f};
         hv_assert(j.fd >= 0);
         r = fcopy_start(f->fcopy, &j);
@@ -121,52 +112,19 @@ static void fuzz_host(struct fuzz *f)
     default: fcopy_cancel(f->fcopy); break;
     }
     f->begun -= r != 0;
-    guest_turn(&f->g);
+    guest_turn(&f->b.g);
 }
 
 /* ---- the guest's side ---- */
 
-static void fuzz_post(struct fuzz *f, const uint8_t *m, uint32_t len)
+/* As a driver does that has closed it before. */
+static void fuzz_driver(struct fuzz *f, unsigned which)
 {
-    f->g.ins = f->g.taken = 0;
-    (void)vmbus_post_message(f->g.bus, VMBUS_CONNECTION_NEW, VMBUS_MESSAGE_TYPE, m, len);
-    guest_turn(&f->g);
-}
-
-static void fuzz_contact(struct fuzz *f)
-{
-    uint8_t m[VMBUS_SIZE_INITIATE_CONTACT] = {VMBUS_MSG_INITIATE_CONTACT}, r[8] = {VMBUS_MSG_REQUEST_OFFERS};
-    put_le32(m + CONTACT_VERSION, 0x00050003);
-    m[CONTACT_SINT] = VMBUS_SINT;
-    fuzz_post(f, m, sizeof(m));
-    fuzz_post(f, r, sizeof(r));
-}
-
-/* As a driver does, with a GPADL of its own each time. */
-static void fuzz_open(struct fuzz *f, unsigned which)
-{
-    struct guest *g = &f->g;
-    uint8_t m[VMBUS_MESSAGE_MAX] = {VMBUS_MSG_GPADL_HEADER}, o[VMBUS_SIZE_OPEN] = {VMBUS_MSG_OPEN}, c[VMBUS_SIZE_CLOSE] = {VMBUS_MSG_CLOSE};
-    static const uint8_t zero[HV_PAGE_SIZE];
-    uint32_t handle = g->next_gpadl++, pages = 2 * FUZZ_RING_PAGES, relid = which + 1;
-    gpa_t ring = GUEST_POOL + relid * pages * HV_PAGE_SIZE;
-    put_le32(c + MSG_RELID, relid);
-    fuzz_post(f, c, sizeof(c));
-    f->c[which] = (struct guest_channel){.g = g, .relid = relid, .connection = relid | VMBUS_SINT << 12, .pages = FUZZ_RING_PAGES, .ring = ring};
-    mem_write(g->mem, ring, zero, sizeof(zero));
-    mem_write(g->mem, ring + FUZZ_RING_PAGES * HV_PAGE_SIZE, zero, sizeof(zero));
-    put_le32(m + MSG_RELID, relid);
-    put_le32(m + GPADL_HANDLE, handle);
-    put_le16(m + GPADL_RANGE_BYTES, (uint16_t)(8 + 8 * pages));
-    put_le16(m + GPADL_RANGE_COUNT, 1);
-    put_le32(m + GPADL_RANGES, pages * (uint32_t)HV_PAGE_SIZE);
-    for (uint32_t i = 0; i < pages; i++)
-        put_le64(m + GPADL_RANGES + 8 + 8 * i, (ring >> HV_PAGE_SHIFT) + i);
-    fuzz_post(f, m, GPADL_RANGES + 8 + 8 * pages);
-    put_le32(o + MSG_RELID, relid);
-    put_le32(o + OPEN_GPADL, handle);
-    put_le32(o + OPEN_OUT_PAGE, FUZZ_RING_PAGES);
-    fuzz_post(f, o, sizeof(o));
+    uint32_t relid = which + 1;
+    fuzz_close(&f->b, relid);
+    fuzz_open(&f->b, relid);
+    f->c[which] = (struct guest_channel){.g = &f->b.g, .relid = relid, .connection = relid | VMBUS_SINT << 12,
+                                         .pages = FUZZ_RING_PAGES, .ring = f->b.ring[relid]};
     f->open[which] = true;
     f->last[which].len = -1;
 }
@@ -204,10 +162,10 @@ static bool fuzz_hear(struct fuzz *f, unsigned which)
 
 static void fuzz_say(struct fuzz *f, unsigned which, uint16_t type, uint64_t transaction, const void *data, uint32_t len)
 {
-    if (vmbus_running(f->g.bus))
+    if (vmbus_running(f->b.g.bus))
         (void)guest_send_raw(&f->c[which], type, 0, transaction, NULL, 0, data, len);
-    (void)vmbus_signal_event(f->g.bus, f->c[which].connection, 0);
-    guest_turn(&f->g);
+    (void)vmbus_signal_event(f->b.g.bus, f->c[which].connection, 0);
+    guest_turn(&f->b.g);
 }
 
 static const struct { uint32_t framework, version; } fuzz_versions[FUZZ_CHANNELS] = {
@@ -241,21 +199,21 @@ static void fuzz_answer(struct fuzz *f, unsigned which, uint32_t status)
 /* The same with bytes of the input's in it, of another length, for another request, or once more. */
 static void fuzz_twisted(struct fuzz *f, unsigned which)
 {
-    uint8_t twist = (uint8_t)fuzz_take(f, 1);
+    uint8_t twist = (uint8_t)fuzz_take(&f->b, 1);
     if (!fuzz_hear(f, which))
         return;
     struct fuzz_message *m = &f->last[which];
     uint32_t len = (uint32_t)m->len;
-    m->b[25] = twist & 1 ? (uint8_t)fuzz_take(f, 1) : 5;
+    m->b[25] = twist & 1 ? (uint8_t)fuzz_take(&f->b, 1) : 5;
     if (twist & 2)
-        put_le32(m->b + 20, (uint32_t)fuzz_take(f, 4));
+        put_le32(m->b + 20, (uint32_t)fuzz_take(&f->b, 4));
     if (twist & 4)
-        len = (uint32_t)fuzz_take(f, 2) % 9000;
-    for (unsigned n = twist & 8 ? (unsigned)fuzz_take(f, 1) : 0; n; n--) {
-        uint32_t at = (uint32_t)fuzz_take(f, 2) % FUZZ_MESSAGE;
-        m->b[twist & 128 ? at % 48 : at] = (uint8_t)fuzz_take(f, 1);
+        len = (uint32_t)fuzz_take(&f->b, 2) % 9000;
+    for (unsigned n = twist & 8 ? (unsigned)fuzz_take(&f->b, 1) : 0; n; n--) {
+        uint32_t at = (uint32_t)fuzz_take(&f->b, 2) % FUZZ_MESSAGE;
+        m->b[twist & 128 ? at % 48 : at] = (uint8_t)fuzz_take(&f->b, 1);
     }
-    fuzz_say(f, which, twist & 16 ? (uint16_t)fuzz_take(f, 1) : VMBUS_PKT_INBAND, twist & 32 ? fuzz_take(f, 1) : m->transaction, m->b, len);
+    fuzz_say(f, which, twist & 16 ? (uint16_t)fuzz_take(&f->b, 1) : VMBUS_PKT_INBAND, twist & 32 ? fuzz_take(&f->b, 1) : m->transaction, m->b, len);
     if (twist & 64)
         fuzz_say(f, which, VMBUS_PKT_INBAND, m->transaction, m->b, len);
 }
@@ -265,72 +223,53 @@ static void fuzz_twisted(struct fuzz *f, unsigned which)
 static void fuzz_devices(struct fuzz *f)
 {
     const struct vss_config cfg = {.lost = fuzz_lost};
-    hv_assert(kvp_new(f->g.bus, NULL, NULL, &f->kvp, NULL) == 0);
-    hv_assert(vss_new(f->g.bus, &cfg, &f->vss, NULL) == 0);
-    hv_assert(fcopy_new(f->g.bus, NULL, NULL, &f->fcopy, NULL) == 0);
+    hv_assert(kvp_new(f->b.g.bus, NULL, NULL, &f->kvp, NULL) == 0);
+    hv_assert(vss_new(f->b.g.bus, &cfg, &f->vss, NULL) == 0);
+    hv_assert(fcopy_new(f->b.g.bus, NULL, NULL, &f->fcopy, NULL) == 0);
 }
 
-static void fuzz_reset(struct fuzz *f)
+static void fuzz_machine_reset(struct fuzz *f)
 {
-    vmbus_pause(f->g.bus);
-    machine_reset(f->g.f.m);
-    vmbus_resume(f->g.bus);
-    guest_turn(&f->g);
+    fuzz_reset(&f->b);
     memset(f->open, 0, sizeof(f->open));
 }
 
-static void fuzz_save_load(struct fuzz *f)
+static void fuzz_state(struct fuzz *f)
 {
-    struct guest *g = &f->g;
-    struct save_writer w;
-    struct load_reader r;
-    struct hv_error e = {0};
-    vmbus_pause(g->bus);
-    machine_clock_pause(g->f.m);
-    save_init(&w);
-    machine_save(g->f.m, &w);
-    uint64_t at = fuzz_take(f, 2);
-    if (at % w.out.len >= 8 && at & 0x8000) {
-        w.out.buf[at % w.out.len] ^= (char)(1 + fuzz_take(f, 1) % 255);
-        f->damaged = true;
-    }
-    if (load_init(&r, w.out.buf, w.out.len, &e) == 0 && machine_load(g->f.m, &r, &e) < 0) {
-        machine_reset(g->f.m);
-        memset(f->open, 0, sizeof(f->open));
-    } else {
+    uint32_t at = (uint32_t)fuzz_take(&f->b, 2);
+    bool flip = at & 0x8000;
+    f->damaged |= flip;
+    if (fuzz_save_load(&f->b, flip ? at : 0, flip ? (uint8_t)(1 + fuzz_take(&f->b, 1) % 255) : 0))
         fuzz_seen.loads++;
-    }
-    save_fini(&w);
-    machine_clock_resume(g->f.m);
-    vmbus_resume(g->bus);
-    guest_turn(g);
+    else
+        memset(f->open, 0, sizeof(f->open));
 }
 
 static void fuzz_step(struct fuzz *f)
 {
     static const uint32_t statuses[] = {IC_OK, IC_OK, IC_OK, IC_FAIL, IC_NO_MORE_ITEMS, IC_EXISTS, IC_DISK_FULL, IC_INVALID};
-    struct guest *g = &f->g;
-    uint8_t op = (uint8_t)fuzz_take(f, 1);
+    struct guest *g = &f->b.g;
+    uint8_t op = (uint8_t)fuzz_take(&f->b, 1);
     unsigned which = op / 16 % FUZZ_CHANNELS;
     struct ic *ic = which == FUZZ_KVP ? kvp_ic(f->kvp) : which == FUZZ_VSS ? vss_ic(f->vss) : fcopy_ic(f->fcopy);
     g->ins = g->taken = 0;
     switch (op % 16) {
-    case 0: fuzz_open(f, which); break;
+    case 0: fuzz_driver(f, which); break;
     case 1:
-        fuzz_open(f, which);
+        fuzz_driver(f, which);
         fuzz_answer(f, which, IC_OK);
         break;
     case 2: case 3: case 4: case 5: fuzz_answer(f, which, IC_OK); break;
-    case 6: fuzz_answer(f, which, statuses[fuzz_take(f, 1) % ARRAY_SIZE(statuses)]); break;
+    case 6: fuzz_answer(f, which, statuses[fuzz_take(&f->b, 1) % ARRAY_SIZE(statuses)]); break;
     case 7: case 8: fuzz_twisted(f, which); break;
     case 9: case 10: case 11: fuzz_host(f); break;
-    case 12: fake_advance(&g->f, (1 + fuzz_take(f, 1) * (op & 0x80 ? 8 : 1)) * NS_PER_SEC); break;
+    case 12: fake_advance(&g->f, (1 + fuzz_take(&f->b, 1) * (op & 0x80 ? 8 : 1)) * NS_PER_SEC); break;
     case 13:
         if (op & 0x80) {
             uint8_t m[VMBUS_SIZE_RELID_RELEASED] = {VMBUS_MSG_RELID_RELEASED};
             ic_offer(ic, !ic_offered(ic));
             put_le32(m + MSG_RELID, which + 1);
-            fuzz_post(f, m, sizeof(m));         /* it lets go of it, if it was taken away */
+            fuzz_post(&f->b, m, sizeof(m));         /* it lets go of it, if it was taken away */
         } else {
             vmbus_pause(g->bus);
             fuzz_host(f);
@@ -340,11 +279,11 @@ static void fuzz_step(struct fuzz *f)
         break;
     case 14:
         if (op & 0x80) {
-            fuzz_reset(f);
-            fuzz_contact(f);
+            fuzz_machine_reset(f);
+            fuzz_contact(&f->b);
         }
         break;
-    default: fuzz_save_load(f); break;
+    default: fuzz_state(f); break;
     }
     guest_turn(g);
     hv_assert(f->items <= KVP_ITEMS_MAX);
@@ -357,9 +296,9 @@ static void fuzz_step(struct fuzz *f)
 static void fuzz_good_guest(struct fuzz *f)
 {
     static const struct guid class_id = {{0xe3, 0x4b, 0xd1, 0x34, 0xe4, 0xde, 0xc8, 0x41, 0x9a, 0xe7, 0x6b, 0x17, 0x49, 0x77, 0xc1, 0x92}};
-    struct guest *g = &f->g;
+    struct guest *g = &f->b.g;
     ic_offer(fcopy_ic(f->fcopy), true);
-    fuzz_reset(f);
+    fuzz_machine_reset(f);
     fake_advance(&g->f, NS_PER_SEC);
     hv_assert(f->begun == f->ended);
     g->ins = g->taken = g->channels = g->offers = 0;
@@ -383,19 +322,19 @@ static void fuzz_good_guest(struct fuzz *f)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     static struct fuzz f;
-    f = (struct fuzz){.p = data, .end = data + len, .source = memfd_create("source", MFD_CLOEXEC)};
+    f = (struct fuzz){.b = {.p = data, .end = data + len}, .source = memfd_create("source", MFD_CLOEXEC)};
     hv_assert(f.source >= 0 && ftruncate(f.source, FUZZ_FILE) == 0);
-    guest_start(&f.g);
+    guest_start(&f.b.g);
     fuzz_devices(&f);
-    fuzz_contact(&f);
-    for (unsigned n = 0; f.p < f.end && n < 600; n++)
+    fuzz_contact(&f.b);
+    for (unsigned n = 0; f.b.p < f.b.end && n < 600; n++)
         fuzz_step(&f);
     fuzz_good_guest(&f);
     kvp_free(f.kvp);
     vss_free(f.vss);
     fcopy_free(f.fcopy);
     hv_assert(f.begun == f.ended);
-    guest_stop(&f.g);
+    guest_stop(&f.b.g);
     close(f.source);
     /* No descriptor of a copy is left: the next two are those that were free before. */
     int a = fcntl(0, F_DUPFD_CLOEXEC, 3), b = fcntl(0, F_DUPFD_CLOEXEC, 3);

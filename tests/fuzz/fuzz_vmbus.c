@@ -26,7 +26,7 @@ struct fuzz {
 };
 
 /* How far programs get: a target that is refused at its first step proves nothing. */
-static HV_UNUSED struct { unsigned ballooned, hot_added, beats, faults, loads, unballooned; } fuzz_seen;
+static HV_UNUSED struct { unsigned ballooned, hot_added, beats, faults, loads, unballooned, gpadls, gpadls_refused; } fuzz_seen;
 
 static uint64_t fuzz_reference(void *arg) { return 1; }
 
@@ -81,6 +81,45 @@ static void fuzz_dynmem(struct fuzz *f)
     fuzz_packet(&f->b, 4, m, len, 0);
 }
 
+/*
+ * GPADLs of the input's counts and lengths, in headers and bodies, torn down and used for rings: `how` says what
+ * of it is right. Handles are few, so that a message now and then meets one that is there.
+ */
+static void fuzz_gpadl(struct fuzz *f, uint32_t relid)
+{
+    enum { RIGHT_BYTES = 1, RIGHT_COUNT = 2, RIGHT_LEN = 4, RIGHT_PAGES = 8, RIGHT_RELID = 16 };
+    static const uint8_t types[] = {VMBUS_MSG_GPADL_HEADER, VMBUS_MSG_GPADL_HEADER, VMBUS_MSG_GPADL_BODY, VMBUS_MSG_GPADL_BODY,
+                                    VMBUS_MSG_GPADL_TEARDOWN, VMBUS_MSG_OPEN, VMBUS_MSG_CLOSE};
+    struct guest *g = &f->b.g;
+    uint8_t m[VMBUS_MESSAGE_MAX] = {0}, how = (uint8_t)~fuzz_take(&f->b, 1), pick = (uint8_t)fuzz_take(&f->b, 1);
+    uint32_t handle = 0x5000 + pick / 16 % 4, pages = 1 + (uint32_t)fuzz_take(&f->b, 1) % 60, at = 0, len;
+    uint8_t type = types[pick % ARRAY_SIZE(types)];
+    m[0] = type;
+    put_le32(m + MSG_RELID, how & RIGHT_RELID ? relid : (uint32_t)fuzz_take(&f->b, 4));
+    put_le32(m + GPADL_HANDLE, handle);
+    len = type == VMBUS_MSG_OPEN ? VMBUS_SIZE_OPEN : GPADL_BODY_DATA;
+    if (type == VMBUS_MSG_OPEN) {
+        put_le32(m + OPEN_GPADL, handle);
+        put_le32(m + OPEN_OUT_PAGE, (uint32_t)fuzz_take(&f->b, how & RIGHT_PAGES ? 1 : 4));
+        put_le32(m + OPEN_TARGET_VP, (uint32_t)fuzz_take(&f->b, 1) % 3);
+    } else if (type == VMBUS_MSG_GPADL_HEADER) {
+        put_le16(m + GPADL_RANGE_BYTES, how & RIGHT_BYTES ? (uint16_t)(8 + 8 * pages) : (uint16_t)fuzz_take(&f->b, 2));
+        put_le16(m + GPADL_RANGE_COUNT, how & RIGHT_COUNT ? 1 : (uint16_t)fuzz_take(&f->b, 2));
+        put_le32(m + GPADL_RANGES, how & RIGHT_LEN ? pages * (uint32_t)HV_PAGE_SIZE : (uint32_t)fuzz_take(&f->b, 4));
+        put_le32(m + GPADL_RANGES + 4, how & RIGHT_LEN ? 0 : (uint32_t)fuzz_take(&f->b, 2));
+        at = GPADL_RANGES + 8;
+    } else if (type == VMBUS_MSG_GPADL_BODY) {
+        at = GPADL_BODY_DATA;
+    }
+    for (uint32_t i = 0; at && i < pages && at + 8 <= sizeof(m); i++, at += 8)
+        put_le64(m + at, how & RIGHT_PAGES ? (GUEST_POOL >> HV_PAGE_SHIFT) + 512 + i : fuzz_take(&f->b, 8));
+    g->ins = g->taken = 0;
+    fuzz_post(&f->b, m, MAX(len, at));
+    for (const uint8_t *a; (a = guest_next(g));)
+        if (get_le32(a) == VMBUS_MSG_GPADL_CREATED)
+            *(get_le32(a + GPADL_STATUS) ? &fuzz_seen.gpadls_refused : &fuzz_seen.gpadls) += 1;
+}
+
 /* A byte of what was saved may be wrong. */
 static void fuzz_state(struct fuzz *f)
 {
@@ -95,12 +134,13 @@ static void fuzz_step(struct fuzz *f)
     uint32_t relid = 1 + op / 16 % 4, n;
     g->ins = g->taken = 0;
     switch (op % 16) {
-    case 0: case 1:
+    case 0:
         n = 8 + (uint32_t)fuzz_take(&f->b, 1) % 233;
         m[0] = (uint8_t)(fuzz_take(&f->b, 1) % 26);
         fuzz_fill(&f->b, m + 8, n - 8);
         fuzz_post(&f->b, m, n);
         break;
+    case 1: fuzz_gpadl(f, relid); break;
     case 2: fuzz_contact(&f->b); break;
     case 3: case 4: fuzz_open(&f->b, relid); break;
     case 5:

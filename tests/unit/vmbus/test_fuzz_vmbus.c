@@ -33,6 +33,13 @@ static void hostile_guests_hurt_themselves_only(void **state)
         bool memory = n % 2;
         while (len < sizeof(program) - 40 && rnd(memory ? 200 : 1000)) {
             static const uint8_t type[] = {7, 7, 7, 9, 11, 11, 5};
+            if (!memory && rnd(8) == 0) {                     /* GPADLs: right, or wrong in one way */
+                program[len++] = (uint8_t)(1 + 16 * rnd(4));
+                program[len++] = (uint8_t)(rnd(3) ? 0 : 1u << rnd(5));
+                program[len++] = (uint8_t)rnd(256);
+                program[len++] = (uint8_t)rnd(256);
+                continue;
+            }
             if (!memory || rnd(20) == 0) {
                 program[len++] = rnd(4) ? (uint8_t)rnd(256) : (uint8_t)(rnd(2) ? 9 + rnd(4) : rnd(5));
                 continue;
@@ -53,8 +60,10 @@ static void hostile_guests_hurt_themselves_only(void **state)
         }
         LLVMFuzzerTestOneInput(program, len);
     }
-    print_message("steps with: balloon %u, added %u, unballoon %u, faults %u; loads %u\n", fuzz_seen.ballooned,
-                  fuzz_seen.hot_added, fuzz_seen.unballooned, fuzz_seen.faults, fuzz_seen.loads);
+    print_message("steps with: balloon %u, added %u, unballoon %u, faults %u; loads %u; GPADLs %u, refused %u\n", fuzz_seen.ballooned,
+                  fuzz_seen.hot_added, fuzz_seen.unballooned, fuzz_seen.faults, fuzz_seen.loads, fuzz_seen.gpadls,
+                  fuzz_seen.gpadls_refused);
+    assert_true(fuzz_seen.gpadls > 100 && fuzz_seen.gpadls_refused > 100);
     assert_true(fuzz_seen.ballooned > 100 && fuzz_seen.hot_added > 100 && fuzz_seen.faults > 100 && fuzz_seen.loads > 100);
 }
 

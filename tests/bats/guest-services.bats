@@ -30,6 +30,8 @@ reaches() {
 @test "memory set --startup moves the memory of a running guest; stop asks its shutdown service" {
     boot_vm vm1
     reaches .memory.driver true        # reports come once a second
+    run -9 --separate-stderr hvctl wait vm1 --for memory-ok
+    expect_error "hvctl: vm1: its memory is static, which has no status"
     run -0 --separate-stderr hvctl memory set vm1 --startup 384M
     reaches .memory.assigned $((384 << 20))
     run -0 --separate-stderr hvctl memory set vm1 --startup 1G

@@ -261,7 +261,7 @@ static void test_cold_pages_go_back_to_the_host(void **state)
     assert_int_equal(call(0x8003 | 1ull << 32, 0x8000, 0), HV_STATUS_INVALID_PARAMETER);
     /* Small pages: 3 of them from an odd one on; one that is not RAM's. */
     for (gpa_t gpa = 4 * MIB; gpa < 4 * MIB + 6 * HV_PAGE_SIZE; gpa += HV_PAGE_SIZE) {
-        assert_int_equal(mem_write(mem, gpa, (uint8_t[]){gpa >> 12 & 0xff | 1}, 1), 0);
+        assert_int_equal(mem_write(mem, gpa, (uint8_t[]){1}, 1), 0);
     }
     before = mem_resident_bytes(mem);
     put_le64(in + 8, (4 * MIB + HV_PAGE_SIZE) | 2);

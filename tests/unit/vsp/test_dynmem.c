@@ -535,6 +535,59 @@ static void what_is_touched_in_the_balloon_is_taken_again(void **state)
     assert_non_null(strstr(event_text, "had given back"));
 }
 
+static void through_a_load(void)
+{
+    struct save_writer w;
+    struct load_reader rd;
+    struct hv_error e = {0};
+    vmbus_pause(g.bus);
+    machine_clock_pause(g.f.m);
+    save_init(&w);
+    machine_save(g.f.m, &w);
+    assert_int_equal(load_init(&rd, w.out.buf, w.out.len, &e), 0);
+    assert_int_equal(machine_load(g.f.m, &rd, &e), 0);
+    save_fini(&w);
+    machine_clock_resume(g.f.m);
+    vmbus_resume(g.bus);
+    guest_turn(&g);
+}
+
+/* Saved and loaded between each request and its answer: added, taken in two parts, given back. */
+static void what_is_under_way_goes_on_after_a_load(void **state)
+{
+    uint8_t m[DM_MAX_MESSAGE + 8];
+    struct hv_error e = {0};
+    bind();
+    assert_int_equal(dynmem_set_target(d, GUEST_RAM + 128 * MIB, &e), 0);
+    assert_int_equal(dm_recv(m), DM_HOT_ADD_REQUEST);
+    through_a_load();
+    assert_int_equal(now().op, DYNMEM_HOT_ADD);
+    assert_int_equal(now().assigned, GUEST_RAM);
+    assert_int_equal(dm_recv(m), -1);                     /* not asked a second time */
+    memset(m, 0, 16);
+    put_le32(m + 8, 128 * 256);
+    put_le32(m + 12, 1);
+    dm_send(DM_HOT_ADD_RESPONSE, m, 16);
+    assert_int_equal(now().assigned, GUEST_RAM + 128 * MIB);
+    assert_int_equal(dynmem_set_target(d, GUEST_RAM + 124 * MIB, &e), 0);
+    assert_int_equal(dm_recv(m), DM_BALLOON_REQUEST);
+    through_a_load();
+    give((const uint64_t[]){DM_RANGE(8192, 512)}, 1, true);
+    through_a_load();
+    assert_int_equal(now().ballooned, 2 * MIB);
+    give((const uint64_t[]){DM_RANGE(HOT_BASE >> 12, 512)}, 1, false);
+    assert_int_equal(now().assigned, GUEST_RAM + 124 * MIB);
+    assert_int_equal(dynmem_set_target(d, GUEST_RAM + 128 * MIB, &e), 0);
+    assert_int_equal(dm_recv(m), DM_UNBALLOON_REQUEST);
+    through_a_load();
+    assert_int_equal(now().op, DYNMEM_UNBALLOON);
+    assert_int_equal(dm_recv(m), -1);
+    dm_send(DM_UNBALLOON_RESPONSE, m, 8);
+    assert_int_equal(now().op, DYNMEM_IDLE);
+    assert_int_equal(now().assigned, GUEST_RAM + 128 * MIB);
+    assert_int_equal(g.faults, 0);
+}
+
 /* In the middle of everything, a hundred pages each way; then the stream damaged byte by byte. */
 static void saved_and_loaded_in_the_middle(void **state)
 {
@@ -631,6 +684,7 @@ int main(void)
         T(a_guest_that_never_answers_is_said_so_once),
         T(a_driver_that_goes_takes_its_pages_along),
         T(what_is_touched_in_the_balloon_is_taken_again),
+        T(what_is_under_way_goes_on_after_a_load),
         T(saved_and_loaded_in_the_middle),
         cmocka_unit_test(the_floor_is_linux_own),
     };

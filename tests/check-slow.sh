@@ -91,10 +91,10 @@ vhdx_crashes() {
     done
 }
 
-# Guests that play foul on the Hyper-V interface, the bus and the storage controller, under the sanitizers.
+# Guests that play foul on the Hyper-V interface, the bus, the storage controller and the services, under the sanitizers.
 hostile_guests() {
     local seed t
-    for t in hyperv/test_fuzz_hyperv vmbus/test_fuzz_vmbus vsp/test_fuzz_storage; do
+    for t in hyperv/test_fuzz_hyperv vmbus/test_fuzz_vmbus vsp/test_fuzz_storage vsp/test_fuzz_services; do
         make -j"$(nproc)" SANITIZE=address,undefined BUILD="$BUILD-asan" "$BUILD-asan/tests/$t" || return 1
         for seed in $(seq 1 "${SEEDS:-10}"); do
             HV_SEED=$seed HV_FUZZ_RUNS=6000 "$BUILD-asan/tests/$t" || { echo "HV_SEED=$seed HV_FUZZ_RUNS=6000 $t"; return 1; }
@@ -147,6 +147,7 @@ part "a build without the translator" interpreter_alone
 part "everything at once, while the kernel patches itself" mixes
 part "stock kernels under the sanitizers" asan_guest
 part "hostile guests, ten seeds" hostile_guests
+part "devices under the thread sanitizer" tests/tsan.sh
 part "Debian root file systems, two kernels, 1 and 4 vCPUs" tests/guest/debian-root.sh
 part "the kernel of bookworm-backports" tests/guest/backports.sh
 part "hostile guests of the services, more seeds" services_seeds

@@ -389,7 +389,7 @@ static int listen_at(const char *path)
         return -errno;
     unlink(path);
     mode_t old = umask(0077);
-    r = bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, 8) < 0 ? -errno : 0;
+    r = bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, ASKS_MAX + 8) < 0 ? -errno : 0;
     umask(old);
     if (r < 0) {
         close(fd);

@@ -26,7 +26,7 @@
 #include "hv/service/service.h"
 
 #define PROBE_LIMIT_MS 5000
-#define ASKS_MAX 32                    /* calls at a time that a guest takes its time over */
+#define ASKS_MAX 96                    /* calls at a time that a guest takes its time over: it queues fewer itself */
 
 /* One of them. */
 struct worker_ask {

@@ -22,11 +22,12 @@ part() {
 }
 
 # Other seeds than the fixed one of `make check`: instruction forms against the host CPU, ten
-# million cases at least of integer instructions, and the same of SSE and x87.
+# million cases at least of integer instructions, and the same of SSE and x87; and random code in the translator
+# against the interpreter.
 interp_seeds() {
     local seed program
     for seed in $(seq 1 "${SEEDS:-30}"); do
-        for program in interp sse x87; do
+        for program in interp sse x87 translate; do
             HV_SEED=$seed "$BUILD/tests/engine_soft/test_$program" || { echo "HV_SEED=$seed test_$program"; return 1; }
         done
     done | tee "$BUILD/check/seeds.log" || return 1
@@ -135,7 +136,7 @@ services_seeds() {
 }
 
 mkdir -p "$BUILD/guest"
-make -j"$(nproc)" "$BUILD"/tests/{engine_soft/test_interp,engine_soft/test_sse,engine_soft/test_x87,engine_kvm/test_kvm,vsp/test_fuzz_services,disk/test_{vhdx,vhdx_crash,vhdx_edit,fuzz_vhdx,verbs_crash,vhd_crash},fs/test_ext4_crash,tools/vmboot} >/dev/null || exit 1
+make -j"$(nproc)" "$BUILD"/tests/{engine_soft/test_interp,engine_soft/test_sse,engine_soft/test_x87,engine_soft/test_translate,engine_kvm/test_kvm,vsp/test_fuzz_services,disk/test_{vhdx,vhdx_crash,vhdx_edit,fuzz_vhdx,verbs_crash,vhd_crash},fs/test_ext4_crash,tools/vmboot} >/dev/null || exit 1
 part "decoder, every opcode against Zydis" tests/decode-corpus.sh --sweep
 part "interpreter against the host CPU, more seeds" interp_seeds
 part "VHDX: every crash, many loads" vhdx_crashes

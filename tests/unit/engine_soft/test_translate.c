@@ -6,7 +6,7 @@
  * test_sse.c. Then: what the code memory may be, and how large.
  *
  *     page 0, 1  code (it may cross, and is written to)   2, 3  data   4  not present   5  read-only
- *     6  MMIO    7  stack     8  not present              all user pages from WINDOW on
+ *     6  MMIO    7  stack     8  not present              all user pages from WINDOW on; 16 is page 0 again
  */
 #include "hv/engine/soft/intops.h"
 #include "hv/engine/soft/lockstep.h"
@@ -53,6 +53,7 @@ static void open_one(struct test_vm *v, const char *translate)
         vm_put64(v, 0x20000 + 8 * i, i < PAGES && i != 4 && i != 8 ? (WINDOW_GPA + i * 4096) | 7 : 0);
     vm_put64(v, 0x20000 + 8 * 5, (WINDOW_GPA + 5 * 4096) | 5);
     vm_put64(v, 0x20000 + 8 * 6, MMIO_GPA | 7);
+    vm_put64(v, 0x20000 + 8 * 16, WINDOW_GPA | 7);       /* page 0 once more */
     memset(v->ram + STUBS, 0xf4, 256);
     for (unsigned i = 0; i < 32; i++)
         vm_gate64(v, i, STUBS + i, 14, 3, 1);
@@ -551,6 +552,71 @@ static void a_breakpoint_replaced_before_translation(void **state)
     vm_close(&v);
 }
 
+/* ---- code that plays foul ---- */
+
+/* Where it runs to its HLT, which is #GP for users, EAX is as given. Offsets from WINDOW; page 4 is not present. */
+#define X8(c) c c c c c c c c
+static const struct edge { const char *what, *code; unsigned len; uint32_t at; unsigned vector; uint64_t eax, cr2; } edges[] = {
+#define CODE(s) s, sizeof(s) - 1
+    { "15 bytes are an instruction", CODE(X8("\x66") "\x66\x66\x66\x66\x66\x66\x90\xb0\7\xf4"), 0x100, VEC_GP, 7, 0 },
+    { "16 bytes are none", CODE(X8("\x66") X8("\x66") "\x90"), 0x100, VEC_GP, 0, 0 },
+    { "prefixes up to a page that is not there", CODE("\x66\x66\x66\x66"), 0x3ffc, VEC_PF, 0, 0x4000 },
+    { "15 prefixes up to it", CODE(X8("\x66") "\x66\x66\x66\x66\x66\x66\x66"), 0x3ff1, VEC_GP, 0, 0 },
+    { "an immediate in it", CODE("\xb0\7\xb8\1\2"), 0x3ffb, VEC_PF, 7, 0x4000 },
+    { "a block that runs into it", CODE("\xb0\7\x90"), 0x3ffd, VEC_PF, 7, 0x4000 },
+    { "a jump into it", CODE("\xb0\7\xe9\xf9\3\0\0"), 0x3c00, VEC_PF, 7, 0x4000 },
+    { "INT3", CODE("\xb0\7\xcc"), 0x200, VEC_BP, 7, 0 },
+    { "INT 4", CODE("\xb0\7\xcd\4"), 0x200, VEC_OF, 7, 0 },
+    { "INT1", CODE("\xb0\7\xf1"), 0x200, VEC_DB, 7, 0 },
+    { "UD2", CODE("\xb0\7\x0f\x0b"), 0x200, VEC_UD, 7, 0 },
+    { "division by zero", CODE("\x31\xc9\xb0\7\xf6\xf1"), 0x200, VEC_DE, 7, 0 },
+    { "a quotient too large", CODE("\xba\0\0\0\x80\x31\xc0\xb9\xff\xff\xff\xff\xf7\xf9"), 0x200, VEC_DE, 0, 0 },
+    { "a single step", CODE("\x9c\x81\x0c\x24\0\1\0\0\x9d\xb0\7\xb0\x08\xf4"), 0x200, VEC_DB, 7, 0 },
+    { "a return to no address", CODE("\xb0\7\x48\xb9\0\0\0\0\0\0\0\x80\x51\xc3"), 0x200, VEC_GP, 7, 0 },
+    { "a jump to no address", CODE("\xb0\7\x48\xb9\0\0\0\0\0\0\0\x80\xff\xe1"), 0x200, VEC_GP, 7, 0 },
+    { "a load from no address", CODE("\xb0\7\x48\xb9\0\0\0\0\0\0\0\x80\x8a\x01"), 0x200, VEC_GP, 7, 0 },
+    { "a push to no address", CODE("\xb0\7\x48\xbc\0\0\0\0\0\0\0\x80\x50"), 0x200, VEC_SS, 7, 0 },
+    { "a store to a page that cannot be written", CODE("\xb0\7\xbb\x08\x50\x40\0\x88\x03"), 0x200, VEC_PF, 7, 0x5008 },
+    { "a store that crosses into it", CODE("\xb0\7\xbb\xfe\x3f\x40\0\x89\x03"), 0x200, VEC_PF, 7, 0x4000 },
+    { "kernel memory", CODE("\xb0\7\xbb\0\0\x02\0\x8a\x03"), 0x200, VEC_PF, 7, (uint64_t)0x20000 - WINDOW },
+    { "kernel code", CODE("\xb0\7\xbb\0\0\x04\0\xff\xe3"), 0x200, VEC_PF, 7, (uint64_t)0x40000 - WINDOW },
+    { "device memory as code", CODE("\xb0\7\xbb\0\x60\x40\0\xff\xe3"), 0x200, VEC_UD, 7, 0 },
+    /* mov byte [rip + 1], 7; mov al, 1; hlt */
+    { "the next instruction rewritten", CODE("\x31\xc0\xc6\5\1\0\0\0\7\xb0\1\xf4"), 0x200, VEC_GP, 7, 0 },
+    /* The same where the one to change is across the border: its opcode in page 0, its immediate in page 1. */
+    { "one that crosses a border rewritten", CODE("\x31\xc0\xc6\5\1\0\0\0\7\xb0\1\xf4"), 0xff6, VEC_GP, 7, 0 },
+    /* ... and by the other name of page 0: xor eax, eax; mov byte [0x41020a], 7; mov al, 1; hlt at 0x400200 */
+    { "by another address of the page", CODE("\x31\xc0\xc6\4\x25\x0b\2\x41\0\7\xb0\1\xf4"), 0x200, VEC_GP, 7, 0 },
+    /* lea rdi, [rip + 12]; mov al, 0x90; mov ecx, 3; rep stosb; then three bytes of UD2s that are NOPs by now; mov al, 7; hlt */
+    { "by a string", CODE("\x48\x8d\x3d\x09\0\0\0\xb0\x90\xb9\3\0\0\0\xf3\xaa\x0f\x0b\x0f\x90\xb0\7\xf4"), 0x200, VEC_GP, 7, 0 },
+    /* movd xmm1, [7]; movd [imm], xmm1; nop; mov eax, 1; hlt; the 7 */
+    { "by SSE", CODE("\x31\xc0\x66\x0f\x6e\x0d\x0f\0\0\0\x66\x0f\x7e\x0d\2\0\0\0\x90\xb8\1\0\0\0\xf4\7\0\0\0"), 0x200, VEC_GP, 7, 0 },
+};
+
+static void code_that_plays_foul(void **state)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(edges); i++) {
+        const struct edge *x = &edges[i];
+        struct start s;
+        seed = 5;
+        random_start(&s);
+        s.rip = WINDOW + x->at;
+        s.budget = 16384;
+        s.mxcsr = 0x1f80;
+        s.gpr[R_RAX] = 0;
+        endless = 0;
+        compare((const uint8_t *)x->code, x->len, s.rip, &s);
+        struct cpu *c = vm_cpu(&vm[1], 0);
+        printf("%-50s vector %llu eax %llx cr2 %llx\n", x->what, (unsigned long long)(c->rip - STUBS - 1),
+               (unsigned long long)c->gpr[R_RAX], (unsigned long long)c->cr2);
+        assert_int_equal(endless, 0);
+        assert_int_equal(c->rip, STUBS + x->vector + 1);
+        assert_int_equal(c->gpr[R_RAX] & 0xffffffff, x->eax);
+        if (x->vector == VEC_PF)
+            assert_int_equal(c->cr2, WINDOW + x->cr2);
+    }
+}
+
 /* ---- code memory ---- */
 
 /* No page of the process is writable and executable, and the translated code has executable pages. */
@@ -699,7 +765,7 @@ int main(void)
         cmocka_unit_test(single_instructions), cmocka_unit_test(vector_instructions),
         cmocka_unit_test(x87_instructions), cmocka_unit_test(x87_sequences),
         cmocka_unit_test(sequences), cmocka_unit_test(vector_sequences), cmocka_unit_test(kernel_sequences),
-        cmocka_unit_test(lock_step_finds_a_wrong_byte),
+        cmocka_unit_test(code_that_plays_foul), cmocka_unit_test(lock_step_finds_a_wrong_byte),
         cmocka_unit_test(a_breakpoint_replaced_before_translation), cmocka_unit_test(never_writable_and_executable),
         cmocka_unit_test(no_host_address_is_seen), cmocka_unit_test(bounded),
     };

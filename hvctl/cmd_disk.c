@@ -364,14 +364,17 @@ static int take_away(struct cli_call *c, bool dvd, struct hv_error *e)
     if (r == 0) {
         const char *path = text(d, "path"), *slash = strrchr(path, '/');
         snprintf(doing, sizeof(doing), "deleting %.255s (%s)", slash ? slash + 1 : path, text(d, "location"));
-        r = delete ? cli_ask(c, c->args[0], doing, e) : 0;
+        if (delete && (r = image_here(c, path, e)) == 0 && !image_is_file(path)) {
+            r = hv_fail(e, HV_USAGE, path, "cannot delete it: it is no file");
+        }
+        r = r == 0 && delete ? cli_ask(c, c->args[0], doing, e) : r;
         r = r < 0 ? r : conn_call(k, "RemoveDisk", json_pack("{s:s s:s}", "name", c->args[0], "location", text(d, "location")),
                                   0, &reply, e);
         if (r == 0) {
             cli_note(c, "%s: %s removed", c->args[0], text(d, "location"));
             json_decref(reply);
-            if (delete && unlink(text(d, "path")) < 0) {
-                r = hv_fail_errno(e, errno, text(d, "path"), "removed; cannot delete it");
+            if (delete) {
+                r = image_delete(path, e);
             }
         }
         json_decref(d);

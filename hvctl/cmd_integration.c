@@ -80,6 +80,23 @@ static const struct cli_column cols[] = {
 };
 static const struct cli_columns table = {.col = cols, .defaults = "service,enabled,status,version", .name = "service"};
 
+static int sample(struct cli_call *c, void *arg, json_t **ret, struct hv_error *e)
+{
+    struct conn *k;
+    json_t *vm;
+    int r = conn_open(c, &k, e);
+    if (r < 0) {
+        return r;
+    }
+    r = fetch_vm(k, c->args[0], &vm, e);
+    conn_close(k);
+    if (r == 0) {
+        *ret = rows_of(vm);
+        json_decref(vm);
+    }
+    return r;
+}
+
 static int print(struct cli_call *c, const json_t *vm, struct hv_error *e)
 {
     struct cli_printer p;
@@ -95,19 +112,13 @@ static int print(struct cli_call *c, const json_t *vm, struct hv_error *e)
 
 static int list(struct cli_call *c, struct hv_error *e)
 {
-    struct conn *k;
-    json_t *vm;
-    int r = conn_open(c, &k, e);
-    if (r < 0) {
-        return r;
-    }
-    r = fetch_vm(k, c->args[0], &vm, e);
-    conn_close(k);
+    struct cli_printer p;
+    int r = cli_printer_init(&p, c, &table, CLI_FMT_TABLE, e);
     if (r == 0) {
-        r = print(c, vm, e);
-        json_decref(vm);
+        r = watch_rows(c, &p, sample, NULL, false, e);
     }
-    return r;
+    cli_printer_fini(&p);
+    return r < 0 ? r : 0;
 }
 
 static int change(struct cli_call *c, bool on, struct hv_error *e)
@@ -156,8 +167,9 @@ static const struct cli_arg vm_service[] = {
 
 const struct cli_command integration_commands[] = {
     {.noun = "integration", .verb = "list", .help = "list the integration services of a virtual machine", .args = one_vm,
-     .use = CLI_USE_LIST, .columns = &table, .codes = CODE(NOT_FOUND), .run = list,
-     .examples = EXAMPLES({"hvctl integration list web1", "what its guest answers to"})},
+     .use = CLI_USE_LIST | CLI_USE_WATCH, .columns = &table, .codes = CODE(NOT_FOUND), .run = list,
+     .examples = EXAMPLES({"hvctl integration list web1", "what its guest answers to"},
+                          {"hvctl integration list web1 --watch", "while it boots"})},
     {.noun = "integration", .verb = "enable", .help = "offer a service to the guest, at once where it runs", .args = vm_service,
      .use = CLI_USE_DRY, .columns = &table, .codes = CODE(NOT_FOUND), .run = enable,
      .examples = EXAMPLES({"hvctl integration enable web1 file-copy", "for hvctl guest copy"})},

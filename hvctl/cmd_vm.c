@@ -143,7 +143,7 @@ static const struct cli_elsewhere set_elsewhere[] = {
 };
 static const struct cli_option remove_options[] = {
     {.name = "if-exists", .type = CLI_BOOL, .help = "a VM that is not there is no error"},
-    {.name = "disks", .type = CLI_BOOL, .flags = CLI_LATER, .help = "delete disks only it uses"},
+    {.name = "disks", .type = CLI_BOOL, .help = "delete disks only it uses; without it they are left, and named"},
     {0},
 };
 static const struct cli_option console_options_table[] = {
@@ -211,10 +211,11 @@ const struct cli_command vm_commands[] = {
      .columns = &view_vm_columns, .codes = CODE(NOT_FOUND) | CODE(CONFLICT) | CODE(UNSUPPORTED) | CODE(PARTIAL),
      .run = vm_set,
      .examples = EXAMPLES({"hvctl set web1 --notes 'ask Ann before stopping it' --lock on", "hands off"})},
-    {.noun = "vm", .verb = "remove", .help = "remove virtual machines; their disks stay", .args = vms_off,
+    {.noun = "vm", .verb = "remove", .help = "remove virtual machines", .args = vms_off,
      .options = remove_options, .use = CLI_USE_TARGETS | CLI_USE_DRY | CLI_USE_ASK, .columns = &view_vm_columns,
      .codes = CODE(NOT_FOUND) | CODE(CONFLICT) | CODE(PARTIAL), .run = vm_remove,
-     .examples = EXAMPLES({"hvctl remove web1 --yes --if-exists", "in a script that may run twice"})},
+     .examples = EXAMPLES({"hvctl remove web1 --yes --if-exists", "in a script that may run twice; its disks stay"},
+                          {"hvctl remove web1 --disks", "and the disks that only it uses, after asking"})},
     {.noun = "vm", .verb = "rename", .help = "give a virtual machine another name", .args = vm_and_name,
      .use = CLI_USE_DRY, .columns = &view_vm_columns, .codes = CODE(NOT_FOUND) | CODE(CONFLICT), .run = vm_rename,
      .examples = EXAMPLES({"hvctl rename web1 www", "running or off; its disks keep their names"})},

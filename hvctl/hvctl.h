@@ -53,6 +53,12 @@ extern const struct cli_columns view_vm_columns, view_memory_columns, vm_stats_c
 char *image_path(const char *path);
 /* HV_UNSUPPORTED where the service is on another host: vhdtool runs here. */
 int image_here(const struct cli_call *c, const char *path, struct hv_error *e);
+/* A file, and not a link, a device or nothing? */
+bool image_is_file(const char *path);
+/* Delete an image nobody has in use (HV_CONFLICT otherwise, with who). */
+int image_delete(const char *path, struct hv_error *e);
+/* vhdtool's answer to args (NULL-terminated, 100 at most) in JSON, as an array; what it cannot answer is not in it. New. */
+int image_query(const char *const *args, json_t **ret, struct hv_error *e);
 /* `vhdtool -q ARGS...` (args ends with NULL); it says itself what is wrong. */
 int image_run(const char *const *args, struct hv_error *e);
 

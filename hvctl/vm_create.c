@@ -317,65 +317,6 @@ int vm_set(struct cli_call *c, struct hv_error *e)
     return set_vms(c, build_plain, &view_vm_columns, NULL, e);
 }
 
-/* ---- remove ---- */
-
-static int remove_one(struct cli_call *c, struct conn *k, struct target *t, void *arg, struct hv_error *e)
-{
-    json_t *reply, *disk;
-    size_t i;
-    int r = conn_call(k, "Remove", json_pack("{s:s,s:b}", "name", t->name, "dry_run", c->dry_run), 0, &reply, e);
-    if (r < 0) {
-        return r;
-    }
-    cli_note(c, c->dry_run ? "%s: would be removed" : "%s: removed", t->name);
-    json_array_foreach(json_object_get(reply, "disks_left"), i, disk) {
-        cli_note(c, "%s: disk left: %s", t->name, json_string_value(disk));
-    }
-    json_decref(reply);
-    return 0;
-}
-
-/* With --if-exists names that are not there are done already. */
-static void forgive_missing(struct cli_call *c, struct targets *ts)
-{
-    unsigned n = 0;
-    for (unsigned i = 0; i < ts->n; i++) {
-        if (ts->t[i].error.code == HV_NOT_FOUND && cli_has(c, "if-exists")) {
-            cli_note(c, "%s: not there", ts->t[i].name);
-            free(ts->t[i].name);
-        } else {
-            ts->t[n++] = ts->t[i];
-        }
-    }
-    ts->n = n;
-}
-
-int vm_remove(struct cli_call *c, struct hv_error *e)
-{
-    struct targets ts;
-    struct conn *k;
-    int r = conn_open(c, &k, e);
-    if (r < 0) {
-        return r;
-    }
-    r = targets_find(c, k, 0, NULL, &ts, e);
-    conn_close(k);
-    if (r < 0) {
-        return r;
-    }
-    forgive_missing(c, &ts);
-    for (unsigned i = 0; i < ts.n && r == 0; i++) {
-        if (!hv_error_is_set(&ts.t[i].error)) {
-            r = cli_ask(c, ts.t[i].name, "removing it", e);
-        }
-    }
-    if (r == 0) {
-        r = targets_each(c, &ts, remove_one, NULL, e);
-    }
-    targets_free(&ts);
-    return r;
-}
-
 /* ---- rename ---- */
 
 int vm_rename(struct cli_call *c, struct hv_error *e)

@@ -32,6 +32,22 @@ static int each(struct cli_call *c, const char *doing, bool (*filter)(const json
     return r;
 }
 
+/* ---- conditions ---- */
+
+/* Of --for and --wait: those of the grammar that this version lacks answer so, whatever the target. */
+static int check_cond(struct cli_call *c, const char *option, struct hv_error *e)
+{
+    const char *cond = cli_has(c, option) ? cli_text(c, option, "") : "";
+    char object[80];
+    if (strcmp(cond, "saved") != 0 && strncmp(cond, "port:", 5) != 0) {
+        return 0;
+    }
+    snprintf(object, sizeof(object), option[0] == 'w' ? "--%s=%.60s" : "--%s %.60s", option, cond);
+    hv_fail(e, HV_UNSUPPORTED, object, "not in this version");
+    hv_hint(e, "%s", c->tool->later_hint);
+    return -EOPNOTSUPP;
+}
+
 /* ---- start ---- */
 
 int wait_for(struct cli_call *c, struct conn *k, const char *name, const char *cond, uint64_t began_ns,
@@ -91,6 +107,9 @@ int vm_start(struct cli_call *c, struct hv_error *e)
 {
     struct targets ts = {0};
     bool console = cli_has(c, "console");
+    if (check_cond(c, "wait", e) < 0) {
+        return -EOPNOTSUPP;
+    }
     if (console && (c->all || c->n_args != 1)) {
         return hv_fail(e, HV_USAGE, NULL, "--console needs exactly one VM");
     }
@@ -221,6 +240,9 @@ static int restart_one(struct cli_call *c, struct conn *k, struct target *t, voi
 int vm_restart(struct cli_call *c, struct hv_error *e)
 {
     struct targets ts = {0};
+    if (check_cond(c, "wait", e) < 0) {
+        return -EOPNOTSUPP;
+    }
     int r = each(c, cli_has(c, "reset") ? "resetting it" : NULL, NULL, restart_one, &ts, e);
     targets_free(&ts);
     return r;
@@ -291,6 +313,9 @@ static int wait_one(struct cli_call *c, struct conn *k, struct target *t, void *
 int vm_wait(struct cli_call *c, struct hv_error *e)
 {
     struct targets ts = {0};
+    if (check_cond(c, "for", e) < 0) {
+        return -EOPNOTSUPP;
+    }
     /* All at once: waiting costs nothing, and one must not keep the others from being seen. */
     if (!cli_has(c, "jobs")) {
         c->jobs = 64;

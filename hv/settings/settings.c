@@ -168,6 +168,10 @@ static int check_number(const struct setting_desc *d, uint64_t v, struct hv_erro
                        format_size_exact(v, got, sizeof(got)),
                        format_size_exact(d->min, lo, sizeof(lo)),
                        format_size_exact(d->max, hi, sizeof(hi)));
+    if (d->type == SETTING_DURATION && d->min == 0) {
+        format_age(d->max / 1000, hi, sizeof(hi));
+        return hv_fail(e, HV_USAGE, d->name, "%s is more than %s", format_age(v / 1000, got, sizeof(got)), hi);
+    }
     return hv_fail(e, HV_USAGE, d->name, "%" PRIu64 " is outside %" PRIu64 " to %" PRIu64, v,
                    d->min, d->max);
 }

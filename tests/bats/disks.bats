@@ -196,3 +196,31 @@ guest() { hvctl console "$1" --send "$2; echo en\"\"d" --until end -t 30s; }
     [[ $stderr == *"vm9: disk left: $path/vm9.vhdx"* ]]
     rm "$path"/vm9*
 }
+
+@test "vm remove --disks deletes what only it uses, and nothing else" {
+    cd "$BATS_TEST_TMPDIR"
+    for d in own base shared; do vhdtool create $d.vhdx --size 64M -q; done
+    vhdtool create child.vhdx --parent base.vhdx -q
+    vhdtool create mine.vhdx --parent shared.vhdx -q
+    ln -s own.vhdx link.vhdx
+    : >seed.iso
+    hvctl create rm1 --disk own.vhdx --disk base.vhdx --disk shared.vhdx --disk link.vhdx --disk mine.vhdx --dvd seed.iso -q
+    hvctl create rm2 --disk child.vhdx --disk shared.vhdx -q
+    run -2 --separate-stderr hvctl remove rm1 --disks
+    expect_error "hvctl: rm1: removing it and deleting $PWD/own.vhdx, $PWD/mine.vhdx needs --yes when nobody can be asked"
+    run -0 --separate-stderr hvctl remove rm1 --disks --dry-run --yes
+    [ "$(hvctl list -o name | grep -c rm1)" = 1 ]
+    [ -f own.vhdx ]
+    run -0 --separate-stderr hvctl remove rm1 --disks --yes
+    [ "$stderr" = "rm1: removed
+rm1: disk deleted: $PWD/own.vhdx
+rm1: disk left: $PWD/base.vhdx: a disk of rm2 rests on it
+rm1: disk left: $PWD/link.vhdx: it is no file
+rm1: disk deleted: $PWD/mine.vhdx" ]
+    [ "$(ls *.vhdx *.iso | tr '\n' ' ')" = 'base.vhdx child.vhdx link.vhdx seed.iso shared.vhdx ' ]
+    # Both at once: what they had together goes with the last of them.
+    hvctl create rm3 --disk shared.vhdx -q
+    run -0 hvctl remove rm2 rm3 --disks --yes -q --jobs 1
+    [ "$(ls *.vhdx *.iso | tr '\n' ' ')" = 'base.vhdx link.vhdx seed.iso ' ]
+}
+

@@ -57,6 +57,21 @@ setup() { : >"$SSH_LOG"; rm -f "$XDG_CONFIG_HOME/hv/hosts"; }
     [[ $(tail -n 1 "$SSH_LOG") == *"-- far::1 "* ]]
 }
 
+# What lies here under the path of a disk there is somebody else's.
+@test "remote: nothing here is deleted for a disk there" {
+    vhdtool create "$BATS_TEST_TMPDIR/d.vhdx" --size 64M -q
+    hvctl -H ssh://far create far3 --disk "$BATS_TEST_TMPDIR/d.vhdx" -q
+    run -9 --separate-stderr hvctl -H ssh://far disk remove far3 scsi0:0 --delete --yes
+    expect_error "hvctl: $BATS_TEST_TMPDIR/d.vhdx: a disk is made, resized and deleted where it lies, and that is another host" \
+        "the same command there"
+    run -9 hvctl -H ssh://far remove far3 --disks --yes
+    [ -f "$BATS_TEST_TMPDIR/d.vhdx" ]
+    [ "$(hvctl -H ssh://far disk list far3 -o csv -c location --no-header)" = scsi0:0 ]
+    run -0 --separate-stderr hvctl -H ssh://far remove far3 --yes
+    [ "$stderr" = $'far3: removed\nfar3: disk left: '"$BATS_TEST_TMPDIR/d.vhdx" ]
+    [ -f "$BATS_TEST_TMPDIR/d.vhdx" ]
+}
+
 @test "remote: errors of the service there are what they are here" {
     run -3 --separate-stderr hvctl -H ssh://far show far2
     expect_error "hvctl: far2: no such VM" "far1"

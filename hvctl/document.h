@@ -5,7 +5,7 @@
 #include "hvctl/hvctl.h"
 
 /* As many bytes as the service reads (hv/settings/xml/xml.h). */
-#define DOCUMENT_MAX ((size_t)3 << 20)
+#define DOCUMENT_MAX ((size_t)16 << 20)
 
 /* The bytes of a file, "-" is stdin; at most DOCUMENT_MAX. *ret is the caller's. */
 int document_read(struct cli_call *c, const char *path, char **ret, size_t *ret_len, struct hv_error *e);

@@ -38,6 +38,7 @@ int varlink_client_new(int rfd, int wfd, struct varlink_client **ret)
     }
     *c = (struct varlink_client){ .magic = CLIENT_MAGIC, .wire = w, .cancel_fd = -1 };
     c->wire.out_last = &c->wire.out_first;
+    c->wire.max_message = VARLINK_LARGE_MESSAGE;
     *ret = c;
     return 0;
 }

@@ -104,6 +104,7 @@ int varlink_server_new(struct loop *loop, const char *product, const struct varl
     }
     *s = (struct varlink_server){
         .magic = SERVER_MAGIC, .refs = 1, .loop = loop, .sweep_ns = SERVER_SWEEP_NS, .message_ns = SERVER_MESSAGE_TIME_NS,
+        .max_message = VARLINK_MAX_MESSAGE,
     };
     s->product = hv_strdup(product);
     s->interfaces = hv_alloc_array(count + 1, sizeof(*s->interfaces));
@@ -245,6 +246,8 @@ int varlink_server_add(struct varlink_server *s, int fd)
     }
     return server_conn_new(s, fd, &peer);
 }
+
+void varlink_server_large_messages(struct varlink_server *s) { s->max_message = VARLINK_LARGE_MESSAGE; }
 
 unsigned varlink_server_connections(const struct varlink_server *s)
 {

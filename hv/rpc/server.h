@@ -11,6 +11,7 @@
 
 #define SERVER_MAX_CONNECTIONS   512u
 #define SERVER_MAX_PER_UID       128u     /* one user cannot keep the others out; root is exempt */
+#define SERVER_LARGE_AT_ONCE     4u                 /* large messages on their way: what strangers can have us hold */
 #define SERVER_MESSAGE_TIME_NS   (30 * NS_PER_SEC)  /* from a message's first byte to its last */
 #define SERVER_SWEEP_NS          (5 * NS_PER_SEC)
 #define SERVER_MAX_PIPELINED     ((size_t)64 << 10) /* read ahead while a call is being served */
@@ -42,6 +43,8 @@ struct varlink_server {
     struct server_listener *listeners;
     struct loop_timer *sweep;             /* looks for messages that take too long, resumes accepting */
     bool sweeping, accept_paused;
+    size_t max_message;
+    unsigned large;                       /* connections that hold more than VARLINK_MAX_MESSAGE of one */
     uint64_t sweep_ns, message_ns;        /* SERVER_SWEEP_NS, SERVER_MESSAGE_TIME_NS; tests are less patient */
     struct server_conn *conns;
     unsigned conn_count;
@@ -59,6 +62,7 @@ struct server_conn {
     struct loop_post work;                /* take further messages, or close a failed connection */
     struct varlink_call *current;         /* being served: calls of a connection are served in order */
     uint64_t partial_since_ns;            /* a message has begun and not ended; 0: none */
+    bool large;                           /* counted in the server's */
     bool eof, failed, closed, working;
     struct server_conn *next, **prev;
 };

@@ -37,6 +37,7 @@ int server_conn_new(struct varlink_server *s, int fd, const struct varlink_peer 
     }
     *c = (struct server_conn){ .magic = CONN_MAGIC, .refs = 1, .server = server_ref(s), .peer = *peer, .wire = w };
     c->wire.out_last = &c->wire.out_first;
+    c->wire.max_message = s->max_message;
     c->work = (struct loop_post){ .fn = on_work, .arg = c };
     r = loop_fd_new(s->loop, fd, LOOP_READ, on_event, c, &c->watch);
     if (r < 0) {
@@ -74,6 +75,7 @@ void server_conn_close(struct server_conn *c)
         return;
     }
     c->closed = true;
+    s->large -= c->large;
     loop_post_cancel(s->loop, &c->work);
     loop_fd_free(s->loop, c->watch);
     c->watch = NULL;
@@ -188,6 +190,21 @@ static void work(struct server_conn *c)
     }
 }
 
+/* One more or one less that holds a large message. False: there are too many. */
+static bool count_large(struct server_conn *c)
+{
+    const bool large = wire_pending(&c->wire) > VARLINK_MAX_MESSAGE;
+    if (large == c->large) {
+        return true;
+    }
+    if (large && c->server->large == SERVER_LARGE_AT_ONCE) {
+        return false;
+    }
+    c->large = large;
+    c->server->large += large ? 1 : -1u;
+    return true;
+}
+
 static void on_work(void *arg)
 {
     struct server_conn *c = arg;
@@ -195,6 +212,9 @@ static void on_work(void *arg)
     c->refs++;
     if (!c->failed) {
         work(c);
+    }
+    if (!c->closed && !c->failed && !count_large(c)) {
+        server_conn_fail(c, "too many large messages");
     }
     if (!c->failed) {
         server_conn_update(c);

@@ -18,6 +18,7 @@
 #include "hv/base/loop.h"
 
 #define VARLINK_MAX_MESSAGE ((size_t)4 << 20)   /* one message; larger ones close the connection */
+#define VARLINK_LARGE_MESSAGE ((size_t)24 << 20) /* the same for clients, and for servers that take documents */
 #define VARLINK_MAX_FDS 32
 
 struct varlink_server;
@@ -44,6 +45,8 @@ void varlink_server_free(struct varlink_server *s);
 int varlink_server_listen(struct varlink_server *s, int fd, bool (*allow)(void *arg, const struct varlink_peer *p), void *arg);
 /* Serve one connected socket (ours from now on). */
 int varlink_server_add(struct varlink_server *s, int fd);
+/* Take messages of up to VARLINK_LARGE_MESSAGE on connections to come. */
+void varlink_server_large_messages(struct varlink_server *s);
 unsigned varlink_server_connections(const struct varlink_server *s);
 /* Called when the last connection closed (start-on-demand services that want to idle out); NULL: none. */
 void varlink_server_on_idle(struct varlink_server *s, void (*fn)(void *arg), void *arg);

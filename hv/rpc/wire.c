@@ -44,7 +44,7 @@ int wire_init(struct wire *w, int rfd, int wfd)
     int type;
     socklen_t len = sizeof(type);
 
-    *w = (struct wire){ .rfd = rfd, .wfd = wfd };
+    *w = (struct wire){ .rfd = rfd, .wfd = wfd, .max_message = VARLINK_MAX_MESSAGE };
     w->out_last = &w->out_first;
     w->is_socket = getsockopt(wfd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 &&
                    getsockopt(rfd, SOL_SOCKET, SO_TYPE, &type, &len) == 0;
@@ -173,7 +173,7 @@ int wire_fill(struct wire *w)
     struct msghdr mh;
 
     /* complete messages may wait behind the first; without a NUL it is one that grows too large */
-    if (wire_pending(w) > VARLINK_MAX_MESSAGE) {
+    if (wire_pending(w) > w->max_message) {
         return -EMSGSIZE;
     }
     int r = make_room(w);
@@ -256,10 +256,10 @@ int wire_next(struct wire *w, struct wire_msg *ret)
     }
     if (!nul) {
         w->in_scanned = w->in_len;
-        return wire_pending(w) > VARLINK_MAX_MESSAGE ? -EMSGSIZE : 0;
+        return wire_pending(w) > w->max_message ? -EMSGSIZE : 0;
     }
     size_t len = (size_t)(nul - start);
-    if (len >= VARLINK_MAX_MESSAGE) {
+    if (len >= w->max_message) {
         return -EMSGSIZE;
     }
     w->in_off += len + 1;
@@ -308,7 +308,7 @@ int wire_send(struct wire *w, const json_t *json, const int *fds, unsigned nfds)
     if (len == 0) {
         return -ENOMEM;
     }
-    if (len >= VARLINK_MAX_MESSAGE) {
+    if (len >= w->max_message) {
         return -EMSGSIZE;
     }
     struct wire_out *o = hv_alloc(sizeof(*o) + len + 1);

@@ -4,7 +4,7 @@
  * calls and replies; used by the server, by the client on the loop and, with poll,
  * by the blocking client.
  *
- * Limits (what the peer sends is hostile): one message VARLINK_MAX_MESSAGE bytes,
+ * Limits (what the peer sends is hostile): one message max_message bytes,
  * VARLINK_MAX_DEPTH deep, VARLINK_MAX_VALUES values; VARLINK_MAX_FDS descriptors a
  * message and WIRE_MAX_FDS_HELD in all.
  */
@@ -31,6 +31,7 @@ struct wire {
     unsigned held_count;
     struct wire_out *out_first, **out_last;
     size_t backlog;
+    size_t max_message;               /* either way */
 };
 
 struct wire_msg {
@@ -39,7 +40,7 @@ struct wire_msg {
     unsigned nfds;
 };
 
-/* Takes both descriptors over, makes them non-blocking. 0 or -errno (they are then closed). */
+/* Takes both descriptors over, makes them non-blocking; messages as VARLINK_MAX_MESSAGE says. 0 or -errno (they are then closed). */
 int wire_init(struct wire *w, int rfd, int wfd);
 void wire_fini(struct wire *w);
 

@@ -221,6 +221,8 @@ static int set_up(struct service *svc, struct hv_error *e)
         r = loop_timer_new(svc->loop, housekeeping, svc, &svc->housekeeping);
     if (r == 0)
         r = varlink_server_new(svc->loop, "hvd", ifaces, 1, &svc->server);
+    if (r == 0)
+        varlink_server_large_messages(svc->server);    /* documents */
     if (r < 0)
         return hv_fail_errno(e, -r, "hvd", "cannot start");
     r = registry_load(svc, e);

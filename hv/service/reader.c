@@ -20,8 +20,8 @@
 
 #define READERS 4u
 #define READ_LIMIT_NS (20 * NS_PER_SEC)
-#define ANSWER_MAX ((size_t)16 << 20)
-#define ANSWER_VALUES_MAX 524288u      /* a value is a hundred bytes of ours */
+#define ANSWER_MAX ((size_t)24 << 20)
+#define ANSWER_VALUES_MAX 1048576u     /* a value is a hundred bytes of ours */
 #define WAITING_MAX 16u
 
 struct reader {

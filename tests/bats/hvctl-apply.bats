@@ -211,8 +211,8 @@ hvctl: bad.json: web1: is no GUID'
     refused "a document type definition is not accepted" <laughs
     refused "Entity 'x' not defined" <<<'<CIM>&x;</CIM>'
     refused "nested deeper than 16" < <(printf '<a>%.0s' $(seq 3000))
-    refused "more than 3 MiB" < <(head -c 4000000 /dev/zero | tr '\0' ' ')
-    refused "it is no XML" < <(head -c 3000000 /dev/zero | tr '\0' '<')
+    refused "more than 16 MiB" < <(head -c 17000000 /dev/zero | tr '\0' ' ')
+    refused "it is no XML" < <(head -c 16000000 /dev/zero | tr '\0' '<')
     refused "neither UTF-8 nor UTF-16" < <(printf '<CIM a="\xff\xfe"/>')
     refused "neither UTF-8 nor UTF-16" < <(printf '<CIM a="\xed\xa0\x80"/>')
     refused "and is no UTF-16 text" < <(printf '\xff\xfe<')

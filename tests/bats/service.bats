@@ -138,9 +138,17 @@ worker_of() { hvctl show "$1" -o json | jq .pid; }
     [ "$(hvctl show vm500 -o json | jq -r .name)" = vm500 ]
     run -3 --separate-stderr hvctl show vm5000
     [[ "$stderr" = *'no such VM'* ]]
+    # All of them as one document, and back.
+    hvctl get --all -o xml >"$BATS_TEST_TMPDIR/all.xml"
+    [ "$(stat -c %s "$BATS_TEST_TMPDIR/all.xml")" -gt $((4 << 20)) ]
+    run -0 --separate-stderr hvctl apply -f "$BATS_TEST_TMPDIR/all.xml"
+    [ "$(grep -c ' unchanged$' <<<"$output")" -ge 999 ]
     rss=$(awk '/VmRSS/ { print $2 }' "/proc/$(cat "$BATS_FILE_TMPDIR/hvd.pid")/status")
     echo "$rss kB"
     [ "$rss" -lt 65536 ]
+    head -c 17M /dev/zero | tr '\0' ' ' >>"$BATS_TEST_TMPDIR/all.xml"
+    run -2 --separate-stderr hvctl apply -f "$BATS_TEST_TMPDIR/all.xml"
+    [[ "$stderr" = *'more than 16 MiB'* ]]
 }
 
 @test "64 clients racing for one VM: each is answered, the VM and its job list are whole" {

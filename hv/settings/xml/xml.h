@@ -38,7 +38,7 @@ int settings_xml_write(const struct settings *s, const struct guid *id, const ch
 
 /* ---- documents from outside ---- */
 
-#define SETTINGS_DOCUMENT_MAX ((size_t)3 << 20)
+#define SETTINGS_DOCUMENT_MAX ((size_t)16 << 20)
 
 /*
  * Take buf[len], any number of machines, apart: {"vms": [{"name", "id", "line", "whole", "settings", "extras"}],

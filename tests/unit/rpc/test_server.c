@@ -771,6 +771,61 @@ static void huge_messages_are_cut_off(void **state)
     close(fd);
 }
 
+/* A server that takes documents: larger messages are served, and only a few are on their way at once. */
+static void few_large_messages_at_once(void **state)
+{
+    static const char head[] = "{\"method\":\"org.hv.Test.Rows\",\"parameters\":{\"rows\":[{\"name\":\"", tail[] = "\"}]}}";
+    static char chunk[1 << 20];
+    int fd[4];
+    size_t sent = 0;
+
+    varlink_server_large_messages(server);
+    memset(chunk, 'x', sizeof(chunk));
+    for (unsigned i = 0; i < ARRAY_SIZE(fd); i++) {
+        fd[i] = raw();
+        send_raw(fd[i], head, strlen(head));
+        for (unsigned k = 0; k < 6; k++) {
+            send_raw(fd[i], chunk, sizeof(chunk));
+        }
+    }
+    int fifth = raw();
+    send_raw(fifth, head, strlen(head));
+    while (sent < 64 << 20) {
+        ssize_t n = send(fifth, chunk, sizeof(chunk), MSG_NOSIGNAL);
+        if (n < 0) {
+            break;
+        }
+        sent += (size_t)n;
+    }
+    assert_true(sent < 8 << 20);
+    close(fifth);
+    /* Those that were there go on; with one of them served there is room again. */
+    for (unsigned i = 0; i < ARRAY_SIZE(fd); i++) {
+        send_raw(fd[i], tail, sizeof(tail));
+        assert_string_equal(read_msg(fd[i]), "{\"parameters\":{\"count\":1}}");
+    }
+    fifth = raw();
+    send_raw(fifth, head, strlen(head));
+    for (unsigned k = 0; k < 6; k++) {
+        send_raw(fifth, chunk, sizeof(chunk));
+    }
+    send_raw(fifth, tail, sizeof(tail));
+    assert_string_equal(read_msg(fifth), "{\"parameters\":{\"count\":1}}");
+    close(fifth);
+    for (unsigned i = 0; i < ARRAY_SIZE(fd); i++) {
+        close(fd[i]);
+    }
+    /* And there is a limit. */
+    fifth = raw();
+    for (sent = 0; sent < 64 << 20; sent += sizeof(chunk)) {
+        if (send(fifth, chunk, sizeof(chunk), MSG_NOSIGNAL) < 0) {
+            break;
+        }
+    }
+    assert_true(sent < 32 << 20);
+    close(fifth);
+}
+
 static void bytes_one_by_one_are_a_message(void **state)
 {
     static const char request[] = "{\"method\":\"org.hv.Test.Echo\",\"parameters\":{\"text\":\"slow\"}}";
@@ -960,6 +1015,7 @@ int main(void)
         TEST(broken_framing_costs_the_connection),
         TEST(nesting_and_node_counts_are_limited),
         TEST(huge_messages_are_cut_off),
+        TEST(few_large_messages_at_once),
         TEST(bytes_one_by_one_are_a_message),
         TEST(pipelined_calls_are_answered_in_order),
         TEST(a_half_closed_client_still_gets_its_answers),

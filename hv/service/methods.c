@@ -105,12 +105,16 @@ static void export_vm(void *arg, struct varlink_call *call, const json_t *params
 
 /* ---- create, set, remove ---- */
 
-/* Files named in settings have to open with the caller's rights: better said now than at the start. */
-static int check_paths(const struct varlink_call *call, const struct settings *s, struct hv_error *e)
+/*
+ * Files named in settings have to open with the caller's rights: better said now than at the start.
+ * Those that stand in old already (NULL: none do) were somebody's who could.
+ */
+static int check_paths(const struct varlink_call *call, const struct settings *s, const struct settings *old, struct hv_error *e)
 {
-    const struct { const char *path, *what; } files[] = {{s->boot.kernel, "kernel"}, {s->boot.initrd, "initrd"}};
+    const struct { const char *path, *before, *what; } files[] = {
+        {s->boot.kernel, old ? old->boot.kernel : NULL, "kernel"}, {s->boot.initrd, old ? old->boot.initrd : NULL, "initrd"}};
     for (unsigned i = 0; i < ARRAY_SIZE(files); i++) {
-        if (!files[i].path)
+        if (!files[i].path || (files[i].before && strcmp(files[i].path, files[i].before) == 0))
             continue;
         int fd = broker_open(varlink_call_peer(call), files[i].path, files[i].what, e);
         if (fd < 0)
@@ -118,7 +122,7 @@ static int check_paths(const struct varlink_call *call, const struct settings *s
         close(fd);
     }
     int r = 0;
-    for (unsigned i = 0; r == 0 && i < s->disks; i++)
+    for (unsigned i = 0; r == 0 && !old && i < s->disks; i++)         /* later they come one by one */
         r = disk_check_path(&s->disk[i], varlink_call_peer(call), e);
     return r;
 }
@@ -137,7 +141,7 @@ static void create(void *arg, struct varlink_call *call, const json_t *params)
     if (r == 0 && !json_object_get(json_object_get(given, "memory"), "min"))
         s.memory.min = MIN(s.memory.min, s.memory.startup);
     if (r == 0)
-        r = check_paths(call, &s, &e);
+        r = check_paths(call, &s, NULL, &e);
     const char *group = text(params, "group");
     if (r == 0 && group && !group_exists(svc, group)) {
         r = hv_fail(&e, HV_NOT_FOUND, group, "no such group");
@@ -275,7 +279,7 @@ static void set(void *arg, struct varlink_call *call, const json_t *params)
     if (r == 0)
         r = settings_check(&fresh, vm->name, &e);
     if (r == 0)
-        r = check_paths(call, &fresh, &e);
+        r = check_paths(call, &fresh, &vm->settings, &e);
     if (r == 0)
         r = check_shares(vm, &fresh, &e);
     json_t *changes = json_array();

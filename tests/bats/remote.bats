@@ -145,7 +145,7 @@ setup() { : >"$SSH_LOG"; rm -f "$XDG_CONFIG_HOME/hv/hosts"; }
 
 @test "remote: a disk is not made here for a VM there" {
     run -9 --separate-stderr hvctl -H ssh://far disk add far1 "$BATS_TEST_TMPDIR/new.vhdx" --new 1G
-    expect_error "hvctl: $BATS_TEST_TMPDIR/new.vhdx: a disk is made and resized where it lies, and that is another host" \
+    expect_error "hvctl: $BATS_TEST_TMPDIR/new.vhdx: a disk is made, resized and deleted where it lies, and that is another host" \
         "the same command there"
     [ ! -e "$BATS_TEST_TMPDIR/new.vhdx" ]
 }

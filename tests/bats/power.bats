@@ -103,6 +103,24 @@ power_cut() {
     [[ "$output" = *'off while the service was away: the guest powered off'* ]]
 }
 
+@test "a guest that reboots while the service is away: the same worker, and the next service knows" {
+    boot_vm web1
+    pid=$(field web1 .pid)
+    [ "$(field web1 .resets)" = 0 ]
+    # The console is the worker's: it goes on without a service, up to the prompt of the next boot.
+    hvctl console web1 --no-history --send 'sleep 3; re""boot -f' --until 'demo:' -t 90s >"$BATS_TEST_TMPDIR/out" 2>&1 3>&- &
+    reader=$!
+    until grep -q sleep "$BATS_TEST_TMPDIR/out"; do kill -0 $reader; sleep 0.05; done
+    kill_service
+    wait $reader
+    start_service
+    hvctl wait web1 --for running -q -t 20s
+    [ "$(field web1 '"\(.pid) \(.resets) \(.state)"')" = "$pid 1 running" ]
+    run -0 hvctl restart web1 --reset --yes -q
+    run -0 hvctl console web1 --until demo -t 60s
+    [ "$(field web1 '"\(.pid) \(.resets)"')" = "$pid 2" ]
+}
+
 @test "a worker killed while the service is away: off, and said" {
     boot_vm web1
     pid=$(field web1 .pid)

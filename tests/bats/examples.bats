@@ -83,11 +83,29 @@ lab_vm() { # NAME memory MAX cpus N
     printf '<INSTANCE CLASSNAME="Msvm_ProcessorSettingData"><PROPERTY NAME="VirtualQuantity" TYPE="uint64"><VALUE>%s</VALUE></PROPERTY></INSTANCE>\n' "$5"
 }
 
+# As one who is not in the group, where there is a service of the system's. The function hides the program for this test.
+denied() {
+    mkdir -p "$BATS_FILE_TMPDIR/bin"
+    cp "$BIN/hvctl" "$BATS_FILE_TMPDIR/bin/"
+    local d=$BATS_FILE_TMPDIR
+    while [ "$d" != / ]; do chmod o+x "$d"; d=$(dirname "$d"); done
+    export -f hvctl_of_ann
+    { grep -v '^hv:' /etc/group; echo hv:x:64321:; } >"$BATS_FILE_TMPDIR/group"
+    hvctl() {
+        unshare -m bash -c 'mount -t tmpfs none /run && mkdir -m 750 /run/hv && mount --bind "$BATS_FILE_TMPDIR/group" /etc/group &&
+            hvctl_of_ann "$@"' - "$@"
+    }
+}
+hvctl_of_ann() {
+    exec setpriv --reuid nobody --regid nogroup --clear-groups env -C / HOME=/ "$BATS_FILE_TMPDIR/bin/hvctl" "$@"
+}
+
 # ---- running and comparing ----
 
 # Numbers and what hangs on them, ids, times, blanks between columns.
 mask() {
     sed -E "s#$PWD/##g"'
+        s/adduser [a-z]+ hv/adduser USER hv/
         s/[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}/ID/g
         s/[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]+Z/TIME/g
         s/-?[0-9]+(\.[0-9]+)?(ms|[BKMGTsmhd%])\b/SIZE/g
@@ -155,7 +173,7 @@ run_all() { # SETUP
         echo "${file%.run}:"
         run_block "${file%.run}" "$how"
     done
-    hvctl apply -q -f - <<<'{"host": {"vm_memory": null}}'
+    "$BIN/hvctl" apply -q -f - <<<'{"host": {"vm_memory": null}}'
     [ -n "$any" ]
 }
 
@@ -171,6 +189,11 @@ run_all() { # SETUP
 @test "examples: machines that are off" { run_all plain; }
 @test "examples: a host without memory" { run_all small; }
 @test "examples: machines that run" { run_all lab; }
+@test "examples: a user who is not in the group" {
+    [ "$(id -u)" = 0 ] || skip "needs root: another user"
+    unshare -m true 2>/dev/null || skip "needs a mount namespace"
+    run_all denied
+}
 @test "examples: machines that have reported" {
     [ -n "${HV_SLOW:-}" ] || skip "a minute: make check-slow"
     run_all reports

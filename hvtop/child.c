@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -173,11 +174,24 @@ void child_leave(struct child *c)
     free(c);
 }
 
-int child_run(const char *host, const char *line, struct hv_error *e)
+/* What signals came since: those that end us end the child, all others were meant for it. */
+static void forward(int signals, pid_t pid, int *ret_signal)
+{
+    struct signalfd_siginfo si;
+    while (read(signals, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
+        if (si.ssi_signo == SIGTERM || si.ssi_signo == SIGHUP) {
+            *ret_signal = (int)si.ssi_signo;
+            kill(pid, (int)si.ssi_signo);
+            kill(pid, SIGCONT);
+        }
+    }
+}
+
+int child_run(const char *host, const char *line, int signals, int *ret_signal, struct hv_error *e)
 {
     const char *argv[WORDS_MAX];
     hv_autofree char *copy = hv_strdup(line);
-    int r = copy ? arguments(host, copy, argv, e) : hv_fail(e, HV_NO_RESOURCES, NULL, "out of memory");
+    int r = copy ? arguments(host, copy, argv, e) : hv_fail(e, HV_NO_RESOURCES, NULL, "out of memory"), status;
     if (r < 0) {
         return r;
     }
@@ -185,7 +199,23 @@ int child_run(const char *host, const char *line, struct hv_error *e)
     if (pid == 0) {
         run_program(argv);
     }
-    return pid < 0 ? hv_fail_errno(e, errno, NULL, "cannot run hvctl") : wait_for(pid);
+    if (pid < 0) {
+        return hv_fail_errno(e, errno, NULL, "cannot run hvctl");
+    }
+    for (;;) {
+        pid_t done = waitpid(pid, &status, WNOHANG | WUNTRACED);
+        if (done == pid && WIFSTOPPED(status)) {
+            raise(SIGSTOP);                       /* the shell's job is both of us */
+        } else if (done == pid) {
+            return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+        } else if (done < 0 && errno != EINTR) {
+            return 1;
+        } else {
+            struct pollfd p = {.fd = signals, .events = POLLIN};
+            poll(&p, 1, 1000);
+        }
+        forward(signals, pid, ret_signal);
+    }
 }
 
 /* ---- completion ---- */
@@ -260,7 +290,13 @@ void child_complete(const char *host, const char *line, char *ret_line, size_t l
     size_t typed = fresh ? 0 : strlen(argv[n - 1]);
     if (found && strlen(common) >= typed) {
         size_t keep = strlen(line) - MIN(typed, strlen(line));
-        snprintf(ret_line, line_size, "%.*s%s%s", (int)keep, line, common, found == 1 ? " " : "");
+        /* A whole word that the shell would take apart comes quoted; part of one stays as it is, to be typed on. */
+        strbuf_auto whole = {0};
+        if (found == 1) {
+            ui_quote(&whole, common);
+            strbuf_addc(&whole, ' ');
+        }
+        snprintf(ret_line, line_size, "%.*s%s", (int)keep, line, found == 1 && whole.buf ? whole.buf : common);
     }
     if (found <= 1) {
         ret_list[0] = '\0';

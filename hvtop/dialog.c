@@ -54,7 +54,7 @@ static void recall(struct ui *ui, int by)
 /* Commands that need the terminal themselves. */
 static bool takes_terminal(const char *line)
 {
-    static const char *const words[] = {"console", "run", "shell", "edit", "help", "vm console", "vm run"};
+    static const char *const words[] = {"console", "run", "shell", "edit", "help", "events", "vm console", "vm run"};
     for (unsigned i = 0; i < ARRAY_SIZE(words); i++) {
         size_t n = strlen(words[i]);
         if (strncmp(line, words[i], n) == 0 && (line[n] == '\0' || line[n] == ' ')) {
@@ -395,6 +395,26 @@ void ui_preview(struct ui *ui, bool bad, const char *const *line, unsigned n)
     }
 }
 
+/* Text in lines of w from y on, broken at blanks, none at or below end. Returns the line after it. */
+static int draw_wrapped(struct canvas *c, int y, int end, int x, int w, enum canvas_style style, const char *text)
+{
+    while (*text && y < end && w > 0) {
+        size_t n = strlen(text);
+        for (char line[120]; n > 0; n--) {
+            bool fits = n < sizeof(line) && (text[n] == '\0' || text[n] == ' ');
+            snprintf(line, sizeof(line), "%.*s", (int)MIN(n, sizeof(line) - 1), text);
+            if (fits && (int)cli_text_width(line) <= w) {
+                break;
+            }
+        }
+        n = n ? n : strlen(text);                /* a word that is wider: cut */
+        hv_autofree char *line = hv_asprintf("%.*s", (int)n, text);
+        canvas_text(c, y++, x, w, style, line ? line : "");
+        text += n + strspn(text + n, " ");
+    }
+    return y;
+}
+
 static void draw_form(struct ui *ui, struct canvas *c)
 {
     struct ui_form *f = &ui->form;
@@ -402,9 +422,12 @@ static void draw_form(struct ui *ui, struct canvas *c)
     int w = 64, h = UI_FORM_FIELDS + 9, y, x;
     snprintf(title, sizeof(title), " memory of %s ", f->vm);
     box(c, &w, &h, &y, &x, title);
-    for (unsigned i = 0; i < UI_FORM_FIELDS && (int)i < h - 2; i++) {
+    /* In a low window the field being edited is what is seen. */
+    int rows = MIN(UI_FORM_FIELDS, MAX(h - 3, 1));
+    unsigned top = (int)f->field >= rows ? f->field - (unsigned)rows + 1 : 0;
+    for (unsigned i = top; i < UI_FORM_FIELDS && (int)(i - top) < rows; i++) {
         bool here = i == f->field;
-        int at = y + 1 + (int)i;
+        int at = y + 1 + (int)(i - top);
         canvas_text(c, at, x + 2, 10, here ? STYLE_CHOSEN : STYLE_NORMAL, fields[i].label);
         int used = canvas_text(c, at, x + 13, 14, strcmp(f->text[i], f->was[i]) == 0 ? STYLE_NORMAL : STYLE_ASSIGNED, f->text[i]);
         canvas_text(c, at, x + 30, MAX(w - 31, 0), STYLE_DIM, fields[i].help);
@@ -413,8 +436,9 @@ static void draw_form(struct ui *ui, struct canvas *c)
             c->cursor_x = x + 13 + used;
         }
     }
-    for (unsigned i = 0; i < f->preview_lines && (int)i + UI_FORM_FIELDS + 2 < h - 1; i++) {
-        canvas_text(c, y + 2 + UI_FORM_FIELDS + (int)i, x + 2, w - 4, f->preview_bad ? STYLE_WARNING : STYLE_NORMAL, f->preview[i]);
+    int at = y + 2 + UI_FORM_FIELDS;
+    for (unsigned i = 0; i < f->preview_lines; i++) {
+        at = draw_wrapped(c, at, y + h - 2, x + 2, w - 4, f->preview_bad ? STYLE_WARNING : STYLE_NORMAL, f->preview[i]);
     }
     canvas_text(c, y + h - 2, x + 2, w - 4, STYLE_DIM, "Tab next   Enter set   Esc leave it");
 }
@@ -431,7 +455,10 @@ static void scroll_key(struct ui *ui, int key, int page)
     case TOP_KEY_PAGE_DOWN: case ' ': to += page; break;
     case TOP_KEY_HOME: case 'g': to = 0; break;
     case TOP_KEY_END: case 'G': to = INT32_MAX; break;
-    case TOP_KEY_ESC: case TOP_KEY_ENTER: case 'q': case '?': case TOP_KEY_F1: ui->mode = UI_NORMAL; return;
+    case TOP_KEY_ESC: case TOP_KEY_ENTER: case 'q': case '?': case TOP_KEY_F1:
+        ui->pane_hidden = ui->mode == UI_PANE;
+        ui->mode = UI_NORMAL;
+        return;
     default: return;
     }
     ui->pane_top = to < 0 ? 0 : (unsigned)MIN(to, INT32_MAX);      /* drawing clamps it */
@@ -510,7 +537,11 @@ void ui_output(struct ui *ui, const char *text, bool done, int code)
         ui->pane_running = false;
     }
     /* One line stands in the footer; more, or what is still growing, opens the pane. */
-    if (lines > 1 || (lines == 1 && !done)) {
+    if (ui->pane_hidden) {
+        if (done) {
+            ui_say(ui, code != 0, code ? "%s: exit code %d" : "%s: done", ui->pane_title, code);
+        }
+    } else if (lines > 1 || (lines == 1 && !done)) {
         if (lines > 1) {
             ui->message[0] = '\0';
             ui->mode = ui->mode == UI_NORMAL ? UI_PANE : ui->mode;

@@ -56,8 +56,11 @@ int child_read(struct child *c, char *buf, size_t size);
 int child_end(struct child *c, bool kill);
 /* Do not wait: hvtop ends, what hvctl began goes on in the service. Frees it. */
 void child_leave(struct child *c);
-/* The same with the terminal, until it ends. */
-int child_run(const char *host, const char *line, struct hv_error *e);
+/*
+ * The same with the terminal, until it ends; stopped with it (Ctrl-Z in an editor) and continued. signals: a signalfd
+ * that has SIGCHLD. SIGTERM and SIGHUP end the child; *ret_signal is the one that came, else as it was.
+ */
+int child_run(const char *host, const char *line, int signals, int *ret_signal, struct hv_error *e);
 /* What `hvctl __complete` makes of a line: the line with what all candidates have in common; what fits in
  * ret_list (may be empty). */
 void child_complete(const char *host, const char *line, char *ret_line, size_t line_size, char *ret_list, size_t list_size);

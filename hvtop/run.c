@@ -30,13 +30,14 @@ struct loop {
     bool dirty, quit, reached;
     int end_signal;
     uint64_t replay_at_ms, replay_since_ns;      /* moment of the recording at a moment of ours */
+    struct hv_client *preview;                   /* while the form is open: a connection takes time, over ssh most */
 };
 
 /* ---- signals ---- */
 
 static int signals_begin(sigset_t *old)
 {
-    static const int wanted[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH};
+    static const int wanted[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH, SIGCHLD};
     sigset_t set;
     sigemptyset(&set);
     for (unsigned i = 0; i < ARRAY_SIZE(wanted); i++) {
@@ -62,7 +63,7 @@ static void on_signals(struct loop *l)
             term_leave();
             term_return();
             break;
-        case SIGWINCH:
+        case SIGWINCH: case SIGCHLD:
             break;
         default:
             l->end_signal = (int)si.ssi_signo;
@@ -106,6 +107,7 @@ static void run_commands(struct loop *l)
         }
         l->n_children++;
         ui->pane_running = true;
+        ui->pane_hidden = false;
         ui->pane_top = 0;
         ui_say(ui, false, "%s ...", ui->pane_title);
     }
@@ -122,9 +124,10 @@ static void hand_over(struct loop *l)
         }
         host_of(l, i, host, sizeof(host));
         term_leave();
-        int code = child_run(host, ui->command[i], &e);
+        int code = child_run(host, ui->command[i], l->signals, &l->end_signal, &e);
+        l->quit = l->quit || l->end_signal;
         bool console = strncmp(ui->command[i], "console", 7) == 0;
-        if (code != 0 || !console) {
+        if (!l->quit && (code != 0 || !console)) {
             if (code < 0) {
                 fprintf(stderr, "hvtop: %s\n", e.message);
             }
@@ -132,19 +135,14 @@ static void hand_over(struct loop *l)
             fflush(stdout);
             for (char ch = 0; read(STDIN_FILENO, &ch, 1) == 1 && ch != '\n' && ch != '\r';) {}
         }
+        if (l->quit) {
+            return;                              /* the terminal is as it was */
+        }
         term_return();
         if (code > 0) {
             ui_say(ui, true, "hvctl %s: exit code %d", ui->command[i], code);
         }
         l->dirty = true;
-    }
-    /* Keys of the child's time (Ctrl-C) reached us as signals too. */
-    struct signalfd_siginfo si;
-    while (read(l->signals, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
-        if (si.ssi_signo == SIGTERM || si.ssi_signo == SIGHUP) {
-            l->end_signal = (int)si.ssi_signo;
-            l->quit = true;
-        }
     }
 }
 
@@ -212,17 +210,19 @@ static void preview(struct loop *l)
 {
     struct ui *ui = l->ui;
     struct hv_error e = {0};
-    struct hv_client *client = NULL;
     json_t *reply = NULL;
     char host[256];
     host_of(l, ui->form.host, host, sizeof(host));
-    int r = client_connect(host, CLIENT_NO_START, &client, &e);
+    int r = l->preview ? 0 : client_connect(host, CLIENT_NO_START | CLIENT_NO_ASK, &l->preview, &e);
     if (r == 0) {
-        r = client_call(client, "PreviewMemory", json_pack("{s:s s:o}", "name", ui->form.vm, "settings", form_settings(&ui->form)),
+        r = client_call(l->preview, "PreviewMemory", json_pack("{s:s s:o}", "name", ui->form.vm, "settings", form_settings(&ui->form)),
                         PREVIEW_NS, &reply, &e);
     }
-    client_free(client);
     if (r < 0) {
+        if (e.code == HV_UNREACHABLE || e.code == HV_TIMEOUT) {
+            client_free(l->preview);
+            l->preview = NULL;
+        }
         preview_error(ui, &e);
         return;
     }
@@ -413,6 +413,10 @@ static void on_input(struct loop *l)
             ui_key(l->ui, in.key);
         }
         do_effect(l);
+        if (l->preview && l->ui->mode != UI_FORM) {
+            client_free(l->preview);
+            l->preview = NULL;
+        }
     }
 }
 
@@ -457,6 +461,7 @@ static void show(struct loop *l)
     if ((l->canvas.w != w || l->canvas.h != h || !l->canvas.cell) && canvas_resize(&l->canvas, w, h) < 0) {
         return;
     }
+    l->ui->recorded = l->s->recorder ? recorder_bytes(l->s->recorder) : 0;
     ui_draw(l->ui, &l->canvas);
     term_show(&l->canvas);
     l->dirty = false;
@@ -547,6 +552,7 @@ int top_run(struct cli_call *c, struct top_source *s, struct hv_error *e)
         r = loop(&l, e);
     }
     term_end();
+    client_free(l.preview);
     for (unsigned i = 0; i < l.n_children; i++) {
         child_leave(l.child[i]);
     }

@@ -316,7 +316,8 @@ static void tabs(const struct ui *ui, struct canvas *c, int y)
         snprintf(part[n++], sizeof(part[0]), "every %g%s", (double)ui->delay_ns / (double)(ms ? NS_PER_MS : NS_PER_SEC), ms ? "ms" : "s");
     }
     if (ui->recording && c->w >= 120) {
-        snprintf(part[n++], sizeof(part[0]), "recording to %.150s", ui->recording);
+        char written[32];
+        snprintf(part[n++], sizeof(part[0]), "recording to %.150s %s", ui->recording, draw_size((double)ui->recorded, written, sizeof(written)));
     }
     strbuf_auto right = {0};
     for (unsigned i = 0; i < n && x + (int)right.len + 3 + (int)strlen(part[i]) <= c->w; i++) {

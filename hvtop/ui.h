@@ -64,6 +64,7 @@ struct ui {
     unsigned n_only;
     uint64_t delay_ns;
     const char *recording;              /* file being written, NULL: none */
+    uint64_t recorded;                  /* bytes of it */
 
     enum ui_screen screen;
     bool detail, detail_cpu, fold, paused;
@@ -102,7 +103,7 @@ struct ui {
     char *pane;                         /* text of the pane, lines */
     char pane_title[256];
     unsigned pane_top;
-    bool pane_running;
+    bool pane_running, pane_hidden;     /* hidden: it was closed while the command ran */
 
     char message[512];
     bool message_error;

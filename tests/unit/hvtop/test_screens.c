@@ -308,6 +308,22 @@ static void command_line(void **state)
     assert_int_equal(ui.mode, UI_NORMAL);
 }
 
+/* Closed while its command runs, a pane stays closed; the end is said in the footer. */
+static void a_pane_that_was_closed(void **state)
+{
+    ui.pane_running = true;
+    snprintf(ui.pane_title, sizeof(ui.pane_title), "hvctl wait x");
+    ui_output(&ui, "a\nb\n", false, 0);
+    assert_int_equal(ui.mode, UI_PANE);
+    ui_key(&ui, TOP_KEY_ESC);
+    ui_output(&ui, "c\n", false, 0);
+    assert_int_equal(ui.mode, UI_NORMAL);
+    ui_output(&ui, "", true, 7);
+    draw();
+    assert_int_equal(ui.mode, UI_NORMAL);
+    assert_true(row_has(23, "hvctl wait x: exit code 7"));
+}
+
 static void memory_form(void **state)
 {
     keys("jjm");
@@ -449,7 +465,7 @@ int main(void)
 #define T(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         T(header_says_what_the_host_has), T(the_worst_come_first), T(sorts), T(the_cursor_follows_its_vm), T(filters_as_you_type),
-        T(columns_come_and_go), T(detail_and_back), T(a_vm_that_goes), T(back_in_time), T(verbs_ask), T(names_are_quoted), T(command_line), T(memory_form),
+        T(columns_come_and_go), T(detail_and_back), T(a_vm_that_goes), T(back_in_time), T(verbs_ask), T(names_are_quoted), T(command_line), T(a_pane_that_was_closed), T(memory_form),
         T(hosts_that_go), T(events), T(every_size), T(every_key_is_explained), T(random_keys), T(hostile_messages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -397,7 +397,7 @@ static void widen(struct top_layout *l, const char *key, int to, int *spare)
     }
 }
 
-void top_layout(struct top_layout *l, const char *keys, int x, int width, int longest_name, bool several_hosts)
+static void lay_out(struct top_layout *l, const char *keys, bool several_hosts)
 {
     l->n = 0;
     for (const char *p = keys; *p;) {
@@ -410,6 +410,14 @@ void top_layout(struct top_layout *l, const char *keys, int x, int width, int lo
             l->at[l->n++].width = look->width;
         }
         p += n + (p[n] == ',');
+    }
+}
+
+void top_layout(struct top_layout *l, const char *keys, int x, int width, int longest_name, bool several_hosts)
+{
+    lay_out(l, keys, several_hosts);
+    if (!l->n) {
+        lay_out(l, "name", several_hosts);       /* whatever was chosen: rows are of somebody */
     }
     int room = MAX(width - x, 1), gap = 1;
     if (l->n == 2 && total(l, gap) > room && room >= 12) {

@@ -34,7 +34,13 @@ static void get_theme(const struct ui *ui, const struct theme *theme, struct str
 
 static int set_delay(struct conf_target *t, const char *v, struct hv_error *e)
 {
-    return parse_duration(v, "delay", &t->ui->delay_ns, e);
+    uint64_t ns;
+    int r = parse_duration(v, "delay", &ns, e);
+    if (r == 0 && (ns < UI_DELAY_MIN_NS || ns > UI_DELAY_MAX_NS)) {
+        r = hv_fail(e, HV_USAGE, v, "a delay is between 100ms and 1h");
+    }
+    t->ui->delay_ns = r == 0 ? ns : t->ui->delay_ns;
+    return r;
 }
 static void get_delay(const struct ui *ui, const struct theme *theme, struct strbuf *sb)
 {
@@ -123,8 +129,12 @@ int conf_load(struct ui *ui, const struct theme **theme, struct hv_error *e)
 {
     hv_autofree char *path = conf_path(), *text = NULL;
     struct conf_target t = {ui, theme};
-    if (!path || hv_read_file(path, CONF_MAX, &text, NULL) < 0) {
-        return 0;
+    int got = path ? hv_read_file(path, CONF_MAX, &text, NULL) : -ENOENT;
+    if (got == -ENOENT || got == -ENOTDIR || got == -EACCES) {
+        return 0;                      /* there is none, or none for us */
+    }
+    if (got < 0) {
+        return hv_fail_errno(e, -got, path, "cannot read");
     }
     unsigned n = 0;
     for (char *line = text, *next; line; line = next) {
@@ -138,7 +148,7 @@ int conf_load(struct ui *ui, const struct theme **theme, struct hv_error *e)
         if (r < 0) {
             char at[300];
             snprintf(at, sizeof(at), "%s:%u", path, n);
-            hv_fail(e, HV_USAGE, at, "%s: %s", why.object, why.message);
+            hv_fail(e, HV_USAGE, at, "%s: %s", why.object[0] ? why.object : "nothing", why.message);
             hv_hint(e, "man hvtop.conf");
             return r;
         }

@@ -160,7 +160,7 @@ static void line_done(struct ui *ui)
     case UI_ASK_DELAY:
         if (parse_duration(ui->line, ui->line, &v, &e) < 0) {
             ui_say(ui, true, "%s: %s", e.object, e.message);
-        } else if (v < 100 * NS_PER_MS || v > 3600 * NS_PER_SEC) {
+        } else if (v < UI_DELAY_MIN_NS || v > UI_DELAY_MAX_NS) {
             ui_say(ui, true, "between 100ms and 1h");
         } else {
             ui->delay_ns = ui->number = v;

@@ -165,7 +165,7 @@ static int set_up(struct cli_call *c, struct ui *ui, struct top_source *s, struc
         r = ui_set_filter_strict(ui, c->filter, e);
     }
     if (cli_has(c, "delay")) {
-        ui->delay_ns = MAX(c->delay_ns, 100 * NS_PER_MS);
+        ui->delay_ns = MIN(MAX(c->delay_ns, UI_DELAY_MIN_NS), UI_DELAY_MAX_NS);
     }
     if (theme) {
         s->theme = theme_find(theme);

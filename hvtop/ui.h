@@ -43,6 +43,9 @@ enum ui_tree { UI_TREE_NONE, UI_TREE_HOST, UI_TREE_GROUP, UI_TREE_COUNT };
 /* A line of a table: a VM, or the heading over those that begin with it. */
 struct ui_line { size_t at; bool heading; };
 
+#define UI_DELAY_MIN_NS (100 * NS_PER_MS)
+#define UI_DELAY_MAX_NS (3600 * NS_PER_SEC)
+
 struct ui_table_state { char *keys; const struct cli_column *sort; bool descending; };
 
 enum { UI_FORM_MIN, UI_FORM_STARTUP, UI_FORM_MAX, UI_FORM_BUFFER, UI_FORM_PRIORITY, UI_FORM_FIELDS };

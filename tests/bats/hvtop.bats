@@ -474,6 +474,12 @@ END
     echo 'colour = blue' >>"$XDG_CONFIG_HOME/hv/hvtop.conf"
     run -2 --separate-stderr hvtop -b -n 1
     [[ $stderr == *"hvtop.conf:"*"no such key"* ]]
+    local bad
+    for bad in 'delay = 0' 'delay = 2h' 'memory.sort =' 'theme = pink' 'span = 7m' nonsense; do
+        echo "$bad" >"$XDG_CONFIG_HOME/hv/hvtop.conf"
+        run -2 --separate-stderr hvtop -b -n 1
+        [[ $stderr == "hvtop: $XDG_CONFIG_HOME/hv/hvtop.conf:1: "* ]]
+    done
     rm "$XDG_CONFIG_HOME/hv/hvtop.conf"
 }
 

@@ -171,6 +171,17 @@ static void layouts_keep_what_matters(void **state)
     assert_string_equal(l.at[2].col->key, "status");
 }
 
+static void something_is_shown(void **state)
+{
+    struct top_layout l;
+    static const char *const keys[] = {"", ",", "host", "nope"};
+    for (unsigned i = 0; i < ARRAY_SIZE(keys); i++) {
+        top_layout(&l, keys[i], 3, 80, 9, false);
+        assert_int_equal(l.n, 1);
+        assert_string_equal(l.at[0].col->key, "name");
+    }
+}
+
 static void lists_of_columns(void **state)
 {
     char *keys = hv_strdup("name,status");
@@ -199,7 +210,7 @@ int main(void)
 #define T(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         T(text_cannot_steer), T(wide_and_combining), T(outside_is_nothing), T(bars), T(sparks), T(axes), T(graphs), T(short_numbers),
-        T(layouts_fit), T(layouts_keep_what_matters), T(lists_of_columns), T(every_column_has_a_look),
+        T(layouts_fit), T(layouts_keep_what_matters), T(something_is_shown), T(lists_of_columns), T(every_column_has_a_look),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -155,6 +155,7 @@ part "hostile guests of the services, more seeds" services_seeds
 part "hyperv-daemons in a stock guest, saved and loaded" env CHECK_SLOW=1 tests/guest/check.sh -k daemons
 part "drivers unloaded and loaded" env CHECK_SLOW=1 tests/guest/check.sh -k drivers
 part "fifty starts and stops with disks: nothing stays" tests/leaks.sh 50
+part "an hour of samples in hvtop: nothing stays" tests/hvtop-hour.sh --asan
 part "memory taken and given back, a hundred times" tests/guest/check-memory.sh 100
 part "a thousand kills of service, workers and clients" env CHAOS_PAUSE_MS=600 tests/chaos.sh 1000 "${CHAOS_SEED:-$RANDOM}"
 part "examples that wait for guests to report" env HV_SLOW=1 bats tests/bats/examples.bats

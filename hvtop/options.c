@@ -221,6 +221,26 @@ static int run(struct cli_call *c, struct top_source *s, struct hv_error *e)
     return r < 0 ? r : closed;
 }
 
+/* Columns of the manual's grammar that no service of this version fills. */
+static int columns_are_built(const char *option, const char *list, struct hv_error *e)
+{
+    static const char *const later[] = {"limit", "reserve", "weight", "steal", "node", "switch", "rx", "tx", "packets", "drops", "addresses"};
+    for (const char *p = list ? list : ""; *p;) {
+        p += *p == '+' || *p == '-';
+        size_t n = strcspn(p, ",");
+        for (unsigned i = 0; i < ARRAY_SIZE(later); i++) {
+            if (strlen(later[i]) == n && memcmp(later[i], p, n) == 0) {
+                hv_autofree char *object = hv_asprintf("%s %s", option, later[i]);
+                int r = hv_fail(e, HV_UNSUPPORTED, object ? object : option, "not in this version");
+                hv_hint(e, "man hvtop");
+                return r;
+            }
+        }
+        p += n + (p[n] == ',');
+    }
+    return 0;
+}
+
 static int hvtop(struct cli_call *c, struct hv_error *e)
 {
     struct top_source s = {0};
@@ -230,7 +250,9 @@ static int hvtop(struct cli_call *c, struct hv_error *e)
         cli_printer_fini(&p);
         return MIN(r, 0);
     }
-    int r = open_replay(c, &s, e);
+    int r = columns_are_built("--columns", c->columns, e);
+    r = r == 0 ? columns_are_built("--sort", c->sort, e) : r;
+    r = r == 0 ? open_replay(c, &s, e) : r;
     if (r == 0 && !s.replay) {
         r = hosts(c, &s, e);
     }

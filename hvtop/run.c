@@ -27,7 +27,7 @@ struct loop {
     struct child *child[CHILDREN_MAX];
     unsigned n_children;
     int signals;
-    bool dirty, quit, reached;
+    bool dirty, quit, reached, one_more;         /* one_more: paused, and a sample is wanted all the same */
     int end_signal;
     uint64_t replay_at_ms, replay_since_ns;      /* moment of the recording at a moment of ours */
     struct hv_client *preview;                   /* while the form is open: a connection takes time, over ssh most */
@@ -359,6 +359,8 @@ static void replay_effect(struct loop *l, enum ui_effect effect)
     replay_anchor(l);
 }
 
+static int on_feed(struct loop *l, struct hv_error *e);
+
 /* ---- effects of keys ---- */
 
 static void save_layout(struct loop *l)
@@ -379,7 +381,13 @@ static void do_effect(struct loop *l)
     switch (effect) {
     case UI_NOTHING: break;
     case UI_QUIT: l->quit = true; break;
-    case UI_SAMPLE_NOW: feed_poke(l->s->feed); break;
+    case UI_SAMPLE_NOW:
+        /* What waited meanwhile, and then the one that is asked for. */
+        if (l->ui->paused && on_feed(l, NULL) == 0) {
+            l->one_more = true;
+        }
+        feed_poke(l->s->feed);
+        break;
     case UI_SET_DELAY: feed_set_delay(l->s->feed, l->ui->number); break;
     case UI_SAVE_LAYOUT: save_layout(l); break;
     case UI_RUN: run_commands(l); break;
@@ -432,6 +440,7 @@ static int on_feed(struct loop *l, struct hv_error *e)
         }
         if (host >= 0 && host < MODEL_HOSTS_MAX) {
             l->ui->heard_ns[host] = hv_now_ns();
+            l->one_more = false;
         }
         l->dirty = true;
     }
@@ -474,7 +483,7 @@ static int loop(struct loop *l, struct hv_error *e)
         int r = 0;
         if (s->replay) {
             replay_tick(l);
-        } else if (!l->ui->paused) {
+        } else if (!l->ui->paused || l->one_more) {
             r = on_feed(l, e);
         }
         if (r < 0) {
@@ -492,7 +501,7 @@ static int loop(struct loop *l, struct hv_error *e)
         struct pollfd p[3 + CHILDREN_MAX] = {
             {.fd = STDIN_FILENO, .events = POLLIN},
             {.fd = l->signals, .events = POLLIN},
-            {.fd = s->feed && !l->ui->paused ? feed_fd(s->feed) : -1, .events = POLLIN},
+            {.fd = s->feed && (!l->ui->paused || l->one_more) ? feed_fd(s->feed) : -1, .events = POLLIN},
         };
         for (unsigned i = 0; i < l->n_children; i++) {
             p[3 + i] = (struct pollfd){.fd = child_fd(l->child[i]), .events = POLLIN};

@@ -406,7 +406,13 @@ END
     keys d; see "sample every: 5s"; keys C-u 300ms Enter; see "every 300ms"
     keys d; keys C-u 3 Enter; see "needs a unit"; keys Escape
     keys p; see "paused"; keys p; see -n "paused"
-    keys .
+    # Paused it stands still; a sample that is asked for comes all the same.
+    keys p; see "paused"
+    hvctl create late --kernel "$(some_kernel)" --memory 64M -q
+    sleep 0.7; run ! grep -q late <<<"$(shown)"
+    keys .; see "   late"; see "paused"
+    hvctl remove late --yes -q
+    keys p; see -n "   late"
     # Looking back, the moment stands still while time goes on.
     keys Left Left Left; see "off    -6s"; see "off    -9s"; keys Right; see "off    -7s"; keys End; see -n "off    -"
     keys q
@@ -721,6 +727,9 @@ pid_of_hvtop() { pgrep -P "$(tm display-message -p '#{pane_pid}')" -x hvtop; }
     [[ ${lines[1]} == alpha\ *-* ]]
     run -0 hvtop -b -n 1 --screen disk
     [[ ${lines[1]} == NAME*READ*WRITE*IOPS*LATENCY*QUEUE*USED/SIZE*PATH ]]
+    run -9 --separate-stderr hvtop -c name,+limit
+    expect_error "hvtop: --columns limit: not in this version" "man hvtop"
+    run -9 --separate-stderr hvtop -s -rx
     run -9 --separate-stderr hvtop --screen net
     expect_error "hvtop: --screen net: not in this version" "man hvtop"
     run -0 hvtop --version

@@ -460,13 +460,51 @@ static void hostile_messages(void **state)
     draw();
 }
 
+/* Lists of disks and processors are anybody's: every screen shows what it can of them, in every size. */
+static void hostile_lists(void **state)
+{
+    static const char *const disks[] = {
+        "7", "null", "\"x\"", "{}", "[]", "[7]", "[[]]", "[null,[null]]", "[{\"location\":\"x\"}]", "[[{},[],true,\"a\",-1,1e308]]",
+        "[[\"\\u001b[2J\",\"/\\u202e/\",\"dvd\",-5,1e300,1e300,-1e300,9e15,9223372036854775807,-9223372036854775807]]",
+        "[[\"scsi0:0\",\"/a/\",\"disk\",1,2,3,4,5,6,7],[\"scsi0:1\"],[],[],[],[],[],[],[],[]]",
+    };
+    static const char *const cpus[] = {"[]", "[null,\"x\",-5,1e300,[],{}]", "{}", "\"x\"", "5", "[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18]"};
+    static const char *const services[] = {"\"\"", "\",\"", "\", ,,\"", "\"a\"", "\"a b c d, e\\u001bf\"", "[]", "7"};
+    feed("{\"host\":0,\"columns\":[\"name\",\"state\",\"disks\",\"vcpu_pct\",\"services\",\"disk_used\",\"disk_size\",\"disk_path\",\"read\","
+         "\"latency_us\",\"exits\",\"group\",\"job\"]}");
+    for (unsigned i = 0; i < ARRAY_SIZE(disks) * ARRAY_SIZE(cpus); i++) {
+        const char *d = disks[i % ARRAY_SIZE(disks)], *p = cpus[i % ARRAY_SIZE(cpus)], *s = services[i % ARRAY_SIZE(services)];
+        feed("{\"host\":0,\"time_ms\":%llu,\"rows\":[[\"a\",\"running\",%s,%s,%s,%s,-1,%s,1e300,-1,%s,%s,%s]],"
+             "\"info\":{\"numa\":%s,\"psi\":%s,\"memory\":%s}}", (unsigned long long)(T0 + 50000 + i * 1000), d, p, s, i % 2 ? "1e308" : d, s, p, s, s, d, p,
+             i % 3 ? "{\"total\":-1,\"page_tables\":\"x\"}" : p);
+        for (unsigned k = 0; k < 5; k++) {
+            static const char *const to[] = {"2", "3", "5", "1t", "tt\n"};
+            keys(to[k]);
+            for (unsigned size = 0; size < 4; size++) {
+                static const int w[] = {160, 80, 20, 5}, h[] = {45, 24, 5, 3};
+                assert_int_equal(canvas_resize(&c, w[size], h[size]), 0);
+                c.ascii = i % 2;
+                draw();
+                for (int n = 0; n < c.w * c.h; n++) {
+                    assert_true(c.cell[n].ch == 0 || c.cell[n].ch >= ' ');
+                    assert_true(c.cell[n].ch != 0x202e && c.cell[n].ch != 0x7f);
+                }
+            }
+        }
+        ui_key(&ui, TOP_KEY_ESC);
+        json_t *first = json_array_get(json_object_get(m.vm[0]->row, "disks"), 0), *o = top_disk_object(first);
+        assert_true(json_is_object(o));
+        json_decref(o);
+    }
+}
+
 int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         T(header_says_what_the_host_has), T(the_worst_come_first), T(sorts), T(the_cursor_follows_its_vm), T(filters_as_you_type),
         T(columns_come_and_go), T(detail_and_back), T(a_vm_that_goes), T(back_in_time), T(verbs_ask), T(names_are_quoted), T(command_line), T(a_pane_that_was_closed), T(memory_form),
-        T(hosts_that_go), T(events), T(every_size), T(every_key_is_explained), T(random_keys), T(hostile_messages),
+        T(hosts_that_go), T(events), T(every_size), T(every_key_is_explained), T(random_keys), T(hostile_messages), T(hostile_lists),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,28 +42,54 @@ uint64_t svc_vm_charge(const struct svc_vm *vm)
 {
     if (vm->state == SVC_OFF)
         return 0;
-    const json_t *m = json_object_get(vm->runtime, "memory");
     /* Before the first report it is what the guest boots with. */
-    uint64_t has = m ? member(m, "assigned") : settings_boot_memory(&vm->settings);
+    uint64_t has = vm->memory.known ? vm->memory.assigned : settings_boot_memory(&vm->settings);
     return MAX(has, vm->balance.granted);
 }
 
 /* ---- from reports ---- */
 
+static struct svc_memory take_memory(const json_t *runtime)
+{
+    const json_t *m = json_object_get(runtime, "memory"), *report = json_object_get(m, "report");
+    const char *op = json_string_value(json_object_get(m, "operation"));
+    const json_t *then = json_object_get(report, "assigned");
+    struct svc_memory s = {
+        .known = json_is_object(m),
+        .driver = json_is_true(json_object_get(m, "driver")),
+        .reports = json_is_object(report),
+        .can_balloon = json_is_true(json_object_get(m, "can_balloon")),
+        .can_hot_add = json_is_true(json_object_get(m, "can_hot_add")),
+        .stuck = json_is_true(json_object_get(m, "stuck")),
+        .moves = !op || strcmp(op, "idle") == 0 ? 0 : strcmp(op, "balloon") == 0 ? -1 : 1,
+        .assigned = member(m, "assigned"),
+        .resident = member(m, "resident"),
+        .ballooned = member(m, "ballooned"),
+        .offline = member(m, "offline"),
+        .uptime_ms = member(runtime, "uptime_ms"),
+        .resets = member(runtime, "resets"),
+        .demand = member(report, "demand"),
+        .available = member(report, "available"),
+        .age_ms = member(report, "age_ms"),
+    };
+    s.assigned_then = json_is_integer(then) ? member(report, "assigned") : s.assigned;
+    return s;
+}
+
 /* Linux' driver speaks 45 s after it was loaded. What has said nothing in twice the time a guest is left alone never will. */
 static bool silent_for_good(const struct svc_vm *vm)
 {
-    return vm->state == SVC_RUNNING && member(vm->runtime, "uptime_ms") > 2 * vm->svc->host.balancer_delay_ms + 1000;
+    return vm->state == SVC_RUNNING && vm->memory.uptime_ms > 2 * vm->svc->host.balancer_delay_ms + 1000;
 }
 
-static enum dm_state state_of(const struct svc_vm *vm, const json_t *m)
+static enum dm_state state_of(const struct svc_vm *vm)
 {
-    if (!vm->settings.memory.dynamic || json_is_true(json_object_get(m, "stuck")))
+    const struct svc_memory *m = &vm->memory;
+    if (!vm->settings.memory.dynamic || m->stuck)
         return DM_STATIC;
     if (vm->state == SVC_PAUSED || vm->state == SVC_STOPPING)
         return DM_FROZEN;
-    if (vm->state != SVC_RUNNING || !json_is_true(json_object_get(m, "driver")) ||
-        !json_is_object(json_object_get(m, "report")))
+    if (vm->state != SVC_RUNNING || !m->driver || !m->reports)
         return silent_for_good(vm) ? DM_STATIC : DM_BOOT;
     return DM_ACTIVE;
 }
@@ -71,7 +97,7 @@ static enum dm_state state_of(const struct svc_vm *vm, const json_t *m)
 static struct dm_vm describe(const struct svc_vm *vm, uint64_t now)
 {
     const struct settings *s = &vm->settings;
-    const json_t *m = json_object_get(vm->runtime, "memory"), *report = json_object_get(m, "report");
+    const struct svc_memory *m = &vm->memory;
     struct dm_vm v = {
         .startup = mib(s->memory.startup),
         .min = mib(s->memory.min),
@@ -79,26 +105,22 @@ static struct dm_vm describe(const struct svc_vm *vm, uint64_t now)
         .buffer_pct = (uint32_t)s->memory.buffer_pct,
         .weight = (uint32_t)s->memory.priority * 100,
         .source = (enum dm_source)s->memory.demand_source,
-        .state = state_of(vm, m),
-        .can_balloon = json_is_true(json_object_get(m, "can_balloon")),
-        .can_hot_add = json_is_true(json_object_get(m, "can_hot_add")),
-        .assigned = m ? mib(member(m, "assigned")) : mib(settings_boot_memory(s)),
-        .ballooned = mib(member(m, "ballooned")),
-        .offline = mib(member(m, "offline")),
-        .available = mib(member(report, "available")),
+        .state = state_of(vm),
+        .can_balloon = m->can_balloon,
+        .can_hot_add = m->can_hot_add,
+        .assigned = mib(m->known ? m->assigned : settings_boot_memory(s)),
+        .ballooned = mib(m->ballooned),
+        .offline = mib(m->offline),
         .memo = vm->balance.memo,
     };
     memcpy(v.id, vm->id.b, sizeof(v.id));
     /* The worker has taken what is ballooned or offline off already; the balancer takes it off again. */
-    v.committed = (uint32_t)MIN((uint64_t)mib(member(report, "demand")) + v.ballooned + v.offline, UINT32_MAX);
+    v.committed = (uint32_t)MIN((uint64_t)mib(m->demand) + v.ballooned + v.offline, UINT32_MAX);
     /* It spoke of what it had then; what came or went since is its own, free or not. */
-    const json_t *then = json_object_get(report, "assigned");
-    int64_t since = json_is_integer(then) ? (int64_t)v.assigned - (int64_t)mib(member(report, "assigned")) : 0;
-    v.available = (uint32_t)MAX((int64_t)v.available + since, 0);
-    v.report_age_ms = (uint32_t)MIN(member(report, "age_ms") + (now - vm->last_runtime_ns) / NS_PER_MS, UINT32_MAX);
-    const char *op = json_string_value(json_object_get(m, "operation"));
-    if (vm->balance.asked || (op && strcmp(op, "idle") != 0))
-        v.in_flight = vm->balance.asked ? vm->balance.asked : strcmp(op, "balloon") == 0 ? -1 : 1;
+    int64_t since = m->known ? (int64_t)v.assigned - (int64_t)mib(m->assigned_then) : 0;
+    v.available = (uint32_t)MIN(MAX((int64_t)mib(m->available) + since, 0), (int64_t)UINT32_MAX);
+    v.report_age_ms = (uint32_t)MIN(m->age_ms + (now - vm->last_runtime_ns) / NS_PER_MS, UINT32_MAX);
+    v.in_flight = vm->balance.asked ? vm->balance.asked : m->moves;
     return v;
 }
 
@@ -106,12 +128,10 @@ static struct dm_vm describe(const struct svc_vm *vm, uint64_t now)
 static void look_at_answer(struct svc_vm *vm, uint64_t now)
 {
     struct svc_balance *b = &vm->balance;
-    const json_t *m = json_object_get(vm->runtime, "memory");
-    const char *op = json_string_value(json_object_get(m, "operation"));
-    bool idle = !op || strcmp(op, "idle") == 0;
+    bool idle = vm->memory.moves == 0;
     if (!b->asked)
         return;
-    uint32_t has = mib(member(m, "assigned"));
+    uint32_t has = mib(vm->memory.assigned);
     bool there = b->asked > 0 ? has >= b->target : has <= b->target;
     if (!there && (!idle || now - b->asked_at_ns < ANSWER_NS))
         return;
@@ -234,6 +254,7 @@ static void plan_and_act(struct service *svc, uint64_t now)
         tell_status(who[i], &plan[i], now);
         if (!svc->host.balancer_off)
             carry_out(who[i], &in[i], &plan[i], now);
+        who[i]->balance.waits = !who[i]->balance.asked && plan[i].demand > in[i].assigned;
     }
 }
 
@@ -274,7 +295,10 @@ static void tick(void *arg)
     loop_timer_set(svc->loop, svc->balance_timer, hv_now_ns() + TICK_NS);
 }
 
-/* Is it short and nothing on its way to it, or has it given what another one waits for? */
+/*
+ * Is it short and nothing on its way to it, or has it given what another one waits for? Who was found short
+ * before and got nothing waits for that, or for the next second: a full host is not looked at ten times as often.
+ */
 static bool worth_waking(const struct svc_vm *vm)
 {
     const struct svc_balance *b = &vm->balance;
@@ -283,15 +307,16 @@ static bool worth_waking(const struct svc_vm *vm)
         return false;
     if (b->asked < 0)
         return v.assigned <= b->target && vm->svc->balance_plan.unmet > 0;
-    return dm_demand(&v) > v.assigned && (b->asked == 0 || v.assigned >= b->target);
+    return !b->waits && dm_demand(&v) > v.assigned && (b->asked == 0 || v.assigned >= b->target);
 }
 
 void balance_report(struct svc_vm *vm)
 {
-    uint64_t resets = member(vm->runtime, "resets");
+    vm->memory = take_memory(vm->runtime);
+    uint64_t resets = vm->memory.resets;
     vm->last_runtime_ns = hv_now_ns();
     if (vm->balance.began) {                        /* long ago, where an hvd before this one began it */
-        uint64_t up = member(vm->runtime, "uptime_ms"), delay = vm->svc->host.balancer_delay_ms;
+        uint64_t up = vm->memory.uptime_ms, delay = vm->svc->host.balancer_delay_ms;
         dm_settle(&vm->balance.memo, vm->last_runtime_ns / NS_PER_MS, delay > up ? delay - up : 0);
         vm->balance.resets = resets;
         vm->balance.began = false;
@@ -309,6 +334,7 @@ void balance_state(struct svc_vm *vm, enum svc_state old)
 {
     if (vm->state == SVC_OFF) {
         vm->balance = (struct svc_balance){0};
+        vm->memory = (struct svc_memory){0};
     } else if (vm->state == SVC_RUNNING && old != SVC_STOPPING) {
         vm->balance.began = old != SVC_PAUSED;
         dm_settle(&vm->balance.memo, hv_now_ns() / NS_PER_MS, vm->svc->host.balancer_delay_ms);

@@ -2,6 +2,7 @@
  * What VMs and the host had and needed: 15 minutes at 2 s and 24 hours at a minute, in memory,
  * so that a monitor that opens now can draw what was before.
  */
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <unistd.h>
@@ -21,33 +22,22 @@ struct history {
     double cpu_pct;                     /* < 0: not known yet */
 };
 
-static uint32_t mib_of(const json_t *o, const char *key)
-{
-    const json_t *v = json_object_get(o, key);
-    json_int_t n = json_integer_value(v);
-    return json_is_integer(v) && n >= 0 ? (uint32_t)MIN((uint64_t)n / MIB, (uint64_t)SERIES_UNKNOWN - 1) : SERIES_UNKNOWN;
-}
-
-static uint8_t status_of(const json_t *memory)
-{
-    static const char *const words[] = {"", "ok", "low", "warning"};
-    const char *s = json_string_value(json_object_get(memory, "status"));
-    for (uint8_t i = 1; s && i < ARRAY_SIZE(words); i++)
-        if (strcmp(words[i], s) == 0)
-            return i;
-    return SERIES_NONE;
-}
+/* A point's status is the balancer's, by number. */
+static_assert((int)SERIES_NONE == (int)DM_UNKNOWN && (int)SERIES_OK == (int)DM_OK && (int)SERIES_LOW == (int)DM_LOW &&
+              (int)SERIES_WARNING == (int)DM_WARNING, "series.h and balancer.h");
 
 static struct series_point point_of(const struct svc_vm *vm)
 {
-    json_t *m = json_copy(json_object_get(vm->runtime, "memory"));
+    const struct dm_plan *plan = &vm->balance.plan;
     struct series_point p = series_unknown;
-    balance_json(vm, m);
-    p.assigned = mib_of(m, "assigned");
-    p.demand = mib_of(m, "demand");
-    p.cpu = vm->runtime ? (uint16_t)MIN(vm->cpu_pct * 10 + 0.5, 60000) : SERIES_CPU_UNKNOWN;
-    p.status = status_of(m);
-    json_decref(m);
+    if (vm->memory.known) {
+        p.assigned = (uint32_t)MIN(vm->memory.assigned / MIB, (uint64_t)SERIES_UNKNOWN - 1);
+        p.cpu = (uint16_t)MIN(vm->cpu_pct * 10 + 0.5, 60000);
+    }
+    if (vm->memory.known && vm->balance.planned && plan->status != DM_UNKNOWN) {
+        p.demand = MIN(plan->demand, SERIES_UNKNOWN - 1);
+        p.status = (uint8_t)plan->status;
+    }
     return p;
 }
 

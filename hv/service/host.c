@@ -49,11 +49,9 @@ void host_memory(struct service *svc, struct host_memory *ret)
         if (vm->state == SVC_OFF)
             continue;
         uint64_t charge = svc_vm_charge(vm);
-        json_t *m = json_object_get(vm->runtime, "memory");
-        uint64_t resident = (uint64_t)json_integer_value(json_object_get(m, "resident"));
         ret->overhead += svc_vm_overhead(vm);
         ret->charged += charge;
-        ret->untouched += charge > resident ? charge - resident : 0;
+        ret->untouched += charge > vm->memory.resident ? charge - vm->memory.resident : 0;
     }
     uint64_t all = ret->total > ret->reserve ? ret->total - ret->reserve : 0;
     all = svc->host.vm_memory ? MIN(all, svc->host.vm_memory) : all;

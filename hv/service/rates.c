@@ -93,21 +93,32 @@ json_t *rates_json(const json_t *was, const json_t *is, uint64_t elapsed_ns)
     return o;
 }
 
-void rates_note(struct svc_vm *vm, json_t *runtime)
+void rates_note(struct svc_vm *vm)
 {
+    static const char *const keys[] = {"disks", "counters", "vcpu_ns"};
     uint64_t now = hv_now_ns();
     if (vm->rated && now < vm->rated_ns + RATES_MIN_NS)
         return;                        /* a report because something changed: too soon for a rate */
-    json_decref(vm->rates);
-    vm->rates = rates_json(vm->rated, runtime, vm->rated ? now - vm->rated_ns : 0);
-    json_decref(vm->rated);
-    vm->rated = json_incref(runtime);
+    json_decref(vm->rated_before);
+    vm->rated_before = vm->rated;
+    vm->rated_elapsed_ns = vm->rated ? now - vm->rated_ns : 0;
+    vm->rated = json_object();
+    for (unsigned i = 0; i < ARRAY_SIZE(keys); i++) {       /* copies: the report's numbers change in place */
+        json_t *v = json_object_get(vm->runtime, keys[i]);
+        if (v)
+            json_object_set_new(vm->rated, keys[i], json_deep_copy(v));
+    }
     vm->rated_ns = now;
+}
+
+json_t *rates_of(const struct svc_vm *vm)
+{
+    return vm->rated ? rates_json(vm->rated_before, vm->rated, vm->rated_elapsed_ns) : NULL;
 }
 
 void rates_forget(struct svc_vm *vm)
 {
-    json_decref(vm->rates);
+    json_decref(vm->rated_before);
     json_decref(vm->rated);
-    vm->rates = vm->rated = NULL;
+    vm->rated_before = vm->rated = NULL;
 }

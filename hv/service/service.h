@@ -36,6 +36,7 @@
 #define SERVICE_API 1
 #define VM_NAME_MAX 100                 /* characters; operator-surface 2 */
 #define WORKER_API_MIN 1
+#define WORKER_API_ROWS 2               /* from here on it sends numbers alone where they are all that is new */
 #define REPORT_INTERVAL_MS 1000
 
 struct service;
@@ -50,6 +51,17 @@ struct scopes;
 
 enum svc_state { SVC_OFF, SVC_STARTING, SVC_RUNNING, SVC_PAUSED, SVC_STOPPING, SVC_STATE_COUNT };
 
+/* What the last report says of memory, bytes, taken from vm->runtime once: it is looked at several times a second. */
+struct svc_memory {
+    bool known;                         /* there is one */
+    bool driver, reports;               /* the guest's driver is there, and has said something */
+    bool can_balloon, can_hot_add, stuck;
+    int moves;                          /* the operation under way: < 0 takes, > 0 gives, 0: none */
+    uint64_t assigned, resident, ballooned, offline, uptime_ms, resets;
+    uint64_t demand, available, age_ms; /* the guest's words, and how old they are */
+    uint64_t assigned_then;             /* what it had when it said so; as now where that is not known */
+};
+
 /* What the service remembers of a VM's dynamic memory while it runs. */
 struct svc_balance {
     struct dm_memo memo;
@@ -61,6 +73,7 @@ struct svc_balance {
     uint64_t asked_at_ns, short_since_ns, resets;
     enum dm_status shown;
     bool said_static;
+    bool waits;                         /* short, and the last plan had nothing for it */
     bool began;                         /* it runs, and its first report is still to come */
 };
 
@@ -77,14 +90,15 @@ struct svc_vm {
     struct worker_link *link;           /* while a worker process lives */
     char *scope;                        /* systemd's unit around its worker; NULL: none */
     uint64_t scope_cpus;                /* it started with: what its limit is a share of */
-    json_t *runtime;                    /* last report; NULL while off */
+    json_t *runtime;                    /* last report; NULL while off. Its numbers change in place */
+    struct svc_memory memory;           /* and this of it */
     uint64_t last_cpu_ns, last_report_ns, last_runtime_ns;
     bool items_asked;                   /* its key-values are on their way, for those who wait */
     struct svc_balance balance;
     struct series *series;              /* what it had and needed; NULL: never ran here */
     double cpu_pct;
-    json_t *rates, *rated;              /* what it does a second (rates.c), and since which report; NULL while off */
-    uint64_t rated_ns;
+    json_t *rated, *rated_before;       /* counters of two reports, for what it does a second (rates.c); NULL while off */
+    uint64_t rated_ns, rated_elapsed_ns;
     bool ran_at_stop;                   /* when the host stopped */
     uint64_t off_since_ns;              /* transient VMs go a moment after their end */
     struct svc_vm *next;
@@ -376,8 +390,10 @@ void stats_method(void *arg, struct varlink_call *call, const json_t *params);
  * read, write, iops, latency_us, queue, used, size]]}; null where it is not known. The caller's.
  */
 json_t *rates_json(const json_t *was, const json_t *is, uint64_t elapsed_ns);
-/* A report came; before vm->runtime is replaced. */
-void rates_note(struct svc_vm *vm, json_t *runtime);
+/* vm->runtime is new. */
+void rates_note(struct svc_vm *vm);
+/* rates_json() of the last two that were noted; the caller's. NULL: it is off. */
+json_t *rates_of(const struct svc_vm *vm);
 void rates_forget(struct svc_vm *vm);
 
 /* ---- host_load.c ---- */

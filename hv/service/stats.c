@@ -143,17 +143,18 @@ static json_t *of_settings(const struct svc_vm *vm, const char *name)
 
 static json_t *row(const struct svc_vm *vm, const json_t *groups)
 {
-    json_t *out = json_array(), *m = json_copy(json_object_get(vm->runtime, "memory"));
+    json_t *out = json_array(), *m = json_copy(json_object_get(vm->runtime, "memory")), *rates = rates_of(vm);
     balance_json(vm, m);
     json_object_update_missing(m, json_object_get(m, "guest"));    /* committed, available */
     for (unsigned i = 0; i < ARRAY_SIZE(columns); i++) {
         const char *key = columns[i].key;
         json_array_append_new(out, columns[i].from == OF_VM     ? of_vm(vm, groups, key)
                                    : columns[i].from == SETTING ? of_settings(vm, key)
-                                   : columns[i].from == RATES   ? or_null(json_object_get(vm->rates, key))
+                                   : columns[i].from == RATES   ? or_null(json_object_get(rates, key))
                                    : or_null(json_object_get(columns[i].from == MEMORY ? m : vm->runtime, key)));
     }
     json_decref(m);
+    json_decref(rates);
     return out;
 }
 

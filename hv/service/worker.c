@@ -23,6 +23,7 @@
 
 #include "hv/base/log.h"
 #include "hv/rpc/loop_uv.h"
+#include "hv/rpc/rows.h"
 #include "hv/service/service.h"
 
 #define PROBE_LIMIT_MS 5000
@@ -53,6 +54,8 @@ struct worker_link {
     bool adopting;                     /* counted in svc->adopting */
     json_t *sandbox;
     char build[32];                    /* version of its program */
+    bool sends_rows;                   /* it knows how to send numbers alone */
+    struct rows runtime;               /* the last report, for these */
     struct log_ratelimit event_rate;   /* what a guest can cause, and a worker gone bad can invent */
     bool paused;
     int64_t start_job;                 /* 0: none */
@@ -77,6 +80,7 @@ void worker_link_free(struct worker_link *l)
         varlink_conn_free(a->conn);
         free(a);
     }
+    rows_fini(&l->runtime);
     handover_close(&l->fds);
     hv_cleanup_close(&l->pidfd);
     json_decref(l->sandbox);
@@ -95,10 +99,11 @@ static void end_start_job(struct worker_link *l, const struct hv_error *e)
 
 const char *worker_build(const struct svc_vm *vm) { return vm->link && vm->link->build[0] ? vm->link->build : NULL; }
 
-static void note_build(struct worker_link *l, const json_t *hello)
+static void note_worker(struct worker_link *l, const json_t *hello)
 {
     const char *build = json_string_value(json_object_get(hello, "build"));
     hv_strlcpy(l->build, build ? build : "", sizeof(l->build));
+    l->sends_rows = json_integer_value(json_object_get(hello, "version")) >= WORKER_API_ROWS;
 }
 
 /* ---- the end of a worker ---- */
@@ -204,8 +209,21 @@ void worker_kill(struct svc_vm *vm)
 
 /* ---- reports ---- */
 
-static void note_runtime(struct svc_vm *vm, json_t *runtime)
+/* runtime, or what of its numbers is new; true if there is something. */
+static bool note_runtime(struct worker_link *l, json_t *runtime, const json_t *row)
 {
+    struct svc_vm *vm = l->vm;
+    if (json_is_array(row)) {
+        if (rows_put(&l->runtime, row) < 0) {
+            log_debug("service", "%s: its worker sent a row that does not fit", vm->name);
+            return false;
+        }
+        runtime = l->runtime.value;
+    } else if (!json_is_object(runtime)) {
+        return false;
+    } else {
+        (void)rows_begin(&l->runtime, runtime);       /* without memory for it, rows do not fit */
+    }
     uint64_t now = hv_now_ns(), cpu = (uint64_t)json_integer_value(json_object_get(runtime, "cpu_ns"));
     if (vm->last_report_ns && now > vm->last_report_ns + 100 * NS_PER_MS && cpu >= vm->last_cpu_ns) {
         vm->cpu_pct = 100.0 * (double)(cpu - vm->last_cpu_ns) / (double)(now - vm->last_report_ns) /
@@ -216,10 +234,12 @@ static void note_runtime(struct svc_vm *vm, json_t *runtime)
         vm->last_report_ns = now;
         vm->last_cpu_ns = cpu;
     }
-    rates_note(vm, runtime);
+    json_incref(runtime);
     json_decref(vm->runtime);
-    vm->runtime = json_incref(runtime);
+    vm->runtime = runtime;
+    rates_note(vm);
     balance_report(vm);
+    return true;
 }
 
 static void on_report(void *arg, json_t *p, bool continues, const struct hv_error *e)
@@ -229,9 +249,8 @@ static void on_report(void *arg, json_t *p, bool continues, const struct hv_erro
     if (e || !vm)
         return;                        /* the pidfd tells the rest */
     const char *state = json_string_value(json_object_get(p, "state"));
-    json_t *runtime = json_object_get(p, "runtime"), *end = json_object_get(p, "exit");
-    if (json_is_object(runtime))
-        note_runtime(vm, runtime);
+    json_t *end = json_object_get(p, "exit");
+    bool fresh = note_runtime(l, json_object_get(p, "runtime"), json_object_get(p, "row"));
     adopted(l);
     json_t *event = json_object_get(p, "event");
     if (json_is_object(event) && log_ratelimit_ok(&l->event_rate)) {
@@ -249,7 +268,7 @@ static void on_report(void *arg, json_t *p, bool continues, const struct hv_erro
     } else if (state && strcmp(state, "paused") == 0) {
         svc_vm_set_state(vm, SVC_PAUSED);
     }
-    if (json_is_object(runtime)) {
+    if (fresh) {
         guest_check(vm);
         restart_check(vm);
         wait_runtime(vm);
@@ -336,6 +355,15 @@ static void attach_next(struct worker_link *l)
                       on_started, l);
 }
 
+/* An older worker refuses the member. */
+static void watch(struct worker_link *l)
+{
+    json_t *p = json_pack("{s:i}", "interval_ms", REPORT_INTERVAL_MS);
+    if (l->sends_rows)
+        json_object_set_new(p, "rows", json_true());
+    varlink_conn_call(l->reports, "org.hv.Worker.Watch", p, true, NULL, 0, on_report, l);
+}
+
 static void on_setup(void *arg, json_t *p, bool continues, const struct hv_error *e)
 {
     struct worker_link *l = arg;
@@ -345,8 +373,7 @@ static void on_setup(void *arg, json_t *p, bool continues, const struct hv_error
         return;
     }
     note_sandbox(l, json_object_get(p, "sandbox"));
-    varlink_conn_call(l->reports, "org.hv.Worker.Watch", json_pack("{s:i}", "interval_ms", REPORT_INTERVAL_MS),
-                      true, NULL, 0, on_report, l);
+    watch(l);
     attach_next(l);
 }
 
@@ -360,7 +387,7 @@ static void on_hello(void *arg, json_t *p, bool continues, const struct hv_error
             start_failed(l, e);
         return;
     }
-    note_build(l, p);
+    note_worker(l, p);
     json_t *params = json_pack("{s:s s:s s:o s:o}", "name", l->vm->name, "id", guid_format(&l->vm->id, id), "settings",
                                settings_to_json(&l->vm->settings), "fds", handover_json(&l->fds, fds));
     if (varlink_conn_call(l->commands, "org.hv.Worker.Setup", params, false, fds, l->fds.count, on_setup, l) < 0) {
@@ -582,10 +609,9 @@ static void on_adopt_hello(void *arg, json_t *p, bool continues, const struct hv
         return;
     }
     log_info("vm=%s worker %d taken over", vm->name, (int)l->pid);
-    note_build(l, p);
+    note_worker(l, p);
     l->sandbox = json_incref(json_object_get(p, "sandbox"));
-    varlink_conn_call(l->reports, "org.hv.Worker.Watch", json_pack("{s:i}", "interval_ms", REPORT_INTERVAL_MS), true,
-                      NULL, 0, on_report, l);
+    watch(l);
 }
 
 /* Its process is gone: how it ended stands in its note, or nowhere. */

@@ -46,7 +46,7 @@ static void do_hello(void *arg, struct varlink_call *call, const json_t *params)
     struct worker *w = arg;
     char id[GUID_TEXT_SIZE];
     if (json_integer_value(json_object_get(params, "version")) < 1) {
-        refuse(call, HV_UNSUPPORTED, w->name, "this worker speaks version 1");
+        refuse(call, HV_UNSUPPORTED, w->name, "this worker speaks versions 1 and 2");
         return;
     }
     varlink_reply(call,
@@ -231,7 +231,7 @@ static void do_watch(void *arg, struct varlink_call *call, const json_t *params)
     const json_t *ms = json_object_get(params, "interval_ms");
     uint64_t interval = json_is_integer(ms) && json_integer_value(ms) > 0
                             ? (uint64_t)MIN(json_integer_value(ms), 86400000) * NS_PER_MS : 0;
-    worker_watch(arg, call, interval);
+    worker_watch(arg, call, interval, json_is_true(json_object_get(params, "rows")));
 }
 
 static void do_state(void *arg, struct varlink_call *call, const json_t *params)

@@ -9,7 +9,7 @@
 #include "hv/vm/vm.h"
 
 #define WORKER_MAGIC 0x574b5231u
-#define WORKER_API 1              /* version of org.hv.Worker */
+#define WORKER_API 2              /* version of org.hv.Worker */
 
 struct console_server;
 
@@ -19,7 +19,8 @@ struct watcher {
     struct varlink_call *call;
     struct loop_timer *timer;
     uint64_t interval_ns;
-    bool sent_columns;
+    bool rows;                    /* it takes numbers alone (hv/rpc/rows.h) */
+    json_t *sent;                 /* runtime as it last went whole */
     struct watcher *next;
 };
 
@@ -66,7 +67,7 @@ void worker_guest_event(void *arg, bool warning, const char *message, const char
 void worker_crashed(void *arg, const uint64_t p[5], const char *log);
 
 /* report.c: streams. worker_changed is the VM's hook. */
-void worker_watch(struct worker *w, struct varlink_call *call, uint64_t interval_ns);
+void worker_watch(struct worker *w, struct varlink_call *call, uint64_t interval_ns, bool rows);
 void worker_watchers_free(struct worker *w);
 void worker_changed(void *arg);
 json_t *worker_runtime(struct worker *w);

@@ -15,7 +15,7 @@
  *   lie-none       says that nothing is available
  *   lie-absurd     says numbers that cannot be
  *   lie-time       its reports get older and older and younger again
- *   wave           uses more and less, each guest in its own rhythm
+ *   wave=1         uses more and less by so much a second, each guest in its own rhythm
  */
 #include <getopt.h>
 #include <signal.h>
@@ -26,6 +26,7 @@
 #include "hv/base/base.h"
 #include "hv/base/units.h"
 #include "hv/rpc/loop_uv.h"
+#include "hv/rpc/rows.h"
 #include "hv/rpc/varlink.h"
 #include "hv/settings/settings.h"
 
@@ -33,6 +34,8 @@ static struct {
     struct loop *loop;
     struct loop_timer *timer, *move_timer;
     struct varlink_call *watch;
+    json_t *sent;                       /* runtime as it last went whole; rows: numbers alone will do */
+    bool rows;
     uint64_t interval_ns, began_ns, seed;
     char name[128], id[64], notes[512];
     struct settings settings;
@@ -62,9 +65,9 @@ static uint64_t value(const char *key, uint64_t def)
 static uint64_t used(void)
 {
     uint64_t u = value("used", 200 * MIB);
-    if (flag("wave")) {
+    if (value("wave", 0)) {
         uint64_t s = (hv_now_ns() - f.began_ns) / NS_PER_SEC, period = 20 + f.seed % 40, at = (s + f.seed) % period;
-        u += (at < period / 2 ? at : period - at) * 16 * MIB;
+        u += (at < period / 2 ? at : period - at) * value("wave", 0);
     }
     return MIN(u, f.assigned);
 }
@@ -105,7 +108,11 @@ static const char *state(void) { return f.off ? "off" : !f.started ? "starting" 
 
 static json_t *report(void)
 {
-    json_t *p = json_pack("{s:s s:o}", "state", state(), "runtime", runtime());
+    json_t *whole = runtime(), *row = f.rows ? rows_since(&f.sent, whole) : NULL;
+    json_t *p = json_pack("{s:s s:o}", "state", state(), "runtime", row ? json_object() : json_incref(whole));
+    if (row)
+        json_object_set_new(p, "row", row);
+    json_decref(whole);
     if (f.off)
         json_object_set_new(p, "exit", json_pack("{s:s s:n}", "reason", "turned-off", "message"));
     return p;
@@ -119,7 +126,7 @@ static void send_report(void)
 
 static void tick(void *arg)
 {
-    loop_timer_set(f.loop, f.timer, hv_now_ns() + f.interval_ns);
+    loop_timer_set(f.loop, f.timer, ROUND_DOWN(hv_now_ns() + f.interval_ns, 100 * NS_PER_MS));   /* as hv-worker has it */
     send_report();
 }
 
@@ -156,7 +163,7 @@ static void take_settings(const json_t *o)
 
 static void hello(void *arg, struct varlink_call *call, const json_t *p)
 {
-    varlink_reply(call, json_pack("{s:i s:s s:s s:s s:s s:b s:[]}", "version", 1, "build", HV_VERSION, "vm", f.name, "id", f.id,
+    varlink_reply(call, json_pack("{s:i s:s s:s s:s s:s s:b s:[]}", "version", 2, "build", HV_VERSION, "vm", f.name, "id", f.id,
                                   "state", state(), "started", f.started, "sandbox"), false);
 }
 
@@ -222,6 +229,9 @@ static void watch(void *arg, struct varlink_call *call, const json_t *p)
 {
     json_int_t ms = json_integer_value(json_object_get(p, "interval_ms"));
     f.watch = varlink_call_ref(call);
+    f.rows = json_is_true(json_object_get(p, "rows"));
+    json_decref(f.sent);
+    f.sent = NULL;
     f.interval_ns = (uint64_t)(ms > 0 ? ms : 1000) * NS_PER_MS;
     varlink_call_on_close(call, watch_gone, NULL);
     send_report();

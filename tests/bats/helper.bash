@@ -15,9 +15,25 @@ start_service() {
     export XDG_RUNTIME_DIR=$BATS_FILE_TMPDIR/run XDG_STATE_HOME=$BATS_FILE_TMPDIR/state HV_HOST=user
     mkdir -p "$XDG_RUNTIME_DIR" "$XDG_STATE_HOME"
     chmod 700 "$XDG_RUNTIME_DIR"
-    "$BIN/hvd" --user --idle 0 >"$BATS_FILE_TMPDIR/hvd.log" 2>&1 3>&- &
+    serve
+}
+
+# The same, with workers that have no guest: they say what their VM's notes tell them (tests/tools/fake_worker.c).
+start_fake_service() {
+    mkdir "$BATS_FILE_TMPDIR/bin"
+    cp "$BIN/hvd" "$BATS_FILE_TMPDIR/bin/hvd"
+    cp "${BIN%/bin}/tests/tools/fake_worker" "$BATS_FILE_TMPDIR/bin/hv-worker"
+    start_service
+}
+
+# Its hvd, or the next one after kill_service. A client that came before its socket would start another.
+serve() {
+    local hvd=$BATS_FILE_TMPDIR/bin/hvd deadline=$((SECONDS + 20))
+    [ -x "$hvd" ] || hvd=$BIN/hvd
+    rm -f "$XDG_RUNTIME_DIR/hv/org.hv.Manager"
+    "$hvd" --user --idle 0 >>"$BATS_FILE_TMPDIR/hvd.log" 2>&1 </dev/null 3>&- &
     echo $! >"$BATS_FILE_TMPDIR/hvd.pid"
-    local deadline=$((SECONDS + 10))
+    disown
     until [ -S "$XDG_RUNTIME_DIR/hv/org.hv.Manager" ]; do
         if [ "$SECONDS" -ge "$deadline" ] || ! kill -0 "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"; then
             cat "$BATS_FILE_TMPDIR/hvd.log" >&2
@@ -27,11 +43,40 @@ start_service() {
     done
 }
 
+# end_service SIGNAL: and it is gone when this returns.
+end_service() {
+    local pid
+    pid=$(cat "$BATS_FILE_TMPDIR/hvd.pid")
+    kill "$1" "$pid" || true
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
+}
+
+# As a crash would.
+kill_service() { end_service -9; }
+
 stop_service() {
     hvctl stop --all --turn-off --yes -q -t 20s || true
-    kill "$(cat "$BATS_FILE_TMPDIR/hvd.pid")" || true
     # Under set -e a VM left running would go unseen: workers outlive the service.
-    wait "$(cat "$BATS_FILE_TMPDIR/hvd.pid")" 2>/dev/null || true
+    end_service -TERM
+}
+
+# until_true SECONDS COMMAND...: until it holds. If it never does, `trouble` shows what a reader wants to know.
+until_true() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        if [ "$SECONDS" -ge "$deadline" ]; then
+            echo "not within its time: $*"
+            trouble
+            return 1
+        fi
+        sleep 0.2
+    done
+}
+trouble() {
+    hvctl memory list -c +target,+operation,+balloon
+    hvctl host show
+    timeout 3 hvctl events --since 5m
 }
 
 # No VM of an earlier test.

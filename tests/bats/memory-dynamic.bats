@@ -26,15 +26,6 @@ teardown_file() { stop_service; }
 # get VM KEY: of `memory show`. mib VM KEY: the same in MiB.
 get() { hvctl memory show "$1" -o json | jq -r ".memory.$2"; }
 mib() { hvctl memory show "$1" -o json | jq -r ".memory.$2 / 1048576 | floor"; }
-# until_true SECONDS COMMAND...
-until_true() {
-    local deadline=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        [ "$SECONDS" -lt "$deadline" ] || { hvctl memory list -c +target,+operation,+balloon; hvctl host show; timeout 3 hvctl events --since 10m; return 1; }
-        sleep 0.5
-    done
-}
 has_below() { local v; v=$(get "$1" assigned); [ "$v" -lt $(($2 << 20)) ]; }
 has_above() { local v; v=$(get "$1" assigned); [ "$v" -gt $(($2 << 20)) ]; }
 status_is() { [ "$(get "$1" status)" = "$2" ]; }
@@ -107,10 +98,9 @@ shared_4_to_1() {
 
 @test "hvd is killed: guests keep what they have, and the next one goes on balancing" {
     had=$(get heavy assigned)
-    kill -9 "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    kill_service
     sleep 2
-    "$BIN/hvd" --user --idle 0 >>"$BATS_FILE_TMPDIR/hvd.log" 2>&1 3>&- &
-    echo $! >"$BATS_FILE_TMPDIR/hvd.pid"
+    serve
     until_true 30 hvctl memory show heavy
     until_true 30 says heavy "warning host"
     [ "$(get heavy assigned)" -ge $((had - (128 << 20))) ]

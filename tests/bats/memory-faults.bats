@@ -4,26 +4,12 @@
 load helper
 
 setup_file() {
-    mkdir "$BATS_FILE_TMPDIR/bin"
-    cp "$BIN/hvd" "$BATS_FILE_TMPDIR/bin/hvd"
-    cp "${BIN%/bin}/tests/tools/fake_worker" "$BATS_FILE_TMPDIR/bin/hv-worker"
-    export XDG_RUNTIME_DIR=$BATS_FILE_TMPDIR/run XDG_STATE_HOME=$BATS_FILE_TMPDIR/state HV_HOST=user
-    mkdir -p -m 700 "$XDG_RUNTIME_DIR" "$XDG_STATE_HOME"
-    : >"$BATS_FILE_TMPDIR/kernel"
-    serve
+    start_fake_service
     hvctl host set --vm-memory 2G --balancer-delay 0s -q
+    some_kernel >/dev/null
 }
 
-serve() {
-    "$BATS_FILE_TMPDIR/bin/hvd" --user --idle 0 >>"$BATS_FILE_TMPDIR/hvd.log" 2>&1 </dev/null 3>&- &
-    echo $! >"$BATS_FILE_TMPDIR/hvd.pid"
-    until_true 20 hvctl list
-}
-
-teardown_file() {
-    hvctl stop --all --turn-off --yes -q || true
-    kill "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
-}
+teardown_file() { stop_service; }
 
 teardown() {
     hvctl stop --all --turn-off --yes -q
@@ -42,14 +28,6 @@ vm() {
 now() { hvctl vm set "$1" --notes "$2" -q; }
 mib() { hvctl memory show "$1" -o json | jq -r ".memory.$2 / 1048576 | floor"; }
 says() { [ "$(hvctl memory show "$1" -o json | jq -r '"\(.memory.status) \(.memory.why)"')" = "$2" ]; }
-until_true() {
-    local deadline=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null; do
-        [ "$SECONDS" -lt "$deadline" ] || { hvctl memory list -c +target; timeout 2 hvctl events --since 2m; return 1; }
-        sleep 0.2
-    done
-}
 # What is charged, what is free and the overhead are within the limit at every look.
 ledger_holds() {
     hvctl host show -o json | jq -e '.memory | .charged + .free + .overhead <= '"${1:-2147483648}"
@@ -74,7 +52,7 @@ event() { timeout 2 hvctl events "$1" --since 5m -o jsonl | grep -q "$2"; }
     vm b 'used=300 commit=1200' --demand-source commit
     until_true 20 at_least b 1200
     had=$(mib b assigned)
-    kill -9 "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    kill_service
     sleep 1
     serve
     at_least b "$had"

@@ -3,13 +3,8 @@
 load helper
 
 setup_file() {
-    mkdir "$BATS_FILE_TMPDIR/bin"
-    cp "$BIN/hvd" "$BATS_FILE_TMPDIR/bin/hvd"
-    cp "${BIN%/bin}/tests/tools/fake_worker" "$BATS_FILE_TMPDIR/bin/hv-worker"
-    export XDG_RUNTIME_DIR=$BATS_FILE_TMPDIR/run XDG_STATE_HOME=$BATS_FILE_TMPDIR/state HV_HOST=user
-    mkdir -p -m 700 "$XDG_RUNTIME_DIR" "$XDG_STATE_HOME"
-    : >"$BATS_FILE_TMPDIR/kernel"
-    serve
+    start_fake_service
+    some_kernel >/dev/null
     hvctl host set --balancer-delay 0s --metrics 127.0.0.1:0 -q
     hvctl create web1 --memory 640M --min 256M --max 2G --kernel "$BATS_FILE_TMPDIR/kernel" --notes used=300 -q
     hvctl create 'a"b\c' --memory 512M --kernel "$BATS_FILE_TMPDIR/kernel" -q
@@ -20,25 +15,12 @@ setup_file() {
     sleep 1.5
 }
 
-serve() {
-    "$BATS_FILE_TMPDIR/bin/hvd" --user --idle 0 >>"$BATS_FILE_TMPDIR/hvd.log" 2>&1 </dev/null 3>&- &
-    echo $! >"$BATS_FILE_TMPDIR/hvd.pid"
-    until_true 20 hvctl list
-}
-
 teardown_file() {
-    hvctl stop --all --turn-off --yes -q || true
-    kill "$(cat "$BATS_FILE_TMPDIR/metrics.pid")" "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    kill "$(cat "$BATS_FILE_TMPDIR/metrics.pid")"
+    stop_service
 }
 
-until_true() {
-    local deadline=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        [ "$SECONDS" -lt "$deadline" ] || { cat "$BATS_FILE_TMPDIR/metrics.log"; return 1; }
-        sleep 0.2
-    done
-}
+trouble() { cat "$BATS_FILE_TMPDIR/metrics.log"; }
 port() { grep -o 'port [0-9]*' "$BATS_FILE_TMPDIR/metrics.log" | tail -n 1 | grep -o '[0-9]*$'; }
 # get PATH [METHOD]: head and body.
 get() {
@@ -108,7 +90,7 @@ valid() {
 }
 
 @test "while the service is away hv_up is 0; when it is back, 1; off closes the port" {
-    kill -9 "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    kill_service
     sleep 0.7
     run -0 body /metrics
     valid "$output"

@@ -144,6 +144,14 @@ int vm_memory_target(struct vm *vm, uint64_t bytes, struct hv_error *e)
     return dynmem_set_target(vm->dynmem, bytes, e);
 }
 
+void vm_memory_take_back(struct vm *vm)
+{
+    HV_CHECK(vm, VM_MAGIC);
+    uint64_t found;
+    if (vm->dynmem && (vm->state == VM_RUNNING || vm->state == VM_PAUSED))
+        (void)dynmem_enforce(vm->dynmem, &found);
+}
+
 void vm_memory_apply(struct vm *vm)
 {
     if (vm->dynmem)

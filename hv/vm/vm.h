@@ -176,6 +176,8 @@ struct vm_memory {
 void vm_memory(struct vm *vm, struct vm_memory *ret);
 /* Move the guest's memory towards this many bytes, 0: leave it. HV_UNSUPPORTED: the guest cannot. */
 int vm_memory_target(struct vm *vm, uint64_t bytes, struct hv_error *e);
+/* Take again what the guest holds of what it had given back. Happens by itself every second while it runs. */
+void vm_memory_take_back(struct vm *vm);
 /* Ask the guest to power off or restart; false if nothing in it listens. A refusal presses the power button. */
 bool vm_guest_shutdown(struct vm *vm, bool restart, bool force);
 /* ---- disks: units of the one SCSI controller, by LUN; from VM_BUILT on, running or not ---- */

@@ -38,6 +38,7 @@ static void pause_it(void *arg)
     struct hv_error e = {0};
     if (vm_state(w->vm) != VM_RUNNING || vm_pause(w->vm, &e) < 0)
         return;
+    vm_memory_take_back(w->vm);         /* what it touched since: paused it would keep that */
     snprintf(text, sizeof(text), "paused: the guest keeps using memory that it gave back, %s now",
              format_size(w->last_strike_bytes, size, sizeof(size)));
     worker_event(w, "memory", true, text, "hvctl resume VM, or hvctl stop VM --turn-off");

@@ -7,13 +7,15 @@ setup_file() {
     start_service
     need_guest
     HV_INITRD=$BATS_FILE_TMPDIR/initrd-hv
-    "$TOP/tests/guest/mkinitrd.sh" -k cloud -m hv_vmbus -m hv_utils -m 'hv_balloon pressure_report_delay=2' "$HV_INITRD" >&2
+    gcc -O2 -std=gnu17 -static -o "$BATS_FILE_TMPDIR/touchall" "$TOP/tests/guest/touchall.c"
+    "$TOP/tests/guest/mkinitrd.sh" -k cloud -m hv_vmbus -m hv_utils -m 'hv_balloon pressure_report_delay=2' \
+        -f "$BATS_FILE_TMPDIR/touchall:bin/touchall" "$HV_INITRD" >&2
     export HV_INITRD
     hvctl host set --vm-memory 2300M --balancer-delay 5s -q
     FREE_BEFORE=$(hvctl host show -o json | jq .memory.free)
     export FREE_BEFORE
     for vm in heavy light idle; do
-        hvctl create $vm --memory 640M --min 256M --max 2G --kernel "$KERNEL" --initrd "$HV_INITRD" --cmdline 'console=ttyS0 quiet' -q
+        hvctl create $vm --memory 640M --min 256M --max 2G --kernel "$KERNEL" --initrd "$HV_INITRD" --cmdline 'console=ttyS0 quiet nokaslr' -q
     done
     hvctl memory set heavy --priority 100 --demand-source commit -q
     hvctl memory set light --priority 25 --demand-source commit -q
@@ -56,6 +58,35 @@ no_oom() {
     [ "$(get light ballooned)" -gt 0 ]
     [ "$(get light last_move.op)" = balloon ]
     [ "$(get light last_move.bytes)" -lt 0 ]
+}
+
+# touch VM TIMES: its kernel reads all of its memory, whoever has it now.
+touch_all() {
+    hvctl console "$1" --no-history --timeout 60s --send "touchall 16 640 $2 >/touched 2>&1 & echo star\"\"ted" --until started </dev/null >/dev/null
+}
+holds_no_more() { [ "$(get "$1" resident)" -le $(($(get "$1" assigned) + (16 << 20))) ]; }
+
+@test "memory that was given back and is used has that taken again; a guest that goes on is paused" {
+    until_true 60 has_below light 560
+    touch_all light 1
+    told() { timeout 3 hvctl events light --since 5m -o jsonl | grep -q "the guest used memory that it had given back: it was taken again"; }
+    until_true 30 told
+    until_true 30 holds_no_more light
+    [ "$(hvctl show light -o json | jq -r .state)" = running ]      # once is what a dump does
+    touch_all light 100000
+    paused() { [ "$(hvctl show light -o json | jq -r .state)" = paused ]; }
+    until_true 60 paused
+    output=$(timeout 3 hvctl events light --since 5m -o jsonl || true)
+    [[ $output == *"paused: the guest keeps using memory that it gave back"*"hvctl resume VM"* ]]
+    until_true 10 holds_no_more light                               # paused it keeps nothing of it
+    # Put right in the guest, it goes on.
+    hvctl resume light -q
+    hvctl console light --no-history --timeout 60s --send 'killall -9 touchall; echo qui""et' --until quiet </dev/null >/dev/null
+    [ "$(hvctl show light -o json | jq -r .state)" != off ]
+    hvctl resume light -q || true                                   # it may have been quicker
+    until_true 20 holds_no_more light
+    [ "$(hvctl show light -o json | jq -r .state)" = running ]
+    no_oom light
 }
 
 # Whose share is not bound by its floor or its need has it by its weight, to a block of 128 MiB.

@@ -84,14 +84,15 @@ static const struct cli_column plan_columns[] = {
 };
 static const struct cli_columns plan_table = {.col = plan_columns, .defaults = "add,fit,low,warning,samples", .name = "add"};
 
-static void none_or(char *buf, size_t size, const json_t *o, const char *key)
+static const char *some(char *buf, size_t size, const json_t *o, const char *key, const char *one, const char *more)
 {
     json_int_t n = json_integer_value(json_object_get(o, key));
-    if (n) {
-        snprintf(buf, size, "%" JSON_INTEGER_FORMAT, n);
+    if (n == 0) {
+        snprintf(buf, size, "%s%s", *one ? "no" : "none", one);
     } else {
-        snprintf(buf, size, "none");
+        snprintf(buf, size, "%" JSON_INTEGER_FORMAT "%s", n, n == 1 ? one : more);
     }
+    return buf;
 }
 
 static int memory_plan(struct cli_call *c, struct hv_error *e)
@@ -110,11 +111,11 @@ static int memory_plan(struct cli_call *c, struct hv_error *e)
     }
     if (r == 0 && p.format == CLI_FMT_DEFAULT && !c->columns && !c->filter && !c->sort) {
         json_int_t add = json_integer_value(json_object_get(reply, "add")), fit = json_integer_value(json_object_get(reply, "fit"));
-        char low[24], warning[24];
-        none_or(low, sizeof(low), reply, "low");
-        none_or(warning, sizeof(warning), reply, "warning");
-        fprintf(c->out, "%" JSON_INTEGER_FORMAT "%s more fit: %s %s would go Low, %s Warning\n", fit,
-                fit < add ? " of those" : "", low, strcmp(low, "1") == 0 ? "VM" : "VMs", warning);
+        char of[32] = "", low[32], warning[32];
+        if (fit < add)
+            snprintf(of, sizeof(of), " of %" JSON_INTEGER_FORMAT, add);
+        fprintf(c->out, "%" JSON_INTEGER_FORMAT "%s more fit: %s would go Low, %s Warning\n", fit, of,
+                some(low, sizeof(low), reply, "low", " VM", " VMs"), some(warning, sizeof(warning), reply, "warning", "", ""));
         if (!json_integer_value(json_object_get(reply, "samples"))) {
             cli_warn(c, "plan", "there is no history yet: present VMs count with what they have, new ones with their maximum");
         }

@@ -52,8 +52,8 @@ static uint32_t peak_of(const struct svc_vm *vm, uint64_t first, uint64_t last)
 static uint32_t demand_in(const struct planned *p, uint64_t slot, bool added)
 {
     struct series_point s = at(p->like, slot);
-    if (added && !p->like)
-        return p->max;
+    if (added && !p->like)                  /* with its buffer that is its maximum */
+        return (uint32_t)((uint64_t)p->max * 100 / (100 + p->buffer));
     if (s.demand == SERIES_UNKNOWN)
         return added ? p->startup : s.assigned != SERIES_UNKNOWN ? s.assigned : 0;
     return MIN(s.demand, added ? p->max : UINT32_MAX);
@@ -159,12 +159,12 @@ void plan_memory(void *arg, struct varlink_call *call, const json_t *params)
     unsigned n = line_up(svc, p, fit, mib(startup), mib(max), first, last), present = n - fit, samples = 0, low = 0, warning = 0;
     uint64_t pool = (h.pool > fit * (each - startup) ? h.pool - fit * (each - startup) : 0) / MIB;
     for (uint64_t slot = first; slot <= last; slot++) {
-        bool known = slot == last;
+        bool known = false;
         for (unsigned i = 0; !known && i < present; i++)
             known = at(p[i].like, slot).assigned != SERIES_UNKNOWN;
-        if (!known)
+        samples += known;
+        if (!known && slot != last)         /* that one in any case */
             continue;
-        samples++;
         if (one_slot(p, n, present, slot, pool, in, out) < 0)
             break;
     }

@@ -1,7 +1,12 @@
 #!/usr/bin/env bash
 # Reaction of Dynamic Memory: from the report that shows a guest short to its pressure at most 100,
-# with host memory free and with a donor that has to give first. Stock Debian guests; the time the
-# guest's own kernel took for what it was given is printed apart.
+# with host memory free and with a donor that has to give first. Stock Debian guests in which a
+# program commits to 450 MiB at once; the time the guest's own kernel took for what it was given is
+# printed apart. Demand is what is committed here: a guest that fills memory faster than one second's
+# report tells would need swap, and its own paging would be measured.
+#
+# What is counted: samples, ten a second, in which the guest has a pressure above 100, and 100 ms for
+# the time from the report to the balancer's early look, which is what first shows it.
 #
 #   dm_react.sh [JUMPS]     of each kind (50); BUILD names the build folder
 set -euo pipefail
@@ -34,23 +39,26 @@ for vm in a b; do
 done
 for vm in a b; do
     hvctl console $vm --until 'demo:~# ' --timeout 120s </dev/null >/dev/null
-    hvctl console $vm --no-history --timeout 20s --send 'mkdir /big; mount -t tmpfs -o size=2G none /big; echo moun""ted' --until mounted </dev/null >/dev/null
+    hvctl memory set $vm --demand-source commit -q
+    hvctl console $vm --no-history --timeout 20s --send 'mkfifo /f; sleep 99999 >/f & echo rea""dy' --until ready </dev/null >/dev/null
 done
 sleep 4
 
 mib() { hvctl memory show "$1" -o json | sed -n "s/^ *\"$2\": \([0-9]*\).*/\1/p" | head -n 1 | awk '{ print int($1 / 1048576) }'; }
-guest() { hvctl console "$1" --no-history --timeout 60s --send "$2; echo do\"\"ne" --until '^done' </dev/null >/dev/null; }
+guest() { hvctl console "$1" --no-history --timeout 60s --send "$2; echo do\"\"ne" --until 'done' </dev/null >/dev/null; }
+# A program that waits for a pipe holds a buffer of so many MiB, 150 each; and its end.
+commit() { guest "$1" "for i in 1 2 3; do dd if=/f of=/dev/null bs=$(($2 / 3))M 2>/dev/null & done"; }
+release() { guest "$1" 'killall dd 2>/dev/null'; }
 # Samples of pressure, ten a second.
 begin() {
     "$build/bin/hvtop" -b -d 100ms -o csv -c name,pressure_pct,assigned >"$dir/samples" 2>/dev/null </dev/null &
     sampler=$!
 }
-# A jump of 200 MiB in VM, what it had before is gone from it first.
+# A jump of MIB in VM.
 jump() {
-    guest "$1" "dd if=/dev/zero of=/big/f bs=1M count=$2 2>/dev/null"
+    commit "$1" "$2"
     local i
     for i in $(seq 100); do
-        [ "$(mib "$1" pressure_pct)" != "" ] || true
         p=$(hvctl memory show "$1" -o json | sed -n 's/^ *"pressure_pct": \([0-9]*\).*/\1/p' | head -n 1)
         [ "${p:-0}" -gt 100 ] || break
         sleep 0.1
@@ -63,7 +71,7 @@ jump() {
 episodes() {
     awk -F, 'NR > 1 && $2 != "" {
         if ($2 > 100 && !(($1) in since)) since[$1] = NR_of[$1]
-        if ($2 <= 100 && ($1 in since)) { print (NR_of[$1] - since[$1]) * 100; delete since[$1] }
+        if ($2 <= 100 && ($1 in since)) { print (NR_of[$1] - since[$1]) * 100 + 100; delete since[$1] }
         NR_of[$1]++ }' "$dir/samples" | sort -n
 }
 summary() {
@@ -84,7 +92,7 @@ summary() {
 : >"$dir/guest"
 begin
 for i in $(seq "$jumps"); do
-    guest a 'rm -f /big/f'
+    release a
     hvctl host set --vm-memory 700M -q >/dev/null
     for _ in $(seq 60); do [ "$(mib a assigned)" -gt 400 ] || break; sleep 0.1; done
     hvctl host set --vm-memory 4G -q >/dev/null
@@ -96,14 +104,14 @@ summary "host memory free" 2000
 
 # With a donor: what one gives up the other needs.
 : >"$dir/guest"
-guest a 'rm -f /big/f'
-guest b 'rm -f /big/f'
+release a
+release b
 hvctl host set --vm-memory 1400M -q >/dev/null
 sleep 8
 begin
 for i in $(seq "$jumps"); do
     if [ $((i % 2)) = 0 ]; then from=a to=b; else from=b to=a; fi
-    guest $from 'rm -f /big/f'
+    release $from
     sleep 1.2
     jump $to 500
 done

@@ -157,6 +157,7 @@ part "drivers unloaded and loaded" env CHECK_SLOW=1 tests/guest/check.sh -k driv
 part "fifty starts and stops with disks: nothing stays" tests/leaks.sh 50
 part "an hour of samples in hvtop: nothing stays" tests/hvtop-hour.sh --asan
 part "memory taken and given back, a hundred times" tests/guest/check-memory.sh 100
+part "hvd away for a minute under load" env HV_SLOW=1 bats tests/bats/memory-dynamic.bats
 part "an hour of random load in three guests, one pool" tests/guest/memory-load.sh "${LOAD_SECONDS:-3600}"
 part "the same in guests that put no added memory online" tests/guest/memory-load.sh -o "${LOAD_SECONDS:-900}"
 part "a thousand kills of service, workers and clients" env CHAOS_PAUSE_MS=600 tests/chaos.sh 1000 "${CHAOS_SEED:-$RANDOM}"

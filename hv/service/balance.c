@@ -296,7 +296,7 @@ static void tick(void *arg)
 }
 
 /*
- * Is it short and nothing on its way to it, or has it given what another one waits for? Who was found short
+ * Is it short and nothing on its way to it, or has it got what it was short of, or given what another one waits for? Who was found short
  * before and got nothing waits for that, or for the next second: a full host is not looked at ten times as often.
  */
 static bool worth_waking(const struct svc_vm *vm)
@@ -307,7 +307,9 @@ static bool worth_waking(const struct svc_vm *vm)
         return false;
     if (b->asked < 0)
         return v.assigned <= b->target && vm->svc->balance_plan.unmet > 0;
-    return !b->waits && dm_demand(&v) > v.assigned && (b->asked == 0 || v.assigned >= b->target);
+    if (b->asked > 0)                   /* what there is of it shows at once, and what is missing still is asked for */
+        return v.assigned >= b->target && b->plan.demand > v.assigned - (uint32_t)b->asked;
+    return !b->waits && dm_demand(&v) > v.assigned;
 }
 
 void balance_report(struct svc_vm *vm)

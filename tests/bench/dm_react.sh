@@ -49,9 +49,10 @@ guest() { hvctl console "$1" --no-history --timeout 60s --send "$2; echo do\"\"n
 # A program that waits for a pipe holds a buffer of so many MiB, 150 each; and its end.
 commit() { guest "$1" "for i in 1 2 3; do dd if=/f of=/dev/null bs=$(($2 / 3))M 2>/dev/null & done"; }
 release() { guest "$1" 'killall dd 2>/dev/null'; }
-# Samples of pressure, ten a second.
+# Samples of pressure, ten a second, each with its time.
 begin() {
-    "$build/bin/hvtop" -b -d 100ms -o csv -c name,pressure_pct,assigned >"$dir/samples" 2>/dev/null </dev/null &
+    "$build/bin/hvtop" -b -d 100ms -o csv -c name,pressure_pct,assigned 2>/dev/null </dev/null \
+        > >(while IFS= read -r line; do echo "$EPOCHREALTIME,$line"; done >"$dir/samples") &
     sampler=$!
 }
 # A jump of MIB in VM.
@@ -69,10 +70,9 @@ jump() {
 }
 # Lengths in ms of the episodes above 100 in the samples.
 episodes() {
-    awk -F, 'NR > 1 && $2 != "" {
-        if ($2 > 100 && !(($1) in since)) since[$1] = NR_of[$1]
-        if ($2 <= 100 && ($1 in since)) { print (NR_of[$1] - since[$1]) * 100 + 100; delete since[$1] }
-        NR_of[$1]++ }' "$dir/samples" | sort -n
+    awk -F, '$2 == "name" || $3 == "" { next }
+        $3 > 100 && !($2 in since) { since[$2] = $1 }
+        $3 <= 100 && ($2 in since) { printf "%d\n", ($1 - since[$2]) * 1000 + 100; delete since[$2] }' "$dir/samples" | sort -n
 }
 summary() {
     local name=$1 limit=$2 all
@@ -81,11 +81,11 @@ summary() {
         NF { v[++n] = $1 }
         END {
             if (n == 0) { printf "%-28s no episode of pressure above 100 in %d jumps\n", name, asked; exit 0 }
-            p50 = v[int((n - 1) * 0.5) + 1]; p99 = v[int((n - 1) * 0.99) + 1]
+            p50 = v[int((n + 1) / 2)]; at = int(n * 0.99); p99 = v[at < n * 0.99 ? at + 1 : at]      # nearest rank
             printf "%-28s %d jumps, %d above 100: p50 %d ms, p99 %d ms, worst %d ms (aim: p99 < %d ms) %s\n",
                 name, asked, n, p50, p99, v[n], limit, p99 < limit ? "holds" : "DOES NOT HOLD"
         }' <<<"$all"
-    sort -n "$dir/guest" | awk '{ v[NR] = $1 } END { printf "%-28s p50 %d ms, p99 %d ms\n", "  of it in the guest, last op", v[int((NR - 1) * 0.5) + 1], v[int((NR - 1) * 0.99) + 1] }'
+    sort -n "$dir/guest" | awk '{ v[NR] = $1 } END { printf "%-28s p50 %d ms, p99 %d ms\n", "  of it in the guest, last op", v[int((NR + 1) / 2)], v[int(NR * 0.99) < NR * 0.99 ? int(NR * 0.99) + 1 : NR * 0.99] }'
 }
 
 # With free memory: between the jumps a small limit makes the guest give everything back.
@@ -113,7 +113,7 @@ for i in $(seq "$jumps"); do
     if [ $((i % 2)) = 0 ]; then from=a to=b; else from=b to=a; fi
     release $from
     sleep 1.2
-    jump $to 500
+    jump $to 600
 done
 kill "$sampler"; wait "$sampler" 2>/dev/null || true
 sampler=

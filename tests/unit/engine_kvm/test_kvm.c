@@ -573,7 +573,7 @@ static void test_no_end_of_interrupt_is_lost_by_a_kick_and_a_save(void **state)
 
 /* An interrupt of the PIC comes while an instruction reads a port into a page that is not there. */
 GUEST_CODE(code_fault,
-    "xor r15d, r15d; mov rdi, 0x0000010000000000; mov dx, 0xed; cld; sti; insd; mov eax, [rdi-4]; out 0xe9, eax\n"
+    "xor r15d, r15d; mov rdi, 0x0000010000000000; mov dx, 0xed; cld; sti; nop; insd; mov eax, [rdi-4]; out 0xe9, eax\n"
     "1: cmp r15d, 0; je 1b; xor eax, eax; out 0xf4, al\n"
     ".balign 16\n.globl code_fault_pf, code_fault_isr\n"
     "code_fault_pf: push rax; push rbx; mov rax, [rsp+16]; out 0xe9, eax; mov rax, 0x9000; mov rbx, 0xa003\n"

@@ -600,6 +600,36 @@ static void test_no_interrupt_is_lost_by_a_fault(void **state)
     assert_true((vm.log[1] == 0x42 && vm.log[2] == 0x11223344) || (vm.log[2] == 0x42 && vm.log[1] == 0x11223344));
 }
 
+/* A kick between a fault and its delivery: what the fault says (CR2) is part of the state. */
+GUEST_CODE(code_cr2,
+    "mov rdi, 0x0000010000000123; mov dx, 0xed; cld; insd; mov eax, [rdi-4]; out 0xe9, eax; xor eax, eax; out 0xf4, al\n"
+    ".balign 16\n.globl code_cr2_pf\n"
+    "code_cr2_pf: push rax; push rbx; mov rax, cr2; shr rax, 32; out 0xe9, eax; mov rax, cr2; out 0xe9, eax\n"
+    "mov rax, 0x9000; mov rbx, 0xa003; mov [rax+8*2], rbx; pop rbx; pop rax; add rsp, 8; iretq\n");
+extern const uint8_t code_cr2_pf[];
+
+static void kick_once(struct test_vm *t)
+{
+    t->on_in = NULL;
+    t->g->ops->kick(t->g->ops->vcpu(t->g, 0));
+}
+
+static void test_a_fault_survives_a_kick_and_a_save(void **state)
+{
+    struct hv_error e = {0};
+    vm_gate64(&vm, 14, ORG + (uint64_t)(code_cr2_pf - code_cr2), 14, 0, 0);
+    vm_load(&vm, ORG, code_cr2, code_cr2_end);
+    vm_start64(&vm, 0, ORG, STACK);
+    vm.on_in = kick_once;
+    if (under_test == &engine_soft)                 /* checks the page before it reads the port */
+        vm.g->ops->kick(vm.g->ops->vcpu(vm.g, 0));
+    assert_int_equal(vm.g->ops->run(vm.g->ops->vcpu(vm.g, 0), &e), ENGINE_STOP_KICKED);
+    assert_int_equal(vm.logged, 0);
+    move_to_another_vm(0);
+    assert_int_equal(vm_run(&vm), 0);
+    EXPECT_LOG(0x100, 0x123, 0x11223344);
+}
+
 GUEST_CODE(code_dirty, "mov dword ptr [0x300000], 1; mov dword ptr [0x305000], 1; xor eax, eax; out 0xf4, al\n");
 
 static void test_the_dirty_log_has_what_was_written(void **state)
@@ -950,7 +980,8 @@ int main(int argc, char **argv)
         T2(test_a_second_cpu_by_init_and_sipi), T2(test_a_reset_takes_back_what_starts_a_cpu),
         T1(test_a_kick_ends_a_run_or_the_next_one),
         T1(test_the_tsc_of_an_idle_guest_can_be_read), T1(test_goes_on_in_another_vm), T1(test_no_interrupt_is_lost_by_a_kick_and_a_save),
-        T1(test_no_end_of_interrupt_is_lost_by_a_kick_and_a_save), T1(test_no_interrupt_is_lost_by_a_fault), T1(test_the_dirty_log_has_what_was_written),
+        T1(test_no_end_of_interrupt_is_lost_by_a_kick_and_a_save), T1(test_no_interrupt_is_lost_by_a_fault),
+        T1(test_a_fault_survives_a_kick_and_a_save), T1(test_the_dirty_log_has_what_was_written),
         T1(test_the_dirty_log_of_many_pages), T1(test_the_dirty_log_without_rings),
         T1(test_protected_mode), T1(test_paging_of_32_bit), T1(test_faults_and_gates_of_32_bit), T1(test_the_cpus_msrs), T1(test_the_timer_by_tsc_deadline),
         T1(test_sse), T1(test_x87), T1(test_int3), T1(test_popcnt), T1(test_cmpxchg16b), T1(test_xsave),

@@ -444,12 +444,12 @@ static void move_to_another_vm(uint64_t isr)
 /*
  * What was acknowledged and not yet delivered when a kick came is part of the state, once.
  *
- * QEMU's AMD-V (7.2 to 9 at least), under which the nested machine runs this, errs twice, and its guest
- * can tell. VMRUN delivers an injected interrupt and leaves it as the CPU's exception: if QEMU's own thread
- * is asked to stop before the next exit, it is delivered again, before the handler's first instruction or,
- * were there no exit in the handler, later: a frame that returns to the handler's start with interrupts
- * off, which no CPU makes. And VMRUN does not load STI's shadow: an interrupt can come between STI and
- * HLT, which then waits for another one: there, a timer's.
+ * QEMU's AMD-V (7.2), on which the nested machine runs this, errs twice. VMRUN delivers an injected
+ * interrupt and leaves its vector behind as an exception: if QEMU's thread is asked to leave its loop
+ * before the next exit, the vector is delivered again. The handler exits at once (CPUID), so that is
+ * before its first instruction: a frame that returns to the handler's start with interrupts off, which
+ * no CPU makes. Those are counted apart. And VMRUN does not load STI's shadow: an interrupt can come
+ * between STI and HLT, which then waits for another one: there, a timer's.
  */
 static void test_no_interrupt_is_lost_by_a_kick_and_a_save(void **state)
 {

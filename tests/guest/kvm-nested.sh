@@ -228,10 +228,11 @@ check "hvctl: 2 vCPUs, pause, resume, reboot, reset, power-off" sh /bin/life 2
 flavour=-generic
 check "hvctl: generic kernel, 1 vCPU, the same" sh /bin/life 1 -generic
 check "hvctl: generic kernel, 2 vCPUs, the same" sh /bin/life 2 -generic
-check "generic kernel, 1 vCPU, save and load, poweroff" boot --until "$prompt" --save --send 'echo al""ive' --until alive \
-    --send poweroff --off
+check "generic kernel, 1 vCPU: the shell" boot --until "$prompt"
 exits=$(sed -n 's/^  vcpu0\.exits //p' /tmp/log)
 check "exits of the generic kernel counted: ${exits:-none}" test "${exits:-99999}" -le 10000
+check "generic kernel, 1 vCPU, save and load, poweroff" boot --until "$prompt" --save --send 'echo al""ive' --until alive \
+    --send poweroff --off
 check "generic kernel, 2 vCPUs, save and load, poweroff" boot --cpus 2 --until "$prompt" --save \
     --send 'echo cpus=$(nproc).' --until 'cpus=2.' --send poweroff --off
 echo "1..$n"

@@ -34,10 +34,10 @@ tests/guest/mkinitrd.sh -k cloud -m hv_vmbus -m hv_utils -m hv_balloon -m hv_sto
 # Debian's disk, a gigabyte, and its initrds come on a disk of the machine.
 drive=() debian=
 if [ -z "$bench" ]; then
-    rm -rf "$work/disk"
+    rm -rf "$work/disk" "$work/disk.raw"
     mkdir "$work/disk"
     if BUILD=$build tests/guest/debian-root.sh -i "$work/disk/root.vhdx" >"$work/debian.log" 2>&1; then
-        "$build/bin/vhdtool" build "$work/disk.raw" -y -q --from "$work/disk" --layout none >>"$work/debian.log" 2>&1 || die "no disk for the machine ($work/debian.log)"
+        "$build/bin/vhdtool" build "$work/disk.raw" -q --from "$work/disk" --layout none >>"$work/debian.log" 2>&1 || die "no disk for the machine ($work/debian.log)"
         drive=(-drive "file=$work/disk.raw,format=raw,if=virtio,snapshot=on")
         debian=1
     fi
@@ -271,4 +271,5 @@ tests/guest/mkinitrd.sh -k generic -m irqbypass -m kvm -m ccp -m kvm-amd -m virt
 timeout "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-vmx,family=23,model=49 -m 3072 -smp 2 -nographic -no-reboot -net none "${drive[@]}" \
     -kernel "$cache/vmlinuz-generic" -initrd "$work/outer" -append 'console=ttyS0 quiet panic=-1 tsc=reliable' \
     </dev/null 2>&1 | stdbuf -o0 tr -d '\r' | tee "$work/log" | grep --line-buffered -aE '^(ok|not ok|# |1\.\.|nested:)' || :
+rm -f "$work/disk.raw"
 grep -aq '^nested: done 0 failed' "$work/log"

@@ -85,6 +85,21 @@ trim() {
     [ "$after" -lt "$before" ]
 }
 
+# As many as a controller has addresses, each with content of its own, also after a load.
+sixty_four() {
+    local i all=()
+    for i in $(seq 0 63); do
+        "$vhdtool" create -q "$work/many$i.vhdx" --size 16M || return 1
+        all+=(--disk "$work/many$i.vhdx")
+    done
+    boot "${all[@]}" --until "$prompt" --send 'until [ $(ls /sys/block | grep -c "^sd") = 64 ]; do sleep 0.1; done; for d in /dev/sd*; do echo $d | dd of=$d bs=512 conv=sync 2>/dev/null; done; sync; echo writ""ten' \
+        --until written --save --send 'echo 3 >/proc/sys/vm/drop_caches; n=0; for d in /dev/sd*; do [ "$(head -c ${#d} $d)" = $d ] && n=$((n + 1)); done; echo own cont""ent: $n.' \
+        --until 'own content: 64.' --send poweroff --off && "$vhdtool" check -q "$work"/many*.vhdx
+    i=$?
+    rm -f "$work"/many*
+    return $i
+}
+
 dvd() {
     local sum
     head -c 5000000 /dev/urandom >"$work/cd.iso"
@@ -111,5 +126,6 @@ check "disks: saved and loaded five times under load" save_under_load
 check "disks: a disk comes, grows and goes twenty times under load" hot_plug
 check "disks: what is discarded leaves the file" trim
 check "disks: code that a read overwrites is executed as it is now" code_pages
+check "disks: sixty-four at once" sixty_four
 check "disks: a DVD is read and not written" dvd
 tap_end

@@ -73,7 +73,7 @@ file_system_clean() {
 # last boot wrote is there; then it goes down by the shutdown service.
 boot() {
     local kernel=$cache/vmlinuz-$1 prompt='guest:~# '
-    "$vmboot" --timeout 120s --memory 1G --cpus "$2" --kernel "$kernel" --initrd "$work/initrd.$1" --disk "$disk" \
+    "$vmboot" --timeout 300s --memory 1G --cpus "$2" --kernel "$kernel" --initrd "$work/initrd.$1" --disk "$disk" \
         --cmdline 'console=ttyS0 root=/dev/sda1 systemd.show_status=no' \
         --until 'Hypervisor detected: Microsoft Hyper-V' --until 'Vmbus version:5.' --until 'guest login: ' --send root --until "$prompt" \
         --send 'bind "set enable-bracketed-paste off"; systemctl is-system-running --wait; systemctl --failed --no-legend; echo "failed: $(systemctl --failed --no-legend | wc -l)."' \

@@ -58,7 +58,7 @@ printf '%s\n' '#!/bin/sh' 'echo 0 >/sys/module/hv_balloon/parameters/pressure_re
 tests/guest/mkinitrd.sh -k cloud -m hv_vmbus -m hv_utils -m hv_storvsc -m sd_mod -m ext4 -m hv_balloon -D \
     -f tests/guest/diskload.sh:bin/diskload -r "$work/rc" "$work/initrd" || exit 1
 make -j"$(nproc)" BUILD="$build" "$build/bin/vhdtool" >/dev/null &&
-    "$build/bin/vhdtool" create -y -q "$work/a.vhdx" --size 256M && "$build/bin/vhdtool" create -y -q "$work/b.vhdx" --size 64M || exit 1
+    rm -f "$work"/?.vhdx && "$build/bin/vhdtool" create -q "$work/a.vhdx" --size 256M && "$build/bin/vhdtool" create -q "$work/b.vhdx" --size 64M || exit 1
 head -c 100000 /dev/urandom >"$work/file"
 run guest timeout 900 "$tree/tests/tools/vmboot" --timeout 300s --kernel "$cache/vmlinuz-cloud" --initrd "$work/initrd" \
     --cmdline 'console=ttyS0 quiet memhp_default_state=online' --cpus 4 --disk "$work/a.vhdx" --until 'demo:~# ' --heartbeat ok --driver \

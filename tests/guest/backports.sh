@@ -41,6 +41,16 @@ disks() {
         --send 'diskload write 6' --for 1s --save --until 'load ended' --send 'diskload verify' --until 'sums good' \
         --send 'umount /d/*; echo un""mounted' --until unmounted "${quiet[@]}" --shutdown --off && "$vhdtool" check "$work/a.vhdx" "$work/b.vhd"
 }
+# Channels move to one processor while they are busy, the others go and come, channels move again.
+processors() {
+    local move='for f in /sys/bus/vmbus/devices/*/channels/*/cpu; do echo'
+    rm -f "$work/c.vhdx" && "$vhdtool" create -q "$work/c.vhdx" --size 512M || return 1
+    boot --cpus 4 --disk "$work/c.vhdx" --until "$prompt" --send 'mke2fs /dev/sda >/dev/null; mkdir -p /d/sda; mount -t ext4 /dev/sda /d/sda; echo mount""ed' \
+        --until mounted --send "(diskload write 6) & sleep 1; $move 0 >\$f; done; for c in 1 2 3; do echo 0 >/sys/devices/system/cpu/cpu\$c/online; done; echo le\"\"ft \$(nproc)." \
+        --until 'left 1.' --save --send "for c in 1 2 3; do echo 1 >/sys/devices/system/cpu/cpu\$c/online; done; $move 2 >\$f; done; echo ba\"\"ck \$(nproc)." \
+        --until 'back 4.' --until 'load ended' --send 'diskload verify' --until 'sums good' --send 'umount /d/*; echo un""mounted' --until unmounted \
+        "${quiet[@]}" --shutdown --off && "$vhdtool" check "$work/c.vhdx"
+}
 memory() {
     local steps=() i
     for i in 1 2 3; do steps+=(--target 1G --target 448M --resident-below 449M); done
@@ -62,6 +72,7 @@ services() {
 check "backports: the interface is found, nothing is complained of, saved, loaded and restarted" identity 1
 check "backports: the same on four processors" identity 4
 check "backports: disks under load from four processors, saved and loaded" disks
+check "backports: channels move and processors go and come under load" processors
 check "backports: memory taken, given back and added" memory
 check "backports: free pages of every size go back to the host" small_pages
 check "backports: key-values and freeze; file copy has no driver any more, and that is said" services

@@ -759,6 +759,28 @@ static void bounded(void **state)
     k->code_limit = before.code_limit;
 }
 
+/* Full again soon after the last time: more room, and nothing is dropped. After long: everything goes, the room stays. */
+static void more_room_when_it_is_soon_full(void **state)
+{
+    struct cpu *c = vm_cpu(&vm[1], 0);
+    struct code_cache *k = c->code;
+    const struct code_cache before = *k;
+    const size_t some = k->data_used + 2 * (size_t)CODE_BLOCK_MAX;
+    k->data_limit = some;
+    k->full_at = c->insns;
+    many(1000, 24, INTEGER);
+    assert_true(k->data_limit > some && k->data_limit <= k->data_size);
+    assert_int_equal(k->flushes, before.flushes);
+    const size_t grown = k->data_limit = k->data_used + 2 * (size_t)CODE_BLOCK_MAX;
+    k->full_at = c->insns - CODE_SOON;
+    for (unsigned i = 0; i < 8 && k->flushes == before.flushes; i++)
+        many(1000, 24, INTEGER);
+    assert_int_equal(k->flushes, before.flushes + 1);
+    assert_int_equal(k->data_limit, grown);
+    k->data_limit = before.data_limit;
+    k->code_limit = before.code_limit;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -767,7 +789,7 @@ int main(void)
         cmocka_unit_test(sequences), cmocka_unit_test(vector_sequences), cmocka_unit_test(kernel_sequences),
         cmocka_unit_test(code_that_plays_foul), cmocka_unit_test(lock_step_finds_a_wrong_byte),
         cmocka_unit_test(a_breakpoint_replaced_before_translation), cmocka_unit_test(never_writable_and_executable),
-        cmocka_unit_test(no_host_address_is_seen), cmocka_unit_test(bounded),
+        cmocka_unit_test(no_host_address_is_seen), cmocka_unit_test(bounded), cmocka_unit_test(more_room_when_it_is_soon_full),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -34,18 +34,31 @@ static int each(struct cli_call *c, const char *doing, bool (*filter)(const json
 
 /* ---- conditions ---- */
 
-/* Of --for and --wait: those of the grammar that this version lacks answer so, whatever the target. */
+/*
+ * Of --for and --wait, before anything is done that would wait for them: is there such a one? Those of the
+ * grammar that this version lacks answer so, whatever the target.
+ */
 static int check_cond(struct cli_call *c, const char *option, struct hv_error *e)
 {
-    const char *cond = cli_has(c, option) ? cli_text(c, option, "") : "";
+    static const char *const words[] = {"running", "off", "paused", "heartbeat", "ip", "memory-ok"};
+    const char *cond = cli_has(c, option) ? cli_text(c, option, "running") : "running";
     char object[80];
-    if (strcmp(cond, "saved") != 0 && strncmp(cond, "port:", 5) != 0) {
+    bool known = (strncmp(cond, "console:", 8) == 0 && cond[8]) || (strncmp(cond, "kvp:", 4) == 0 && cond[4] && cond[4] != '=');
+    for (unsigned i = 0; i < ARRAY_SIZE(words); i++) {
+        known = known || strcmp(cond, words[i]) == 0;
+    }
+    if (known) {
         return 0;
     }
     snprintf(object, sizeof(object), option[0] == 'w' ? "--%s=%.60s" : "--%s %.60s", option, cond);
-    hv_fail(e, HV_UNSUPPORTED, object, "not in this version");
-    hv_hint(e, "%s", c->tool->later_hint);
-    return -EOPNOTSUPP;
+    if (strcmp(cond, "saved") == 0 || strncmp(cond, "port:", 5) == 0) {
+        hv_fail(e, HV_UNSUPPORTED, object, "not in this version");
+        hv_hint(e, "%s", c->tool->later_hint);
+        return -EOPNOTSUPP;
+    }
+    hv_fail(e, HV_USAGE, object, "there is no such condition");
+    hv_hint(e, "running, off, paused, heartbeat, ip, kvp:KEY, kvp:KEY=VALUE, memory-ok, console:TEXT");
+    return -EINVAL;
 }
 
 /* ---- start ---- */
@@ -107,13 +120,14 @@ int vm_start(struct cli_call *c, struct hv_error *e)
 {
     struct targets ts = {0};
     bool console = cli_has(c, "console");
-    if (check_cond(c, "wait", e) < 0) {
-        return -EOPNOTSUPP;
+    int r = check_cond(c, "wait", e);
+    if (r < 0) {
+        return r;
     }
     if (console && (c->all || c->n_args != 1)) {
         return hv_fail(e, HV_USAGE, NULL, "--console needs exactly one VM");
     }
-    int r = each(c, NULL, NULL, start_one, &ts, e);
+    r = each(c, NULL, NULL, start_one, &ts, e);
     if (r == 0 && console && ts.n == 1 && !c->no_wait) {
         r = attach_console(c, ts.t[0].name, e);
     }
@@ -240,10 +254,11 @@ static int restart_one(struct cli_call *c, struct conn *k, struct target *t, voi
 int vm_restart(struct cli_call *c, struct hv_error *e)
 {
     struct targets ts = {0};
-    if (check_cond(c, "wait", e) < 0) {
-        return -EOPNOTSUPP;
+    int r = check_cond(c, "wait", e);
+    if (r < 0) {
+        return r;
     }
-    int r = each(c, cli_has(c, "reset") ? "resetting it" : NULL, NULL, restart_one, &ts, e);
+    r = each(c, cli_has(c, "reset") ? "resetting it" : NULL, NULL, restart_one, &ts, e);
     targets_free(&ts);
     return r;
 }
@@ -313,14 +328,15 @@ static int wait_one(struct cli_call *c, struct conn *k, struct target *t, void *
 int vm_wait(struct cli_call *c, struct hv_error *e)
 {
     struct targets ts = {0};
-    if (check_cond(c, "for", e) < 0) {
-        return -EOPNOTSUPP;
+    int r = check_cond(c, "for", e);
+    if (r < 0) {
+        return r;
     }
     /* All at once: waiting costs nothing, and one must not keep the others from being seen. */
     if (!cli_has(c, "jobs")) {
         c->jobs = 64;
     }
-    int r = each(c, NULL, NULL, wait_one, &ts, e);
+    r = each(c, NULL, NULL, wait_one, &ts, e);
     targets_free(&ts);
     return r;
 }

@@ -137,7 +137,7 @@ static void tell_worker(struct apply_item *it)
         next_step(it);
         return;
     }
-    if (worker_call(vm, "org.hv.Worker.Apply", json_pack("{s:o}", "settings", settings_to_json(&vm->settings)), NULL, 0, on_applied,
+    if (worker_call(vm, "org.hv.Worker.Apply", json_pack("{s:o}", "settings", worker_settings(vm)), NULL, 0, on_applied,
                     it, &e) < 0)
         on_applied(it, NULL, false, &e);
 }

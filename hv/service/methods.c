@@ -237,7 +237,7 @@ static void apply_live(struct svc_vm *vm, struct varlink_call *call, json_t *cha
     }
     *p = (struct pending_set){.call = varlink_call_ref(call), .svc = vm->svc, .id = vm->id, .changes = changes};
     struct hv_error e = {0};
-    if (worker_call(vm, "org.hv.Worker.Apply", json_pack("{s:o}", "settings", settings_to_json(&vm->settings)), NULL,
+    if (worker_call(vm, "org.hv.Worker.Apply", json_pack("{s:o}", "settings", worker_settings(vm)), NULL,
                     0, on_applied, p, &e) < 0)
         on_applied(p, NULL, false, &e);
 }

@@ -127,7 +127,10 @@ static bool connected(struct scopes *s)
     s->tried_ns = now;
     int r = connect_bus(s);
     if (r < 0) {
-        snprintf(s->why_not, sizeof(s->why_not), "no systemd can be asked: %s", strerror(-r));
+        if (r == -ENOENT || r == -ECONNREFUSED)
+            hv_strlcpy(s->why_not, "no systemd answers here", sizeof(s->why_not));
+        else
+            snprintf(s->why_not, sizeof(s->why_not), "systemd cannot be asked: %s", strerror(-r));
         return false;
     }
     s->why_not[0] = 0;

@@ -251,6 +251,8 @@ int worker_call(struct svc_vm *vm, const char *method, json_t *params, const int
  */
 int worker_ask(struct svc_vm *vm, const char *method, json_t *params, bool more, const int *fds, unsigned nfds,
                varlink_reply_fn *fn, void *arg, struct hv_error *e);
+/* The VM's settings as a worker takes them: without what is the service's own business. New. */
+json_t *worker_settings(const struct svc_vm *vm);
 /* Kill it now. */
 void worker_kill(struct svc_vm *vm);
 /* The same while it starts: nobody wants it any more. */

@@ -377,6 +377,15 @@ static void on_setup(void *arg, json_t *p, bool continues, const struct hv_error
     attach_next(l);
 }
 
+/* Shares of processors are the scope's: a worker needs no word of them, and one of an older version knows none. */
+json_t *worker_settings(const struct svc_vm *vm)
+{
+    json_t *s = settings_to_json(&vm->settings), *processor = json_object_get(s, "processor");
+    json_object_del(processor, "weight");
+    json_object_del(processor, "limit_pct");
+    return s;
+}
+
 static void on_hello(void *arg, json_t *p, bool continues, const struct hv_error *e)
 {
     struct worker_link *l = arg;
@@ -389,7 +398,7 @@ static void on_hello(void *arg, json_t *p, bool continues, const struct hv_error
     }
     note_worker(l, p);
     json_t *params = json_pack("{s:s s:s s:o s:o}", "name", l->vm->name, "id", guid_format(&l->vm->id, id), "settings",
-                               settings_to_json(&l->vm->settings), "fds", handover_json(&l->fds, fds));
+                               worker_settings(l->vm), "fds", handover_json(&l->fds, fds));
     if (varlink_conn_call(l->commands, "org.hv.Worker.Setup", params, false, fds, l->fds.count, on_setup, l) < 0) {
         struct hv_error why = {0};
         hv_fail(&why, HV_NO_RESOURCES, l->vm->name, "cannot start: its descriptors cannot be handed over");

@@ -318,3 +318,21 @@ web1       off           -       -  -         -       -" ]
     [ "$(hvctl list -F notes=n,max=4G -c name,state -o csv)" = $'name,state\nweb1,off' ] || hvctl list -c help | grep -vq notes
     [ "$(hvctl memory list -F dynamic=on -s max -o name)" = web1 ]
 }
+
+@test "a condition that is none is refused before anything is done" {
+    hvctl create web1 --kernel "$(some_kernel)" -q
+    for bad in nonsense '' kvp: console: kvp:=1; do
+        run -2 --separate-stderr hvctl start web1 --wait="$bad"
+        expect_error "hvctl: --wait=$bad: there is no such condition" \
+            "running, off, paused, heartbeat, ip, kvp:KEY, kvp:KEY=VALUE, memory-ok, console:TEXT"
+        [ "$(hvctl list -F state=off -o name)" = web1 ]
+        run -2 --separate-stderr hvctl wait web1 --for "$bad"
+        [ "${stderr%%$'\n'*}" = "hvctl: --for $bad: there is no such condition" ]
+    done
+    for later in saved port:22; do
+        run -9 --separate-stderr hvctl start nobody --wait=$later
+        expect_error "hvctl: --wait=$later: not in this version" "man hv-from-hyperv"
+        run -9 --separate-stderr hvctl wait nobody --for $later
+        expect_error "hvctl: --for $later: not in this version" "man hv-from-hyperv"
+    done
+}

@@ -109,7 +109,12 @@ worker_of() { hvctl show "$1" -o json | jq .pid; }
         hvctl start web1 -q
         hvctl stop web1 --turn-off -q --yes
     done
-    after=$(ls "/proc/$pid/fd" | wc -l)
+    # The last client's connection is closed at the next turn.
+    for _ in $(seq 100); do
+        after=$(ls "/proc/$pid/fd" | wc -l)
+        [ "$after" -gt "$before" ] || break
+        sleep 0.1
+    done
     [ "$after" -le "$before" ]
     [ "$(workers web1)" = 0 ]
 }

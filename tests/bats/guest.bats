@@ -42,10 +42,10 @@ happened() {
     run -4 hvctl wait vm1 --for ip
     for what in port:22 saved; do
         run -9 --separate-stderr hvctl wait vm1 --for $what
-        expect_error "hvctl: $what: this condition is not in this version"
+        expect_error "hvctl: --for $what: not in this version" "man hv-from-hyperv"
     done
     run -2 --separate-stderr hvctl wait vm1 --for happiness
-    expect_error "hvctl: happiness: there is no such condition" "running, off, paused, heartbeat, ip, kvp:KEY, kvp:KEY=VALUE, memory-ok, console:TEXT"
+    expect_error "hvctl: --for happiness: there is no such condition" "running, off, paused, heartbeat, ip, kvp:KEY, kvp:KEY=VALUE, memory-ok, console:TEXT"
     run -0 hvctl wait vm1 --for off
     run -3 --separate-stderr hvctl guest show nobody
     [[ $stderr == "hvctl: nobody: no such VM"* ]]

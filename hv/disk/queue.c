@@ -13,7 +13,7 @@
 #define QUEUE_MAGIC 0x65757571u
 #define THREADS_MAX 8u
 #define DIRECT_ALIGN 4096u
-#define SUBMIT_EVERY 4u
+#define SUBMIT_EVERY 8u
 
 /* One extent of a request, or (FLUSH, ZERO, DISCARD) all of it. */
 struct piece {
@@ -209,7 +209,14 @@ static bool put_in_ring(struct disk_queue *q, struct piece *p)
         return false;
     }
     fd = fd >= 0 && aligned(p) ? fd : disk_file_fd(p->file);
-    if (p->req->op == DISK_OP_READ) {
+    /* One stretch of memory needs no vector: the kernel has a copy less to make. */
+    if (p->iov_count == 1 && p->iov[0].iov_len <= INT32_MAX) {
+        if (p->req->op == DISK_OP_READ) {
+            io_uring_prep_read(sqe, fd, p->iov[0].iov_base, (unsigned)p->iov[0].iov_len, p->file_off);
+        } else {
+            io_uring_prep_write(sqe, fd, p->iov[0].iov_base, (unsigned)p->iov[0].iov_len, p->file_off);
+        }
+    } else if (p->req->op == DISK_OP_READ) {
         io_uring_prep_readv(sqe, fd, p->iov, p->iov_count, p->file_off);
     } else {
         io_uring_prep_writev(sqe, fd, p->iov, p->iov_count, p->file_off);
@@ -255,9 +262,13 @@ static void completed(struct disk_queue *q, struct piece *p, int res)
     finish(q, p);
 }
 
-/* What came back; what is submitted meanwhile goes out a few at a time, so that the host has work. */
+/*
+ * What came back. What is submitted meanwhile goes out a few at a time, the first at once: the host
+ * may have had nothing left to do, and each hand-over costs a system call and an exit to its host.
+ */
 static void reap(struct disk_queue *q)
 {
+    unsigned batch = 1;
     struct io_uring_cqe *cqe;
 
     q->in_turn++;
@@ -267,8 +278,9 @@ static void reap(struct disk_queue *q)
 
         io_uring_cqe_seen(&q->ring, cqe);
         completed(q, p, res);
-        if (io_uring_sq_ready(&q->ring) >= SUBMIT_EVERY) {
+        if (io_uring_sq_ready(&q->ring) >= batch) {
             disk_queue_kick(q);
+            batch = MIN(batch * 2, SUBMIT_EVERY);
         }
     }
     q->in_turn--;
@@ -509,6 +521,8 @@ void disk_queue_enter(struct disk_queue *q, void (*enter)(void))
 static int restrict_ring(struct io_uring *ring)
 {
     struct io_uring_restriction allowed[] = {
+        { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READ },
+        { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE },
         { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV },
         { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV },
     };
@@ -523,7 +537,11 @@ static int restrict_ring(struct io_uring *ring)
 
 static bool open_ring(struct disk_queue *q)
 {
-    if (io_uring_queue_init(DISK_QUEUE_DEPTH, &q->ring, IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP) < 0) {
+    unsigned flags = IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP;
+
+    /* The loop goes into the kernel soon enough: no interrupt to its CPU for each completion. Linux 5.19. */
+    if (io_uring_queue_init(DISK_QUEUE_DEPTH, &q->ring, flags | IORING_SETUP_COOP_TASKRUN) < 0 &&
+        io_uring_queue_init(DISK_QUEUE_DEPTH, &q->ring, flags) < 0) {
         return false;
     }
     q->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -1,8 +1,13 @@
 /*
  * Content from disk to disk. What the source's map, or the host's, says is zeros is never read and
- * never written: the target reads as zeros already. The rest goes in pieces, several at once: one is
- * read while another is written. Pieces get their room in the target in the order of the disk, so
- * that it can be read in one go later. Where the host can share blocks of files, it does.
+ * never written: the target reads as zeros already. The rest goes in pieces through a ring of them:
+ *
+ *   readers ──▶ ring of pieces, in the order of the disk ──▶ the caller's thread, which writes
+ *
+ * The host lets one thread at a time write to a file, so one does, and what it writes gets its room
+ * in the order of the disk: it can be read in one go later. Whenever the next piece is not there yet
+ * the writer reads one itself: on a busy host nobody waits for a thread that is not scheduled.
+ * Where the host can share blocks of files, it does.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -13,10 +18,10 @@
 
 #include "vhdtool/vhdtool.h"
 
-#define PIECE   (1 * MIB)
-#define WORKERS 3u
+#define PIECE   (256 * KIB)      /* what is read stays in a CPU's own cache until it is written */
+#define SLOTS   8u
+#define READERS 2u               /* besides the writer */
 #define GRAIN   (64 * KIB)       /* zeros are looked for in units of this */
-#define RUNS    (PIECE / GRAIN)
 
 bool is_zero(const void *p, size_t len)
 {
@@ -27,16 +32,27 @@ bool is_zero(const void *p, size_t len)
 
 /* ---- what is to be copied ---- */
 
+struct piece {
+    uint64_t off, len;
+    struct disk_extent from;
+    uint8_t *data;
+    bool ready;                  /* read, and zero[] is known if it was to be looked for */
+    bool zero[PIECE / GRAIN];
+};
+
 struct job {
     struct disk *from, *to;
     const struct copy *how;
-    pthread_mutex_t lock;
-    pthread_cond_t turn_changed;
-    pthread_mutex_t writing;     /* the host lets one write to a file at a time: who waits here does not spin there */
     struct disk_extent x;        /* of from, what is left of it; DATA, or len 0 */
     uint64_t off;                /* where x starts, and the next piece */
-    uint64_t taken, turn;        /* pieces handed out; whose turn it is to get room */
     bool no_clone;               /* the host cannot share blocks between these files */
+
+    pthread_mutex_t lock;        /* guards what follows, and x and off */
+    pthread_cond_t readable, ready;      /* there is room in the ring; the piece waited for is there */
+    struct piece slot[SLOTS];
+    uint64_t taken, done;        /* pieces: the first done ones are written; [done, taken) are in the ring */
+    unsigned waiting;            /* readers */
+    bool writer_waits, end;
     int error;
 };
 
@@ -97,170 +113,231 @@ static int next_extent(struct job *j)
     return 0;
 }
 
-struct piece {
-    uint64_t off, len, no;
-    struct disk_extent from;
-    struct run { uint64_t off, len; struct disk_extent to; } run[2 * RUNS];   /* where it goes, room given */
-    unsigned runs;
-    uint8_t *data;
-};
-
-/* 1, 0 when there is no more. Pieces end where the host's alignment wants it. */
-static int take_piece(struct job *j, struct piece *p)
+/* The next piece in the order of the disk, in its slot; NULL when there is no more, or no room. Lock held. */
+static struct piece *take_piece(struct job *j)
 {
-    int r = 1;
+    struct piece *p = &j->slot[j->taken % SLOTS];
+    int r;
 
-    pthread_mutex_lock(&j->lock);
-    if (j->error == 0 && j->x.len == 0) {
-        r = next_extent(j);
-        j->error = r < 0 ? r : 0;
+    if (j->error < 0 || j->end || j->taken - j->done == SLOTS) {
+        return NULL;
     }
-    r = j->error < 0 ? 0 : r;
-    if (r > 0) {
-        p->off = j->off;
-        p->len = MIN(j->x.len, PIECE - j->off % PIECE);
-        p->no = j->taken++;
-        p->from = j->x;
-        p->from.len = p->len;
-        j->off += p->len;
-        j->x.len -= p->len;
-        j->x.file_offset += p->len;
-        if (j->how->progress) {
-            j->how->progress(j->how->progress_arg, j->off, disk_size(j->from));
-        }
+    r = j->x.len == 0 ? next_extent(j) : 1;
+    if (r > 0 && !p->data) {
+        p->data = aligned_alloc(4096, PIECE);
+        r = p->data ? 1 : -ENOMEM;
     }
-    pthread_mutex_unlock(&j->lock);
-    return r;
+    if (r <= 0) {
+        j->end = true;
+        j->error = r;
+        return NULL;
+    }
+    p->off = j->off;
+    p->len = MIN(j->x.len, PIECE - j->off % PIECE);      /* ends where the host's alignment wants it */
+    p->from = j->x;
+    p->from.len = p->len;
+    p->ready = false;
+    j->taken++;
+    j->off += p->len;
+    j->x.len -= p->len;
+    j->x.file_offset += p->len;
+    if (j->how->progress) {
+        j->how->progress(j->how->progress_arg, j->off, disk_size(j->from));
+    }
+    return p;
 }
 
 /* ---- one piece ---- */
 
-/* Room for [at, at+len) of the piece. */
-static int add_runs(struct job *j, struct piece *p, uint64_t at, uint64_t len)
+static int read_piece(const struct job *j, struct piece *p)
+{
+    int r = disk_file_read(p->from.file, p->from.file_offset, p->data, p->len);
+
+    for (uint64_t at = 0; r == 0 && j->how->scan && at < p->len; at += GRAIN) {
+        p->zero[at / GRAIN] = is_zero(p->data + at, MIN(GRAIN, p->len - at));
+    }
+    return r;
+}
+
+/* One extent's worth from data to where it has room. */
+static int move_bytes(struct job *j, const struct piece *p, uint64_t at, const struct disk_extent *to)
+{
+    int r = -EOPNOTSUPP;
+
+    if (!j->how->scan && !j->no_clone) {
+        r = disk_file_clone(p->from.file, p->from.file_offset + at, to->file, to->file_offset, to->len);
+        if (r != -EOPNOTSUPP) {
+            return r;
+        }
+        j->no_clone = true;
+        r = read_piece(j, &j->slot[p - j->slot]);
+        if (r < 0) {
+            return r;
+        }
+    }
+    return disk_file_write(to->file, to->file_offset, p->data + at, to->len);
+}
+
+static int write_range(struct job *j, const struct piece *p, uint64_t at, uint64_t len)
 {
     while (len > 0) {
-        struct run *run = &p->run[p->runs];
-        int r = p->runs < ARRAY_SIZE(p->run) ? disk_write_prepare(j->to, p->off + at, len, &run->to) : -E2BIG;
+        struct disk_extent to;
+        int w, r = disk_write_prepare(j->to, p->off + at, len, &to);
 
         if (r < 0) {
             return r;
         }
-        run->off = at;
-        run->len = run->to.len;
-        p->runs++;
-        at += run->len;
-        len -= run->len;
+        r = move_bytes(j, p, at, &to);
+        w = disk_write_done(j->to, p->off + at, to.len, r == 0);
+        r = r < 0 ? r : w;
+        if (r < 0) {
+            return r;
+        }
+        at += to.len;
+        len -= to.len;
     }
     return 0;
 }
 
 /* Runs of grains that are not zeros, or all of it. */
-static int make_runs(struct job *j, struct piece *p)
+static int write_piece(struct job *j, const struct piece *p)
 {
     uint64_t at = 0;
     int r = 0;
 
-    p->runs = 0;
     if (!j->how->scan) {
-        return add_runs(j, p, 0, p->len);
+        return write_range(j, p, 0, p->len);
     }
     while (at < p->len && r == 0) {
-        uint64_t n = MIN(GRAIN, p->len - at), run = 0;
+        bool zero = p->zero[at / GRAIN];
+        uint64_t end = at;
 
-        while (n > 0 && !is_zero(p->data + at + run, n)) {
-            run += n;
-            n = MIN(GRAIN, p->len - at - run);
+        while (end < p->len && p->zero[end / GRAIN] == zero) {
+            end = MIN(end + GRAIN, p->len);
         }
-        r = run ? add_runs(j, p, at, run) : 0;
-        r = r < 0 ? r : leave_out(j, p->off + at + run, n);
-        at += run + n;
+        r = zero ? leave_out(j, p->off + at, end - at) : write_range(j, p, at, end - at);
+        at = end;
     }
     return r;
 }
 
-static int move_run(struct job *j, struct piece *p, const struct run *run, bool *read)
+/* ---- the threads ---- */
+
+static void failed(struct job *j, int error)
+{
+    j->error = j->error ? j->error : error;
+    pthread_cond_broadcast(&j->readable);
+    pthread_cond_signal(&j->ready);
+}
+
+/* Lock held; given up meanwhile. */
+static void fill(struct job *j, struct piece *p)
 {
     int r;
 
-    if (!j->how->scan && !j->no_clone) {
-        r = disk_file_clone(p->from.file, p->from.file_offset + run->off, run->to.file, run->to.file_offset, run->len);
-        if (r != -EOPNOTSUPP) {
-            return r;
-        }
-        j->no_clone = true;
+    pthread_mutex_unlock(&j->lock);
+    r = read_piece(j, p);
+    pthread_mutex_lock(&j->lock);
+    p->ready = true;
+    if (r < 0) {
+        failed(j, r);
+    } else if (j->writer_waits && p == &j->slot[j->done % SLOTS]) {
+        pthread_cond_signal(&j->ready);
     }
-    if (!*read) {
-        r = disk_file_read(p->from.file, p->from.file_offset, p->data, p->len);
-        if (r < 0) {
-            return r;
-        }
-        *read = true;
-    }
-    pthread_mutex_lock(&j->writing);
-    r = disk_file_write(run->to.file, run->to.file_offset, p->data + run->off, run->len);
-    pthread_mutex_unlock(&j->writing);
-    return r;
 }
 
-static int copy_piece(struct job *j, struct piece *p)
-{
-    bool read = j->how->scan || j->no_clone;
-    int r = read ? disk_file_read(p->from.file, p->from.file_offset, p->data, p->len) : 0;
-
-    p->runs = 0;
-    pthread_mutex_lock(&j->lock);
-    while (j->turn != p->no) {
-        pthread_cond_wait(&j->turn_changed, &j->lock);
-    }
-    pthread_mutex_unlock(&j->lock);
-    r = r < 0 ? r : make_runs(j, p);
-    pthread_mutex_lock(&j->lock);
-    j->turn++;
-    pthread_cond_broadcast(&j->turn_changed);
-    pthread_mutex_unlock(&j->lock);
-    for (unsigned i = 0; i < p->runs; i++) {
-        int w;
-
-        r = r < 0 ? r : move_run(j, p, &p->run[i], &read);
-        w = disk_write_done(j->to, p->off + p->run[i].off, p->run[i].len, r == 0);
-        r = r < 0 ? r : w;
-    }
-    return r;
-}
-
-static void *worker(void *arg)
+static void *reader(void *arg)
 {
     struct job *j = arg;
-    struct piece p = { .data = aligned_alloc(4096, PIECE) };
-    int r = p.data ? 0 : -ENOMEM;
 
-    while (r == 0 && take_piece(j, &p) > 0) {
-        r = copy_piece(j, &p);
+    pthread_mutex_lock(&j->lock);
+    while (j->error == 0 && !j->end) {
+        struct piece *p = take_piece(j);
+
+        if (p) {
+            fill(j, p);
+        } else if (j->error == 0 && !j->end) {
+            j->waiting++;
+            pthread_cond_wait(&j->readable, &j->lock);
+            j->waiting--;
+        }
     }
-    if (r < 0) {
-        pthread_mutex_lock(&j->lock);
-        j->error = j->error ? j->error : r;
-        pthread_mutex_unlock(&j->lock);
-    }
-    free(p.data);
+    pthread_mutex_unlock(&j->lock);
     return NULL;
+}
+
+/* Write what is in the ring, in order. Lock held. */
+static void write_all(struct job *j)
+{
+    while (j->error == 0) {
+        struct piece *p = &j->slot[j->done % SLOTS];
+        int r;
+
+        if (j->done == j->taken || !p->ready) {
+            struct piece *more = take_piece(j);
+
+            if (more) {
+                fill(j, more);
+            } else if (j->error == 0 && j->done < j->taken) {
+                j->writer_waits = true;
+                pthread_cond_wait(&j->ready, &j->lock);
+                j->writer_waits = false;
+            } else if (j->done == j->taken) {
+                break;
+            }
+            continue;
+        }
+        pthread_mutex_unlock(&j->lock);
+        r = write_piece(j, p);
+        pthread_mutex_lock(&j->lock);
+        j->done++;
+        if (r < 0) {
+            failed(j, r);
+        } else if (j->waiting > 0 && j->taken - j->done <= SLOTS / 2) {
+            pthread_cond_broadcast(&j->readable);
+        }
+    }
+    failed(j, 0);                        /* the end, or not: nobody needs to wait */
+}
+
+/* As long as the host shares blocks there is nothing to read. Lock held, and no readers yet. */
+static void clone_all(struct job *j)
+{
+    struct piece *p;
+
+    while (!j->how->scan && !j->no_clone && (p = take_piece(j))) {
+        j->error = write_piece(j, p);
+        j->done++;
+    }
 }
 
 int copy_disk(struct disk *from, struct disk *to, const struct copy *how)
 {
-    struct job j = { .from = from, .to = to, .how = how, .lock = PTHREAD_MUTEX_INITIALIZER,
-                     .turn_changed = PTHREAD_COND_INITIALIZER, .writing = PTHREAD_MUTEX_INITIALIZER };
-    pthread_t thread[WORKERS - 1];
+    hv_autofree struct job *j = hv_alloc(sizeof(*j));
+    pthread_t thread[READERS];
     unsigned n = 0;
+    int r;
 
-    while (n < ARRAY_SIZE(thread) && pthread_create(&thread[n], NULL, worker, &j) == 0) {
+    if (!j) {
+        return -ENOMEM;
+    }
+    *j = (struct job){ .from = from, .to = to, .how = how, .lock = PTHREAD_MUTEX_INITIALIZER,
+                       .readable = PTHREAD_COND_INITIALIZER, .ready = PTHREAD_COND_INITIALIZER };
+    pthread_mutex_lock(&j->lock);
+    clone_all(j);
+    while (n < READERS && j->error == 0 && !j->end && pthread_create(&thread[n], NULL, reader, j) == 0) {
         n++;
     }
-    worker(&j);
+    write_all(j);
+    pthread_mutex_unlock(&j->lock);
     while (n > 0) {
         pthread_join(thread[--n], NULL);
     }
-    return j.error;
+    for (unsigned i = 0; i < SLOTS; i++) {
+        free(j->slot[i].data);
+    }
+    r = j->error;
+    return r;
 }
 
 /* ---- into a parent ---- */

@@ -6,16 +6,7 @@
 #include <cmocka.h>
 
 #include "tests/fuzz/fuzz_vhd.c"
-
-static uint64_t seed = 88172645463325252u;
-
-static uint64_t roll(uint64_t n)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed >> 8) % n;
-}
+#include "tests/unit/roll.h"
 
 static void patches(void **state)
 {
@@ -47,8 +38,7 @@ static void patches(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(patches) };
-    const char *more = getenv("HV_SEED");
 
-    seed ^= more ? strtoull(more, NULL, 10) * 0x9e3779b97f4a7c15u : 0;
+    seed_from_environment();
     return cmocka_run_group_tests_name("fuzz_vhd", tests, NULL, NULL);
 }

@@ -15,22 +15,13 @@
 
 #include "hv/base/fault.h"
 #include "hv/rpc/loop_uv.h"
+#include "tests/unit/roll.h"
 
 #define SIZE  (40 * MIB)
 #define UNITS 512u                       /* the disk in parts: no two requests in flight touch the same */
 #define PART  (SIZE / UNITS)
 
 static char path[] = "/tmp/hv-test-queue-XXXXXX.vhd";
-
-static uint64_t seed = 0x9e3779b97f4a7c15u;
-
-static uint64_t roll(uint64_t n)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed % n;
-}
 
 struct job {
     struct disk_request req;

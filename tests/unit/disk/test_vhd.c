@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "hv/base/endian.h"
+#include "tests/unit/roll.h"
 
 #define SIZE (9 * MIB + 512 * 7)
 
@@ -27,16 +28,6 @@ static const char *in_dir(const char *name)
     at = (at + 1) % 4;
     snprintf(paths[at], sizeof(paths[at]), "%s/%s", dir, name);
     return paths[at];
-}
-
-static uint64_t seed = 88172645463325252u;
-
-static uint64_t roll(uint64_t n)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed % n;
 }
 
 static struct disk *open_disk(const char *path, unsigned flags)

@@ -18,21 +18,12 @@
 #include "hv/base/endian.h"
 #include "hv/disk/disk_impl.h"
 #include "tests/unit/disk/memfile.c"
+#include "tests/unit/roll.h"
 
 #define SIZE    (12 * MIB)
 #define SECTORS 96u                      /* looked at: every 256th of the disk */
 #define STRIDE  (SIZE / SECTORS)
 #define STEPS   160u
-
-static uint64_t seed = 88172645463325252u;
-
-static uint64_t roll(uint64_t n)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed >> 8) % n;
-}
 
 /* What a sector was given, and when: versions that a crash may show. */
 struct version { uint32_t stamp; size_t issued; };
@@ -287,8 +278,7 @@ int main(void)
         cmocka_unit_test(differencing_disks),
         cmocka_unit_test(fixed_disks),
     };
-    const char *more = getenv("HV_SEED");
 
-    seed ^= more ? strtoull(more, NULL, 10) * 0x9e3779b97f4a7c15u : 0;
+    seed_from_environment();
     return cmocka_run_group_tests_name("vhd_crash", tests, NULL, NULL);
 }

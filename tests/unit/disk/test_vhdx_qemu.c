@@ -16,21 +16,12 @@
 #include <cmocka.h>
 
 #include "hv/disk/disk.h"
+#include "tests/unit/roll.h"
 
 #define SIZE (41 * MIB + 512 * 3)
 
 static char dir[] = "/tmp/hv-test-vhdx-XXXXXX";
 static uint8_t model[SIZE];
-static uint64_t seed = 88172645463325252u;
-
-static uint64_t roll(uint64_t n)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed >> 8) % n;
-}
-
 HV_PRINTF(1, 2) static int run(const char *fmt, ...)
 {
     char cmd[600];

@@ -15,6 +15,7 @@
 #include "hv/disk/disk_impl.h"
 #include "hv/disk/vhdx_proto.h"
 #include "tests/unit/disk/memfile.c"
+#include "tests/unit/roll.h"
 
 /* A chain of images: [0] the base. Names are paths that no host has. */
 #define CHAIN_MAX 8
@@ -23,26 +24,6 @@ struct image_chain {
     char path[CHAIN_MAX][40];
     unsigned count;
 };
-
-static uint64_t roll_seed = 88172645463325252u;
-
-/* HV_SEED chooses other loads than the one of every run. */
-static HV_UNUSED void seed_from_environment(void)
-{
-    const char *text = getenv("HV_SEED");
-
-    if (text) {
-        roll_seed ^= strtoull(text, NULL, 10) * 0x9e3779b97f4a7c15u;
-    }
-}
-
-static HV_UNUSED uint64_t roll(uint64_t n)
-{
-    roll_seed ^= roll_seed << 13;
-    roll_seed ^= roll_seed >> 7;
-    roll_seed ^= roll_seed << 17;
-    return (roll_seed >> 8) % n;
-}
 
 static int chain_parent(void *arg, const char *child_path, const struct disk_parent_ref *ref,
                         struct disk_file **ret, struct hv_error *e)

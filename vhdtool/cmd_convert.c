@@ -52,7 +52,7 @@ static int from_stdin(struct cli_call *c, const char *to, struct disk_create *ho
     r = disk_open(to, &(struct disk_options){.format = (int)how->kind, .flags = DISK_WRITE | DISK_NO_SYNC}, &d, e);
     if (r == 0) {
         r = copy_stream_in(STDIN_FILENO, d, &bytes);
-        if (r == -ENOSPC && sized) {
+        if (r == -EFBIG && sized) {
             r = hv_fail(e, HV_NO_RESOURCES, to, "what comes from stdin is larger than the disk");
         } else if (r < 0) {
             hv_fail_errno(e, -r, to, "cannot copy what comes from stdin");

@@ -74,8 +74,10 @@ static int fill(struct cli_call *c, const char *path, const char *from, struct h
     progress_begin(&p, c, path);
     if (strcmp(from, "-") == 0) {
         r = copy_stream_in(STDIN_FILENO, to, &bytes);
-        if (r < 0) {
-            hv_fail_errno(e, -r, path, r == -ENOSPC ? "what comes from stdin is larger than the disk" : "cannot copy");
+        if (r == -EFBIG) {
+            hv_fail(e, HV_NO_RESOURCES, path, "what comes from stdin is larger than the disk");
+        } else if (r < 0) {
+            hv_fail_errno(e, -r, path, "cannot copy what comes from stdin");
         }
     } else if ((r = disk_open(from, &raw, &source, e)) == 0) {
         if (disk_size(source) > disk_size(to)) {

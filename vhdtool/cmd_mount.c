@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse.h>
+#include <fuse_lowlevel.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
@@ -23,6 +25,7 @@
 
 #define LOOP_TRIES   40u
 #define LOOP_WAIT_MS 50u
+#define FLUSH_MS     5000u           /* how old a change to a tree may be in memory alone; ext4's own "commit" */
 
 /* ---- mount ---- */
 
@@ -149,6 +152,39 @@ static struct fuse *attach(struct mounted *m, struct hv_error *e)
     return f;
 }
 
+/*
+ * One request after the other, as fuse_loop(); and what was changed goes to the disk after a while:
+ * FUSE tells a server of fsync(2), not of sync(2), and it may be killed.
+ */
+static void serve_tree(struct mounted *m, struct fuse_session *se)
+{
+    struct pollfd pfd = { .fd = fuse_session_fd(se), .events = POLLIN };
+    struct fuse_buf buf = { 0 };
+
+    while (!fuse_session_exited(se)) {
+        uint64_t age = m->dirty_ns ? (hv_now_ns() - m->dirty_ns) / 1000000 : 0;
+        int n, r;
+
+        if (age >= FLUSH_MS) {
+            mount_tree_flush(m);             /* a failure is told by fsync, or at the end */
+            continue;
+        }
+        n = poll(&pfd, 1, m->dirty_ns ? (int)(FLUSH_MS - age) : -1);
+        if (n < 0 && errno != EINTR) {
+            break;
+        }
+        if (n > 0) {
+            r = fuse_session_receive_buf(se, &buf);
+            if (r > 0) {
+                fuse_session_process_buf(se, &buf);
+            } else if (r != -EINTR) {
+                break;
+            }
+        }
+    }
+    free(buf.mem);
+}
+
 /* Serve until unmounted or told to stop by a signal. Closes the disk. */
 static int serve(struct mounted *m, struct fuse *f, struct hv_error *e)
 {
@@ -157,7 +193,7 @@ static int serve(struct mounted *m, struct fuse *f, struct hv_error *e)
 
     fuse_set_signal_handlers(se);
     if (m->is_tree) {
-        fuse_loop(f);
+        serve_tree(m, se);
     } else {
         struct fuse_loop_config *cfg = fuse_loop_cfg_create();
         fuse_loop_cfg_set_clone_fd(cfg, 0);

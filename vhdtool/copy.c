@@ -406,7 +406,7 @@ int copy_stream_in(int fd, struct disk *to, uint64_t *ret_bytes)
             int r;
 
             if (off + at + len > disk_size(to)) {
-                return -ENOSPC;
+                return -EFBIG;
             }
             r = is_zero(buf + at, len) ? 0 : disk_write(to, off + at, buf + at, len);
             if (r < 0) {

@@ -13,10 +13,14 @@ struct mounted {
     bool write, is_tree, made_dir;
     int64_t time_s;              /* shown for all files of a disk */
     uint32_t uid, gid;           /* of whom they are */
+    uint64_t dirty_ns;           /* --fs: when the first change was made that is not on the disk; 0: none */
 };
 
 struct fuse_operations;
 extern const struct fuse_operations mount_disk_ops, mount_tree_ops;
+
+/* --fs: all changes so far go to the disk; after a failure they are as due as new ones. */
+int mount_tree_flush(struct mounted *m);
 
 /* ---- mount_state.c: which servers run ---- */
 

@@ -25,6 +25,25 @@ static bool writable(void)
     return ((struct mounted *)fuse_get_context()->private_data)->write;
 }
 
+/* Is asked before each change. */
+static bool to_change(void)
+{
+    struct mounted *m = fuse_get_context()->private_data;
+
+    if (m->write && !m->dirty_ns) {
+        m->dirty_ns = hv_now_ns();
+    }
+    return m->write;
+}
+
+int mount_tree_flush(struct mounted *m)
+{
+    int r = m->dirty_ns ? ext4_flush(m->tree.fs) : 0;
+
+    m->dirty_ns = r < 0 ? hv_now_ns() : 0;
+    return r;
+}
+
 static void fill_stat(struct stat *st, const struct fs_stat *from)
 {
     *st = (struct stat){
@@ -193,7 +212,7 @@ static int op_statfs(const char *path, struct statvfs *st)
 /* The folder of path, its last part, and who is to own what is made there. */
 static int where(const char *path, uint64_t *dir, char name[FS_NAME_MAX + 1])
 {
-    return writable() ? fs_walk_parent(tree(), path, dir, name) : -EROFS;
+    return to_change() ? fs_walk_parent(tree(), path, dir, name) : -EROFS;
 }
 
 static int make(const char *path, struct ext4_put p, uint64_t *ret_ino)
@@ -269,7 +288,7 @@ static int op_rename(const char *from, const char *to, unsigned flags)
 
 static int op_write(const char *path, const char *buf, size_t len, off_t off, struct fuse_file_info *fi)
 {
-    int r = writable() ? ext4_write(tree(), fi->fh, (uint64_t)off, buf, len) : -EROFS;
+    int r = to_change() ? ext4_write(tree(), fi->fh, (uint64_t)off, buf, len) : -EROFS;
 
     return r < 0 ? r : (int)len;
 }
@@ -277,7 +296,7 @@ static int op_write(const char *path, const char *buf, size_t len, off_t off, st
 /* The inode of an open file, or that of a path. */
 static int inode_of(const char *path, struct fuse_file_info *fi, uint64_t *ret)
 {
-    if (!writable()) {
+    if (!to_change()) {
         return -EROFS;
     }
     if (fi) {
@@ -339,7 +358,7 @@ static int op_utimens(const char *path, const struct timespec tv[2], struct fuse
 
 static int op_fsync(const char *path, int data, struct fuse_file_info *fi)
 {
-    return writable() ? ext4_flush(tree()) : 0;
+    return mount_tree_flush(fuse_get_context()->private_data);
 }
 
 static int op_setxattr(const char *path, const char *name, const char *value, size_t len, int flags)

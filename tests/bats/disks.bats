@@ -137,7 +137,7 @@ guest() { hvctl console "$1" --send "$2; echo en\"\"d" --until end -t 30s; }
     kill -9 "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
     "$BIN/hvd" --user --idle 0 >>"$BATS_FILE_TMPDIR/hvd.log" 2>&1 3>&- &
     echo $! >"$BATS_FILE_TMPDIR/hvd.pid"
-    run -0 hvctl wait vm1 --for running -t 20s || true
+    run -0 hvctl wait vm1 --for running -t 20s
     run -0 hvctl disk list vm1
     [[ $output == *"d.vhdx"* ]]
     run -0 guest vm1 'dd if=/dev/zero of=/dev/sda bs=1M count=4 2>/dev/null; sync'

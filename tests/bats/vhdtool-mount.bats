@@ -57,14 +57,15 @@ loop() { [ "$(id -u)" = 0 ] && mount -o loop "$1" m2 || skip "no loop devices"; 
     rm m2/big
     sync -f m2
     before=$(stat -c %b d.vhdx)
-    fstrim m2 || true
+    fstrim m2
     umount m2
     run -0 vhdtool unmount mnt
     run -0 vhdtool check d.vhdx
     [ "$(vhdtool cat d.vhdx /etc/new)" = new ]
     vhdtool convert d.vhdx c.raw -q
     e2fsck -fn "c.raw?offset=1048576"
-    [ "$(stat -c %b d.vhdx)" -le "$before" ]
+    # The 60 MiB of the removed file are the host's again.
+    [ "$(stat -c %b d.vhdx)" -lt $((before - 50 * 2048)) ]
 }
 
 @test "mount: what is in use is not unmounted, exit 4, with who" {
@@ -164,6 +165,44 @@ loop() { [ "$(id -u)" = 0 ] && mount -o loop "$1" m2 || skip "no loop devices"; 
     [ -z "$output" ]
     umount -l mnt 2>/dev/null || fusermount3 -u -z mnt
     run -0 vhdtool mount d.vhdx mnt                  # and it can be mounted again
+    run -0 vhdtool unmount mnt
+}
+
+@test "mount --fs --write: killed amid writing, e2fsck on p1 brings back all that was flushed" {
+    run -0 vhdtool mount d.vhdx mnt --fs --write
+    pid=$(vhdtool mounts -o json | jq '.[0].pid')
+    mkdir mnt/kept && cp "$IN/tree/random" mnt/kept/random && echo one >mnt/kept/one
+    sync mnt/kept/one mnt/kept                                    # fsync: that of any file is for all
+    { i=0; while echo "$i" >"mnt/later-$i" && cp "$IN/tree/etc/motd" mnt/kept/copy; do i=$((i + 1)); done; } 2>/dev/null 3>&- &
+    writer=$!
+    deadline=$((SECONDS + 20))
+    until [ -e mnt/later-50 ] || [ $SECONDS -ge $deadline ]; do sleep 0.05; done
+    kill -9 "$pid"
+    wait "$writer" || true
+    while kill -0 "$pid" 2>/dev/null && [ $SECONDS -lt $deadline ]; do sleep 0.05; done
+    umount -l mnt 2>/dev/null || fusermount3 -u -z mnt
+    run -0 vhdtool check d.vhdx
+    run -11 vhdtool check --filesystem d.vhdx
+    [[ $output == *"was not unmounted"* ]]
+    run -4 --separate-stderr vhdtool mount d.vhdx mnt --fs --write
+    expect_error "vhdtool: d.vhdx: the file system is marked as damaged" "run e2fsck on the partition"
+    run -0 vhdtool mount d.vhdx mnt --write
+    run e2fsck -fy mnt/p1
+    [ "$status" -le 1 ]
+    run -0 e2fsck -fn mnt/p1
+    run -0 vhdtool unmount mnt
+    run -0 vhdtool check --filesystem d.vhdx
+    run -0 vhdtool mount d.vhdx mnt --fs --write
+    cmp mnt/kept/random "$IN/tree/random"
+    [ "$(cat mnt/kept/one)" = one ]
+    run -0 vhdtool unmount mnt
+}
+
+@test "mount --fs --write: what was changed goes to the disk unasked" {
+    run -0 vhdtool mount d.vhdx mnt --fs --write
+    echo soon >mnt/soon
+    deadline=$((SECONDS + 60))
+    until [ "$(vhdtool cat d.vhdx /soon 2>/dev/null)" = soon ]; do [ $SECONDS -lt $deadline ]; sleep 0.2; done
     run -0 vhdtool unmount mnt
 }
 

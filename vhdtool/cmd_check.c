@@ -69,6 +69,25 @@ static int look(struct cli_call *c, const char *path, json_t *list, unsigned *re
     return r;
 }
 
+/* Is the parent what this disk was made from? One that is not there is for --chain to complain of. */
+static void look_at_parent(struct cli_call *c, const char *path, json_t *list, unsigned *ret_bad)
+{
+    struct findings f = {.c = c, .path = path, .list = list};
+    struct hv_error why = {0};
+    struct disk *d;
+    int r = disk_open(path, &(struct disk_options){.format = wanted_format(c)}, &d, &why);
+
+    if (r == 0) {
+        disk_close(d, NULL);
+    } else if (r == -ESTALE || r == -ELOOP || why.code == HV_NOT_FOUND) {
+        struct disk_problem p = {.harmless = why.code == HV_NOT_FOUND};
+
+        snprintf(p.text, sizeof(p.text), "chain: %.80s: %.160s", why.object, why.message);
+        found(&f, &p);
+        *ret_bad += f.bad;
+    }
+}
+
 /* The parents as well, and whether they are what their children were made from. */
 static int look_at_chain(struct cli_call *c, const char *path, json_t *list, unsigned *ret_bad, struct hv_error *e)
 {
@@ -178,7 +197,9 @@ static int check(struct cli_call *c, struct hv_error *e)
         unsigned before = bad;
 
         r = look(c, c->args[i], list, &bad, &why);
-        if (r == 0 && cli_has(c, "chain") && bad == before) {
+        if (r == 0 && bad == before && !cli_has(c, "chain")) {
+            look_at_parent(c, c->args[i], list, &bad);
+        } else if (r == 0 && bad == before) {
             r = look_at_chain(c, c->args[i], list, &bad, &why);
         }
         if (r == 0 && cli_has(c, "filesystem") && bad == before) {

@@ -98,7 +98,12 @@ static int to_file(struct cli_call *c, struct disk *from, const char *to, struct
         r = copy_disk(from, d, &copy);
         progress_end(&p);
         if (r < 0) {
-            hv_fail_errno(e, -r, to, "cannot copy %s", c->args[0]);
+            if (r == -EUCLEAN) {
+                hv_fail(e, HV_FAILED, c->args[0], "is damaged: not all of it can be read");
+                hv_hint(e, "vhdtool check --chain %s", c->args[0]);
+            } else {
+                hv_fail_errno(e, -r, to, "cannot copy %s", c->args[0]);
+            }
         } else if (disk_size(d) > disk_size(from)) {
             r = content_move_backup(d, disk_size(d), e);
         }

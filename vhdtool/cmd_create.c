@@ -135,6 +135,9 @@ static int create(struct cli_call *c, struct hv_error *e)
     if (parent && from) {
         return hv_fail(e, HV_USAGE, "--from", "the content of a disk with a parent is the parent's");
     }
+    if (parent && cli_has(c, "type")) {
+        return hv_fail(e, HV_USAGE, "--type", "a disk with a parent is a differencing one: leave it out");
+    }
     if (cli_has(c, "if-missing") && access(path, F_OK) == 0) {
         cli_note(c, "%s: is there already", path);
         return 0;

@@ -13,6 +13,7 @@
 #include "hv/base/endian.h"
 #include "hv/base/strbuf.h"
 #include "hv/fs/fat.h"
+#include "hv/fs/probe.h"
 #include "vhdtool/build.h"
 #include "vhdtool/cmd_create.h"
 
@@ -215,6 +216,23 @@ static int make_disk(struct cli_call *c, const char *part, const struct seed *s,
     return r;
 }
 
+/* A seed is made again as often as one likes; another disk is not to be lost for a slip of the hand. */
+static int may_replace(const char *dst, struct hv_error *e)
+{
+    struct hv_error why = { 0 };
+    struct probe pr = { 0 };
+    struct disk *d;
+
+    if (access(dst, F_OK) < 0) {
+        return 0;
+    }
+    if (disk_open(dst, &(struct disk_options){ .format = -1 }, &d, &why) == 0) {
+        probe_read(d, 0, disk_size(d), &pr);
+        disk_close(d, NULL);
+    }
+    return strcasecmp(pr.label, "CIDATA") == 0 ? 0 : hv_fail(e, HV_CONFLICT, dst, "exists already, and is no seed");
+}
+
 static int seed(struct cli_call *c, struct hv_error *e)
 {
     const char *dst = c->args[0];
@@ -224,6 +242,7 @@ static int seed(struct cli_call *c, struct hv_error *e)
     struct seed s = { 0 };
     int r = part ? gather(c, &s, e) : hv_fail(e, HV_NO_RESOURCES, NULL, "out of memory");
 
+    r = r < 0 ? r : may_replace(dst, e);
     if (r == 0) {
         r = iso ? make_iso(part, &s, dst, e) : make_disk(c, part, &s, dst, e);
         if (r == 0 && rename(part, dst) < 0) {

@@ -244,10 +244,13 @@ char *disk_parent_candidate(const char *child_path, const struct disk_parent_ref
         name = ref->relative;
         break;
     case 1:
-        name = strncmp(ref->absolute, "file://", 7) == 0 ? ref->absolute + 7 : ref->absolute;
-        return name[0] == '/' ? hv_strdup(name) : NULL;
+        name = ref->absolute;
+        if (strncmp(name, "file://", 7) == 0) {      /* a URL: what stands before the path is a host */
+            name = strchr(name + 7, '/');
+        }
+        return name && name[0] == '/' ? hv_strdup(name) : NULL;
     case 2:
-        name = ref->name[0] ? ref->name : ref->absolute;
+        name = ref->name[0] ? ref->name : ref->absolute[0] ? ref->absolute : ref->volume;
         for (const char *p = name; *p; p++) {
             name = (*p == '\\' || *p == '/') && p[1] ? p + 1 : name;
         }
@@ -272,7 +275,7 @@ char *disk_parent_candidate(const char *child_path, const struct disk_parent_ref
 int disk_find_parent_with(const char *const *dirs, unsigned file_flags, const char *child_path,
                           const struct disk_parent_ref *ref, struct disk_file **ret, struct hv_error *e)
 {
-    const char *named = ref->relative[0] ? ref->relative : ref->absolute[0] ? ref->absolute : ref->name;
+    const char *named = ref->relative[0] ? ref->relative : ref->absolute[0] ? ref->absolute : ref->name[0] ? ref->name : ref->volume;
 
     for (int i = 0; i < DISK_PARENT_CANDIDATES; i++) {
         hv_autofree char *wanted = disk_parent_candidate(child_path, ref, i);

@@ -154,7 +154,9 @@ static int raw_check(struct disk_file *f, disk_problem_fn *fn, void *arg, struct
 {
     uint64_t size = disk_file_size(f);
 
-    (void)e;
+    if (size < DISK_SECTOR) {
+        return hv_fail(e, HV_USAGE, disk_file_path(f), "is too short for a disk (%llu bytes)", (unsigned long long)size);
+    }
     if (size % DISK_SECTOR) {
         disk_problem(fn, arg, PROBLEM_HARMLESS, "size: %llu bytes, the last %u are less than a sector",
                      (unsigned long long)size, (unsigned)(size % DISK_SECTOR));

@@ -212,6 +212,11 @@ clean() {
     run -2 vhdtool seed s.iso --meta-data u --hostname x
     run -3 vhdtool seed s.iso --user-data nowhere
     run -2 vhdtool seed s.unknown
+    vhdtool create -q disk.vhdx --size 64M
+    cp disk.vhdx before.vhdx
+    run -4 --separate-stderr vhdtool seed disk.vhdx --user-data u
+    expect_error "vhdtool: disk.vhdx: exists already, and is no seed"
+    cmp disk.vhdx before.vhdx
 }
 
 @test "an ordinary user reads and writes files in a disk" {

@@ -65,6 +65,8 @@ qemu_sees() { qemu-img compare -f vpc -F raw "$1" "${2:-r.raw}"; }
     run -2 --separate-stderr vhdtool create a.vhd --size 1G --block-size 3M
     run -9 --separate-stderr vhdtool create a.vhd --size 1G --logical-sector 4096
     run -3 --separate-stderr vhdtool create a.vhd --parent nothing.vhd
+    run -2 --separate-stderr vhdtool create a.vhd --parent nothing.vhd --type fixed
+    expect_error "vhdtool: --type: a disk with a parent is a differencing one: leave it out"
     run -3 --separate-stderr vhdtool create a.vhd --from nothing.raw
     [ "$(echo a.*)" = "a.*" ]
     run -0 vhdtool create a.vhd --size 1G
@@ -125,8 +127,14 @@ qemu_sees() { qemu-img compare -f vpc -F raw "$1" "${2:-r.raw}"; }
     run -0 vhdtool chain c.vhd --relocate .
     run -0 vhdtool diff c.vhd r.raw
     run -0 vhdtool set base.vhd --new-id
-    run -4 --separate-stderr vhdtool check --chain c.vhd || [ "$status" = 11 ]
     run -11 vhdtool check --chain c.vhd
+    run -11 vhdtool check c.vhd
+    [ "$output" = "c.vhd: chain: base.vhd: was changed after its child c.vhd was made, or is another disk" ]
+    mv base.vhd sub
+    run -0 vhdtool check c.vhd                       # by itself it is whole: --chain complains
+    [[ $output == *"its parent"*"was not found"* ]]
+    run -11 vhdtool check --chain c.vhd
+    mv sub/base.vhd .
     run -4 --separate-stderr vhdtool chain c.vhd --set-parent base.vhd
     run -0 vhdtool chain c.vhd --set-parent base.vhd --ignore-id
     run -0 vhdtool check --chain c.vhd
@@ -220,6 +228,8 @@ qemu_sees() { qemu-img compare -f vpc -F raw "$1" "${2:-r.raw}"; }
     run -0 vhdtool info q.qcow2 --format raw
     : >empty.vhd
     run -2 --separate-stderr vhdtool info empty.vhd
+    run -2 --separate-stderr vhdtool check empty.vhd
+    expect_error "vhdtool: empty.vhd: is too short for a disk (0 bytes)"
     printf 'conectix' >short.vhd
     run ! vhdtool info short.vhd
 }

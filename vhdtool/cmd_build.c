@@ -521,8 +521,10 @@ static int make_image(struct build *b, struct hv_error *e)
     }
     digest_guid(b->seed, "disk file", false, how.id.b);
     how.time_s = (uint64_t)b->now_s;
+    unfinished(part);
     r = disk_create(part, &how, e);
     if (r < 0) {
+        unfinished(NULL);
         return r;
     }
     r = disk_open(part, &(struct disk_options){ .flags = DISK_WRITE, .format = (int)how.kind }, &d, e);
@@ -543,6 +545,7 @@ static int make_image(struct build *b, struct hv_error *e)
     if (r < 0) {
         unlink(part);
     }
+    unfinished(NULL);
     return r;
 }
 

@@ -45,8 +45,10 @@ static int from_stdin(struct cli_call *c, const char *to, struct disk_create *ho
         return r;
     }
     how->size = sized ? how->size : how->kind == DISK_RAW ? 8 * TIB : DISK_MAX_SIZE;
+    unfinished(to);
     r = disk_create(to, how, e);
     if (r < 0) {
+        unfinished(NULL);
         return r;
     }
     r = disk_open(to, &(struct disk_options){.format = (int)how->kind, .flags = DISK_WRITE | DISK_NO_SYNC}, &d, e);
@@ -70,6 +72,7 @@ static int from_stdin(struct cli_call *c, const char *to, struct disk_create *ho
     if (r < 0) {
         unlink(to);
     }
+    unfinished(NULL);
     return r;
 }
 
@@ -88,8 +91,10 @@ static int to_file(struct cli_call *c, struct disk *from, const char *to, struct
         how->logical_sector = info.logical_sector;
         how->physical_sector = info.kind == DISK_VHDX ? info.physical_sector : 0;
     }
+    unfinished(to);
     r = r < 0 ? r : disk_create(to, how, e);
     if (r < 0) {
+        unfinished(NULL);
         return r;
     }
     r = disk_open(to, &(struct disk_options){.format = (int)how->kind, .flags = DISK_WRITE | DISK_NO_SYNC}, &d, e);
@@ -116,6 +121,7 @@ static int to_file(struct cli_call *c, struct disk *from, const char *to, struct
     if (r < 0) {
         unlink(to);
     }
+    unfinished(NULL);
     return r;
 }
 

@@ -157,6 +157,7 @@ static int create(struct cli_call *c, struct hv_error *e)
         hv_hint(e, "vhdtool create %s --size 20G", path);
         return r;
     }
+    unfinished(path);
     r = disk_create(path, &how, e);
     if (r == 0 && from) {
         r = fill(c, path, from, e);
@@ -164,6 +165,7 @@ static int create(struct cli_call *c, struct hv_error *e)
             unlink(path);
         }
     }
+    unfinished(NULL);
     if (r < 0) {
         return r;
     }

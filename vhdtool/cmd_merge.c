@@ -115,6 +115,7 @@ static int merge_to_new(struct cli_call *c, const char *to, struct hv_error *e)
     }
     how.size = disk_size(from);
     how.logical_sector = disk_logical_sector(from);
+    unfinished(to);
     r = r < 0 ? r : disk_create(to, &how, e);
     if (r == 0) {
         r = disk_open(to, &(struct disk_options){.format = (int)how.kind, .flags = DISK_WRITE}, &d, e);
@@ -128,6 +129,7 @@ static int merge_to_new(struct cli_call *c, const char *to, struct hv_error *e)
             unlink(to);
         }
     }
+    unfinished(NULL);
     disk_close(from, NULL);
     return r;
 }

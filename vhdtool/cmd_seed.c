@@ -244,6 +244,7 @@ static int seed(struct cli_call *c, struct hv_error *e)
 
     r = r < 0 ? r : may_replace(dst, e);
     if (r == 0) {
+        unfinished(part);
         r = iso ? make_iso(part, &s, dst, e) : make_disk(c, part, &s, dst, e);
         if (r == 0 && rename(part, dst) < 0) {
             r = hv_fail_errno(e, errno, dst, "cannot be given its name");
@@ -251,6 +252,7 @@ static int seed(struct cli_call *c, struct hv_error *e)
         if (r < 0) {
             unlink(part);
         }
+        unfinished(NULL);
     }
     if (r == 0) {
         cli_note(c, "%s: NoCloud, %s", dst, iso ? "iso9660" : "vfat");

@@ -48,6 +48,13 @@ void progress_begin(struct progress *p, const struct cli_call *c, const char *ob
 void progress_update(void *arg, uint64_t done, uint64_t total);
 void progress_end(struct progress *p);
 
+/* ---- unfinished.c ---- */
+/*
+ * path is about to be made: SIGINT, SIGTERM and SIGHUP remove it before they end this program; not one
+ * that is there already. NULL: there is nothing unfinished any more.
+ */
+void unfinished(const char *path);
+
 /* ---- copy.c: content from disk to disk ---- */
 struct copy {
     bool scan;                   /* look for zeros in the data too, and leave them out */

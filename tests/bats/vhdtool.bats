@@ -56,6 +56,30 @@ qemu_sees() { qemu-img compare -f vpc -F raw "$1" "${2:-r.raw}"; }
     [ ! -e t.vhd ]
 }
 
+@test "convert, create, build: a signal amid writing leaves nothing half-made" {
+    local made=0 signal verb
+    for signal in INT TERM HUP; do
+        for verb in 'convert - x.vhdx' 'create x.raw --from - --size 64M' 'build x.vhd --from - --size 200M'; do
+            rm -f stream && mkfifo stream
+            exec 9<>stream                               # held open: there is no end of it
+            # As an interactive shell has it: what goes to the background does not ignore SIGINT.
+            env --default-signal=INT,TERM,HUP "$BIN/vhdtool" $verb <stream 9>&- 3>&- &
+            pid=$!
+            head -c 30000 r.raw >&9
+            deadline=$((SECONDS + 5))
+            until compgen -G 'x.*' >/dev/null || [ $SECONDS -ge $deadline ]; do sleep 0.02; done
+            ! compgen -G 'x.*' >/dev/null || made=$((made + 1))
+            kill -s "$signal" "$pid"
+            rc=0; wait "$pid" || rc=$?
+            [ "$rc" = $((128 + $(kill -l "$signal"))) ]
+            exec 9>&-
+            left=$(find . -name 'x.*')
+            [ "$left" = "" ]
+        done
+    done
+    [ "$made" -ge 6 ]
+}
+
 @test "create: what is wrong is said, and nothing is left behind" {
     run -2 --separate-stderr vhdtool create a.vhd
     expect_error "vhdtool: a.vhd: needs a size" "vhdtool create a.vhd --size 20G"

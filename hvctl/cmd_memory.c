@@ -216,7 +216,8 @@ static const struct cli_option set_options[] = {
     {.name = "demand-source", .type = CLI_ENUM, .arg = "WHAT", .values = "hybrid|commit|use", .key = "memory.demand_source",
      .def = "hybrid", .help = "how demand is worked out: used and committed memory, or one of them"},
     {.name = "max-per-node", .type = CLI_SIZE, .flags = CLI_LATER, .arg = "SIZE", .help = "memory of one NUMA node"},
-    {.name = "smart-paging", .type = CLI_DIR, .flags = CLI_LATER, .arg = "DIR", .help = "where a restart may page"},
+    {.name = "smart-paging", .type = CLI_DIR, .flags = CLI_NONE_VALUE, .arg = "DIR|none", .key = "memory.smart_paging",
+     .help = "folder on a disk for what a restart cannot have in memory"},
     {0},
 };
 static const struct cli_elsewhere set_elsewhere[] = {

@@ -62,6 +62,7 @@ enum {
     CLI_OPTIONAL = 8,           /* an argument that may be left out */
     CLI_OR_ALL = 16,            /* an argument that --all stands in for */
     CLI_NONE_DEFAULT = 32,      /* also takes `none` and `default` (rule 5) */
+    CLI_NONE_VALUE = 128,       /* takes `default` too, and `none` is a value of its own */
     CLI_VALUE_NEXT = 64,        /* with VALUE_OPTIONAL: the next word is the value unless it is an option */
 };
 

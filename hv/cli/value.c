@@ -128,6 +128,10 @@ int cli_value_parse(const struct cli_option *o, const char *text, struct cli_val
             return 0;
         }
     }
+    if (o->flags & CLI_NONE_VALUE && strcmp(text, "default") == 0) {
+        v->is_default = true;
+        return 0;
+    }
     switch (o->type) {
     case CLI_SIZE:
         r = parse_size(text, object, &v->u, e);
@@ -282,6 +286,9 @@ static json_t *value_json(const struct cli_value *v)
         return json_true();
     case CLI_FILE:
     case CLI_DIR:
+        if (v->opt->flags & CLI_NONE_VALUE && strcmp(v->text, "none") == 0) {
+            return json_string("none");
+        }
         return absolute_path(v->text);
     default:
         return json_string(v->text);      /* NULL if it is not UTF-8 */

@@ -13,32 +13,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "hv/base/fault.h"
-
-#define MEM_MAGIC 0x4d454d31u
-#define MEM_MAX_REGIONS 1024     /* boot RAM, ROMs, and one a hot-added block batch */
-
-struct region {
-    gpa_t gpa;
-    uint64_t len;
-    uint8_t *hva;
-    bool rom;
-    _Atomic uint32_t pins;
-};
-
-struct mem {
-    uint32_t magic;
-    int fd;
-    pthread_rwlock_t lock;               /* guards region[] and count */
-    struct region *region[MEM_MAX_REGIONS];
-    unsigned count;
-    struct mem_listener listener;
-};
+#include "hv/memory/memory_impl.h"
 
 int mem_new(const char *name, int fd, struct mem **ret, struct hv_error *e)
 {
@@ -55,6 +35,7 @@ int mem_new(const char *name, int fd, struct mem **ret, struct hv_error *e)
     }
     m->magic = MEM_MAGIC;
     m->fd = fd;
+    m->paging.fd = -1;
     pthread_rwlock_init(&m->lock, NULL);
     *ret = m;
     return 0;
@@ -74,6 +55,8 @@ void mem_free(struct mem *m)
     for (unsigned i = 0; i < m->count; i++)
         region_free(m->region[i]);
     close(m->fd);
+    if (m->paging.fd >= 0)
+        close(m->paging.fd);
     pthread_rwlock_destroy(&m->lock);
     m->magic = 0;
     free(m);
@@ -100,8 +83,7 @@ static unsigned region_after(const struct mem *m, gpa_t gpa)
     return lo;
 }
 
-/* The region that holds gpa, or NULL. Lock held. */
-static struct region *region_at(const struct mem *m, gpa_t gpa)
+struct region *mem_region_at(const struct mem *m, gpa_t gpa)
 {
     unsigned i = region_after(m, gpa);
     return i < m->count && m->region[i]->gpa <= gpa ? m->region[i] : NULL;
@@ -157,17 +139,24 @@ static struct region *region_new(gpa_t gpa, uint64_t len, bool rom)
     return g;
 }
 
-static bool range_ok(gpa_t gpa, uint64_t len)
+bool mem_range_ok(gpa_t gpa, uint64_t len)
 {
     uint64_t end;
     return len && !(gpa & ~HV_PAGE_MASK) && !(len & ~HV_PAGE_MASK) &&
            !__builtin_add_overflow(gpa, len, &end) && end <= (uint64_t)INT64_MAX;
 }
 
+void mem_advise(void *hva, uint64_t len)
+{
+    /* A wish: where the host allows huge shared pages the guest's TLB misses get cheaper. */
+    (void)madvise(hva, len, MADV_HUGEPAGE);
+    (void)madvise(hva, len, MADV_DONTDUMP);
+}
+
 int mem_add_ram(struct mem *m, gpa_t gpa, uint64_t len, struct hv_error *e)
 {
     HV_CHECK(m, MEM_MAGIC);
-    if (!range_ok(gpa, len))
+    if (!mem_range_ok(gpa, len))
         return hv_fail(e, HV_USAGE, "memory", "0x%llx+0x%llx is no page range",
                        (unsigned long long)gpa, (unsigned long long)len);
     struct stat st;
@@ -186,16 +175,14 @@ int mem_add_ram(struct mem *m, gpa_t gpa, uint64_t len, struct hv_error *e)
         free(g);
         return hv_fail_errno(e, err, "memory", "cannot map guest memory");
     }
-    /* A wish: where the host allows huge shared pages the guest's TLB misses get cheaper. */
-    (void)madvise(g->hva, len, MADV_HUGEPAGE);
-    (void)madvise(g->hva, len, MADV_DONTDUMP);
+    mem_advise(g->hva, len);
     return region_add(m, g, "memory", e);
 }
 
 int mem_add_rom(struct mem *m, gpa_t gpa, const void *image, uint64_t len, struct hv_error *e)
 {
     HV_CHECK(m, MEM_MAGIC);
-    if (!range_ok(gpa, len))
+    if (!mem_range_ok(gpa, len))
         return hv_fail(e, HV_USAGE, "firmware", "0x%llx+0x%llx is no page range",
                        (unsigned long long)gpa, (unsigned long long)len);
     struct region *g = region_new(gpa, len, true);
@@ -248,20 +235,19 @@ static void written(struct mem *m, gpa_t gpa, uint64_t len)
 int mem_punch(struct mem *m, gpa_t gpa, uint64_t len)
 {
     HV_CHECK(m, MEM_MAGIC);
-    if (!range_ok(gpa, len))
+    if (!mem_range_ok(gpa, len))
         return -EINVAL;
     if (!mem_is_ram(m, gpa, len))
         return -EFAULT;
-    if (fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa, (off_t)len) < 0)
-        return -errno;
+    int r = mem_give_back(m, gpa, len);
     written(m, gpa, len);
-    return 0;
+    return r;
 }
 
 int mem_clear(struct mem *m)
 {
     HV_CHECK(m, MEM_MAGIC);
-    int r = 0;
+    int r = mem_page_drop(m);
     gpa_t gpa;
     uint64_t len;
     bool rom;
@@ -278,7 +264,7 @@ int mem_pin(struct mem *m, gpa_t gpa, uint64_t len, enum mem_access access, stru
         return -EINVAL;
     int r = -EFAULT;
     pthread_rwlock_rdlock(&m->lock);
-    struct region *g = region_at(m, gpa);
+    struct region *g = mem_region_at(m, gpa);
     if (g && len <= g->len - (gpa - g->gpa) && !(g->rom && access == MEM_WRITE)) {
         g->pins++;
         *ret = (struct mem_pin){
@@ -296,7 +282,7 @@ void mem_unpin(struct mem_pin *pin)
     if (pin->access == MEM_WRITE)
         written(m, pin->gpa, pin->len);
     pthread_rwlock_rdlock(&m->lock);
-    struct region *g = region_at(m, pin->gpa);
+    struct region *g = mem_region_at(m, pin->gpa);
     hv_assert(g && g->pins);
     g->pins--;
     pthread_rwlock_unlock(&m->lock);
@@ -315,7 +301,7 @@ void mem_pin_written(const struct mem_pin *pin, uint64_t off, uint64_t len)
 static bool covered(const struct mem *m, gpa_t gpa, uint64_t len, bool rom_too)
 {
     while (len) {
-        const struct region *g = region_at(m, gpa);
+        const struct region *g = mem_region_at(m, gpa);
         if (!g || (g->rom && !rom_too))
             return false;
         uint64_t part = MIN(len, g->len - (gpa - g->gpa));
@@ -336,7 +322,7 @@ static int copy(struct mem *m, gpa_t gpa, void *buf, uint64_t len, enum mem_acce
     pthread_rwlock_rdlock(&m->lock);
     int r = covered(m, gpa, len, access == MEM_READ) ? 0 : -EFAULT;
     while (r == 0 && left) {
-        struct region *g = region_at(m, at);
+        struct region *g = mem_region_at(m, at);
         uint64_t part = MIN(left, g->len - (at - g->gpa));
         if (access == MEM_READ)
             memcpy(p, g->hva + (at - g->gpa), part);

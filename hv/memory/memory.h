@@ -50,8 +50,28 @@ int mem_add_rom(struct mem *m, gpa_t gpa, const void *image, uint64_t len, struc
 int mem_remove(struct mem *m, gpa_t gpa, uint64_t len);
 /* Give pages back to the host; they read as zeros afterwards. Whole pages within RAM. */
 int mem_punch(struct mem *m, gpa_t gpa, uint64_t len);
-/* Zero all RAM (reset). vCPUs are parked. */
+/* Zero all RAM (reset); no part of it lies on a file then. vCPUs are parked. */
 int mem_clear(struct mem *m);
+
+/*
+ * Smart paging (paging.c): RAM whose pages are those of a file. Contents stay where a guest has them, and so do
+ * host addresses; but nobody may be at them meanwhile: vCPUs are parked and devices at rest for out, in and drop.
+ */
+#define MEM_PAGED_RANGES 2             /* below the hole under 4 GiB, and above */
+struct mem_range { gpa_t gpa; uint64_t len; };
+/*
+ * Have range[n], in ascending order, each within one region and never written since it was clear, lie on fd, one
+ * after the other from its start; fd becomes m's, also on failure. Its blocks should be there: a page that the
+ * file system has no space for ends the process (SIGBUS).
+ */
+int mem_page_out(struct mem *m, int fd, const struct mem_range *range, unsigned n, struct hv_error *e);
+/* The next bytes (whole pages) of it, from below, become memory again. 0, or what the file answers. */
+int mem_page_in(struct mem *m, uint64_t bytes);
+/* All of it becomes memory again, with zeros. */
+int mem_page_drop(struct mem *m);
+/* How much lies on the file, and where: returns how many ranges. */
+uint64_t mem_paged(const struct mem *m);
+unsigned mem_paged_ranges(const struct mem *m, struct mem_range ret[MEM_PAGED_RANGES]);
 
 /*
  * Make gpa[len] reachable at pin->hva. One pin stays within one region.

@@ -44,7 +44,7 @@ uint64_t svc_vm_charge(const struct svc_vm *vm)
         return 0;
     /* Before the first report it is what the guest boots with. */
     uint64_t has = vm->memory.known ? vm->memory.assigned : settings_boot_memory(&vm->settings);
-    return MAX(has, vm->balance.granted);
+    return MAX(paging_charge(vm, has), vm->balance.granted);
 }
 
 /* ---- from reports ---- */
@@ -66,6 +66,9 @@ static struct svc_memory take_memory(const json_t *runtime)
         .resident = member(m, "resident"),
         .ballooned = member(m, "ballooned"),
         .offline = member(m, "offline"),
+        .paged = member(m, "paged"),
+        .granted = member(m, "granted"),
+        .needs = member(m, "needs"),
         .uptime_ms = member(runtime, "uptime_ms"),
         .resets = member(runtime, "resets"),
         .demand = member(report, "demand"),
@@ -85,6 +88,10 @@ static bool silent_for_good(const struct svc_vm *vm)
 static enum dm_state state_of(const struct svc_vm *vm)
 {
     const struct svc_memory *m = &vm->memory;
+    if (paging_needs(vm))
+        return DM_FROZEN;
+    if (paging_bytes(vm))
+        return DM_BOOT;                 /* paging.c moves it until all of it is in memory */
     if (!vm->settings.memory.dynamic || m->stuck)
         return DM_STATIC;
     if (vm->state == SVC_PAUSED || vm->state == SVC_STOPPING)
@@ -114,6 +121,7 @@ static struct dm_vm describe(const struct svc_vm *vm, uint64_t now)
         .memo = vm->balance.memo,
     };
     memcpy(v.id, vm->id.b, sizeof(v.id));
+    v.assigned = MAX(v.assigned, mib(paging_needs(vm)));        /* a restart that waits: what it will have */
     /* The worker has taken what is ballooned or offline off already; the balancer takes it off again. */
     v.committed = (uint32_t)MIN((uint64_t)mib(m->demand) + v.ballooned + v.offline, UINT32_MAX);
     /* It spoke of what it had then; what came or went since is its own, free or not. */
@@ -221,10 +229,13 @@ static unsigned gather(struct service *svc, uint64_t now, struct dm_host *ret_ho
         in[n++] = describe(vm, now);
     }
     host_memory(svc, &h);
+    uint64_t missing = 0;               /* by restarts, which come before all growing */
+    for (unsigned i = 0; i < n; i++)
+        missing += paging_missing(who[i]);
     *ret_host = (struct dm_host){
         .now = now / NS_PER_MS,
         .pool = h.pool / MIB,
-        .free = h.free / MIB,
+        .free = (h.free - MIN(h.free, missing)) / MIB,
         .pressed = h.available < h.reserve / 2,
         .memo = svc->balance_memo,
     };
@@ -312,6 +323,14 @@ static bool worth_waking(const struct svc_vm *vm)
     return !b->waits && dm_demand(&v) > v.assigned;
 }
 
+void balance_wake(struct service *svc)
+{
+    if (svc->balance_early)
+        return;
+    svc->balance_early = true;
+    loop_timer_set(svc->loop, svc->balance_timer, hv_now_ns() + EARLY_NS);
+}
+
 void balance_report(struct svc_vm *vm)
 {
     vm->memory = take_memory(vm->runtime);
@@ -326,10 +345,8 @@ void balance_report(struct svc_vm *vm)
         vm->balance = (struct svc_balance){.resets = resets};
         dm_settle(&vm->balance.memo, vm->last_runtime_ns / NS_PER_MS, vm->svc->host.balancer_delay_ms);
     }
-    if (vm->settings.memory.dynamic && !vm->svc->balance_early && worth_waking(vm)) {
-        vm->svc->balance_early = true;
-        loop_timer_set(vm->svc->loop, vm->svc->balance_timer, hv_now_ns() + EARLY_NS);
-    }
+    if (vm->settings.memory.dynamic && !vm->svc->balance_early && worth_waking(vm))
+        balance_wake(vm->svc);
 }
 
 void balance_state(struct svc_vm *vm, enum svc_state old)
@@ -337,6 +354,7 @@ void balance_state(struct svc_vm *vm, enum svc_state old)
     if (vm->state == SVC_OFF) {
         vm->balance = (struct svc_balance){0};
         vm->memory = (struct svc_memory){0};
+        vm->paging = (struct svc_paging){0};
     } else if (vm->state == SVC_RUNNING && old != SVC_STOPPING) {
         vm->balance.began = old != SVC_PAUSED;
         dm_settle(&vm->balance.memo, hv_now_ns() / NS_PER_MS, vm->svc->host.balancer_delay_ms);
@@ -359,13 +377,15 @@ void balance_json(const struct svc_vm *vm, json_t *memory)
                                       (json_int_t)(member(report, "demand") + member(memory, "ballooned") + member(memory, "offline")),
                                       "hot_add", json_is_true(json_object_get(memory, "can_hot_add")), "reported", when));
     }
-    /* Nothing binds it: where the host has several nodes, any of them. Nothing is ever paged out by us. */
+    /* Nothing binds it: where the host has several nodes, any of them. */
     json_object_set_new(memory, "numa_nodes", access("/sys/devices/system/node/node1", F_OK) < 0 ? json_pack("[i]", 0) : json_null());
-    json_object_set_new(memory, "paging_in_use", json_false());
+    json_object_set_new(memory, "paging_in_use", json_boolean(paging_bytes(vm) > 0));
     if (!b->planned)
         return;
     const struct dm_plan *p = &b->plan;
     json_object_set_new(memory, "why", *dm_reason_words[p->why] ? json_string(dm_reason_words[p->why]) : json_null());
+    if (paging_bytes(vm))
+        json_object_set_new(memory, "why", json_string(dm_reason_words[DM_WHY_HOST]));
     json_object_set_new(memory, "status", words[p->status] ? json_string(words[p->status]) : json_null());
     if (p->status == DM_UNKNOWN)
         return;

@@ -27,8 +27,33 @@ static int check_file(int fd, const char *path, const char *what, bool disk, str
     return hv_fail(e, HV_USAGE, path, disk ? "the %s is neither a file nor a block device" : "the %s is no regular file", what);
 }
 
-static int open_path(const char *path, bool writing)
+enum how { FOR_READING, FOR_WRITING, UNNAMED };
+
+/* A file that nobody else finds. Where the file system cannot make it so, it has a name for a moment. */
+static int open_unnamed(const char *dir)
 {
+    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0)
+        return fd;
+    if (errno != EOPNOTSUPP && errno != EISDIR)
+        return -errno;
+    hv_autofree char *path = hv_asprintf("%s/.hv-paging-XXXXXX", dir);
+    fd = path ? mkostemp(path, O_CLOEXEC) : -1;
+    if (fd < 0)
+        return path ? -errno : -ENOMEM;
+    if (unlink(path) < 0) {
+        int r = -errno;
+        close(fd);
+        return r;
+    }
+    return fd;
+}
+
+static int open_path(const char *path, enum how how)
+{
+    const bool writing = how == FOR_WRITING;
+    if (how == UNNAMED)
+        return open_unnamed(path);
     int fd = open(path, (writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     return fd < 0 ? -errno : fd;
 }
@@ -78,7 +103,7 @@ static int receive_fd(int sock)
     return answer;
 }
 
-static int open_as(const struct varlink_peer *peer, const char *path, bool writing)
+static int open_as(const struct varlink_peer *peer, const char *path, enum how how)
 {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -86,7 +111,7 @@ static int open_as(const struct varlink_peer *peer, const char *path, bool writi
     pid_t pid = fork();
     if (pid == 0) {
         int r = become(peer);
-        send_fd(pair[1], r < 0 ? r : open_path(path, writing));
+        send_fd(pair[1], r < 0 ? r : open_path(path, how));
         _exit(0);
     }
     int r = pid < 0 ? -errno : 0;
@@ -101,14 +126,14 @@ static int open_as(const struct varlink_peer *peer, const char *path, bool writi
     return r;
 }
 
-static int broker(const struct varlink_peer *peer, const char *path, const char *what, bool disk, bool writing,
+static int broker(const struct varlink_peer *peer, const char *path, const char *what, bool disk, enum how how,
                   struct hv_error *e)
 {
-    bool as_is = peer->uid == getuid() || getuid() != 0;
-    int fd = as_is ? open_path(path, writing) : open_as(peer, path, writing);
+    bool as_is = !peer || peer->uid == getuid() || getuid() != 0;
+    int fd = as_is ? open_path(path, how) : open_as(peer, path, how);
     if (fd < 0) {
-        hv_fail_errno(e, -fd, path, "cannot open the %s", what);
-        if (fd == -EACCES && writing)
+        hv_fail_errno(e, -fd, path, how == UNNAMED ? "cannot make the %s" : "cannot open the %s", what);
+        if (fd == -EACCES && how == FOR_WRITING)
             hv_hint(e, "give write access, or attach it with --read-only");
         return fd;
     }
@@ -122,10 +147,15 @@ static int broker(const struct varlink_peer *peer, const char *path, const char 
 
 int broker_open(const struct varlink_peer *peer, const char *path, const char *what, struct hv_error *e)
 {
-    return broker(peer, path, what, false, false, e);
+    return broker(peer, path, what, false, FOR_READING, e);
 }
 
 int broker_open_disk(const struct varlink_peer *peer, const char *path, bool writing, struct hv_error *e)
 {
-    return broker(peer, path, "disk", true, writing, e);
+    return broker(peer, path, "disk", true, writing ? FOR_WRITING : FOR_READING, e);
+}
+
+int broker_open_unnamed(const struct varlink_peer *peer, const char *dir, const char *what, struct hv_error *e)
+{
+    return broker(peer, dir, what, false, UNNAMED, e);
 }

@@ -725,22 +725,21 @@ static void restart(void *arg, struct varlink_call *call, const json_t *params)
         return;
     if (vm->state != SVC_RUNNING && vm->state != SVC_PAUSED) {
         not_running(vm, call, "restart");
-    } else if (strcmp(text(params, "mode"), "reset") != 0) {
+    } else {
         const json_t *ms = json_object_get(params, "timeout_ms");
+        const bool reset = strcmp(text(params, "mode"), "reset") == 0;
         struct job *job;
-        if (vm->state == SVC_PAUSED) {
+        if (vm->state == SVC_PAUSED && !reset) {
             hv_fail(&e, HV_CONFLICT, vm->name, "a paused guest cannot restart");
             hv_hint(&e, "hvctl resume %s, or hvctl restart %s --reset", vm->name, vm->name);
         }
         uint64_t limit = json_is_integer(ms) ? (uint64_t)MAX(json_integer_value(ms), 0) * NS_PER_MS : 120 * NS_PER_SEC;
-        if (hv_error_is_set(&e) || vm_begin_restart(vm, limit, &job, &e) < 0) {
+        if (hv_error_is_set(&e) || vm_begin_restart(vm, reset, limit, &job, &e) < 0) {
             fail(call, &e);
             return;
         }
-        event_add(vm->svc, "state", vm->name, "info", caller(call), NULL, NULL, "restart asked for");
+        event_add(vm->svc, "state", vm->name, "info", caller(call), NULL, NULL, "%s asked for", reset ? "reset" : "restart");
         answer_job(call, job);
-    } else {
-        simple(vm, call, "reset", "org.hv.Worker.Reset");
     }
 }
 

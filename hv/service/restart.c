@@ -1,4 +1,7 @@
-/* A restart by the guest: asked of its shutdown service, done when it has reset itself. */
+/*
+ * A restart: by the guest, asked of its shutdown service, or by a reset. Done when the guest boots
+ * again, which may be later where it has to wait for the memory it boots with (paging.c).
+ */
 #include <errno.h>
 
 #include "hv/service/service.h"
@@ -8,6 +11,7 @@ struct restarting {
     struct guid vm;
     int64_t job;
     json_int_t resets;                 /* before */
+    bool reset;
     bool asked, over;                  /* asked: on_asked is still to come, and frees it when over */
     struct loop_timer *timer;
     struct restarting *next;
@@ -42,7 +46,8 @@ static void on_limit(void *arg)
     struct hv_error e = {0};
     const char *name = job ? job_object(job) : "";
     hv_fail(&e, HV_TIMEOUT, name, "the guest did not restart in time");
-    hv_hint(&e, "hvctl restart %s --reset", name);
+    if (!r->reset)
+        hv_hint(&e, "hvctl restart %s --reset", name);
     end(r, &e);
 }
 
@@ -58,7 +63,8 @@ static void on_asked(void *arg, json_t *p, bool continues, const struct hv_error
     if (!e || e->code == HV_UNREACHABLE)
         return;                        /* the next report, or the end of its process, says the rest */
     why = *e;
-    hv_hint(&why, "hvctl restart %s --reset", e->object);
+    if (!r->reset)
+        hv_hint(&why, "hvctl restart %s --reset", e->object);
     end(r, &why);
 }
 
@@ -88,11 +94,11 @@ void restarts_free(struct service *svc)
     }
 }
 
-int vm_begin_restart(struct svc_vm *vm, uint64_t limit_ns, struct job **ret_job, struct hv_error *e)
+int vm_begin_restart(struct svc_vm *vm, bool reset, uint64_t limit_ns, struct job **ret_job, struct hv_error *e)
 {
     struct service *svc = vm->svc;
     struct restarting *r = hv_alloc(sizeof(*r));
-    struct job *job = r ? job_new(svc, "restart", vm->name) : NULL;
+    struct job *job = r ? job_new(svc, reset ? "reset" : "restart", vm->name) : NULL;
     if (!job || loop_timer_new(svc->loop, on_limit, r, &r->timer) < 0) {
         hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory");
         if (job)
@@ -102,6 +108,7 @@ int vm_begin_restart(struct svc_vm *vm, uint64_t limit_ns, struct job **ret_job,
     }
     r->svc = svc;
     r->vm = vm->id;
+    r->reset = reset;
     r->job = job_id(job);
     r->resets = resets_of(vm);
     r->next = svc->restarts;
@@ -109,7 +116,8 @@ int vm_begin_restart(struct svc_vm *vm, uint64_t limit_ns, struct job **ret_job,
     *ret_job = job;
     loop_timer_set(svc->loop, r->timer, hv_now_ns() + limit_ns);
     struct hv_error why = {0};
-    r->asked = worker_call(vm, "org.hv.Worker.PowerButton", json_pack("{s:b}", "restart", true), NULL, 0, on_asked, r, &why) == 0;
+    json_t *p = reset ? NULL : json_pack("{s:b}", "restart", true);
+    r->asked = worker_call(vm, reset ? "org.hv.Worker.Reset" : "org.hv.Worker.PowerButton", p, NULL, 0, on_asked, r, &why) == 0;
     if (!r->asked)
         end(r, &why);
     return 0;

@@ -14,6 +14,7 @@
  *   balance.c    feeds the balancer             balancer.c    who gets how much memory
  *   stats.c      rows of counters               history.c     what they were
  *   apply.c      documents of many objects      change.c      what a change of settings means
+ *   paging.c     restarts short of memory
  *   reader.c     foreign documents, sealed      groups.c      names for several VMs
  *   scope.c      control groups of workers
  */
@@ -58,6 +59,7 @@ struct svc_memory {
     bool can_balloon, can_hot_add, stuck;
     int moves;                          /* the operation under way: < 0 takes, > 0 gives, 0: none */
     uint64_t assigned, resident, ballooned, offline, uptime_ms, resets;
+    uint64_t paged, granted, needs;     /* of assigned, on a file; what may be in memory then; what a restart waits for */
     uint64_t demand, available, age_ms; /* the guest's words, and how old they are */
     uint64_t assigned_then;             /* what it had when it said so; as now where that is not known */
 };
@@ -75,6 +77,14 @@ struct svc_balance {
     bool said_static;
     bool waits;                         /* short, and the last plan had nothing for it */
     bool began;                         /* it runs, and its first report is still to come */
+};
+
+/* A restart that waits for memory, and what of a VM is on its paging file (paging.c). */
+struct svc_paging {
+    uint64_t waits_ns;                  /* since when the restart waits; 0: none does */
+    bool answered;                      /* and has its answer, which shows in the next report */
+    uint64_t granted;                   /* bytes it may have in memory, charged already; 0: what it reports */
+    uint64_t began_ns;                  /* a part has been on the file since; 0: nothing is */
 };
 
 struct svc_vm {
@@ -95,6 +105,7 @@ struct svc_vm {
     uint64_t last_cpu_ns, last_report_ns, last_runtime_ns;
     bool items_asked;                   /* its key-values are on their way, for those who wait */
     struct svc_balance balance;
+    struct svc_paging paging;
     struct series *series;              /* what it had and needed; NULL: never ran here */
     double cpu_pct;
     json_t *rated, *rated_before;       /* counters of two reports, for what it does a second (rates.c); NULL while off */
@@ -428,6 +439,23 @@ int broker_open(const struct varlink_peer *peer, const char *path, const char *w
 /* The same for a disk: a file or a block device, also for writing. Takes no lock. */
 int broker_open_disk(const struct varlink_peer *peer, const char *path, bool writing, struct hv_error *e);
 
+/*
+ * A new file without a name in a folder, for reading and writing, with the rights of the peer (NULL: the service's).
+ * A descriptor, or -errno with e filled.
+ */
+int broker_open_unnamed(const struct varlink_peer *peer, const char *dir, const char *what, struct hv_error *e);
+
+/* ---- paging.c ---- */
+/* vm->runtime is new. */
+void paging_report(struct svc_vm *vm);
+/* Of what the guest has: bytes on the paging file. What a restart that waits boots with; 0: none waits. */
+uint64_t paging_bytes(const struct svc_vm *vm);
+uint64_t paging_needs(const struct svc_vm *vm);
+/* What it may have in memory, where assigned is what its guest has. */
+uint64_t paging_charge(const struct svc_vm *vm, uint64_t assigned);
+/* What it should have beyond that: others are to give it. */
+uint64_t paging_missing(const struct svc_vm *vm);
+
 /* ---- disks.c ---- */
 /* reply: of AttachDisk; e NULL on success. */
 typedef void disk_attached_fn(void *arg, const json_t *reply, const struct hv_error *e);
@@ -480,6 +508,8 @@ json_t *host_doctor(struct service *svc);
 /* ---- balance.c ---- */
 int balance_start(struct service *svc);
 void balance_stop(struct service *svc);
+/* The next tick comes early: somebody waits. */
+void balance_wake(struct service *svc);
 /* vm->runtime is new / its state was `old` until now. */
 void balance_report(struct svc_vm *vm);
 void balance_state(struct svc_vm *vm, enum svc_state old);
@@ -523,8 +553,8 @@ enum stop_how { STOP_ASK, STOP_FORCE, STOP_PULL };      /* FORCE: the guest's ap
 int vm_begin_stop(struct svc_vm *vm, enum stop_how how, uint64_t limit_ns, bool then_turn_off, struct job **ret_job,
                   struct hv_error *e);
 /* ---- restart.c ---- */
-/* Have the guest restart itself, within limit_ns; the job ends when it has. */
-int vm_begin_restart(struct svc_vm *vm, uint64_t limit_ns, struct job **ret_job, struct hv_error *e);
+/* Have the guest restart itself within limit_ns, or reset it; the job ends when it boots. */
+int vm_begin_restart(struct svc_vm *vm, bool reset, uint64_t limit_ns, struct job **ret_job, struct hv_error *e);
 /* vm->runtime or its state is new. */
 void restart_check(struct svc_vm *vm);
 void restarts_free(struct service *svc);

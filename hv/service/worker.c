@@ -59,7 +59,7 @@ struct worker_link {
     struct log_ratelimit event_rate;   /* what a guest can cause, and a worker gone bad can invent */
     bool paused;
     int64_t start_job;                 /* 0: none */
-    char exit_word[32], exit_text[200];
+    char exit_word[32], exit_text[240];
     struct hv_error failure;        /* of its start; code 0: none */
 };
 
@@ -239,6 +239,7 @@ static bool note_runtime(struct worker_link *l, json_t *runtime, const json_t *r
     vm->runtime = runtime;
     rates_note(vm);
     balance_report(vm);
+    paging_report(vm);
     return true;
 }
 
@@ -263,6 +264,8 @@ static void on_report(void *arg, json_t *p, bool continues, const struct hv_erro
     }
     if (json_is_object(end)) {
         read_exit(l, end);
+    } else if (state && strcmp(state, "resetting") == 0 && vm->state == SVC_STARTING) {
+        svc_vm_set_state(vm, SVC_RUNNING);              /* taken over while it waits for memory */
     } else if (state && strcmp(state, "running") == 0 && vm->state != SVC_STOPPING) {
         svc_vm_set_state(vm, SVC_RUNNING);
     } else if (state && strcmp(state, "paused") == 0) {

@@ -229,7 +229,8 @@ int setting_set_text(struct settings *s, const struct setting_desc *d, const cha
     switch (d->type) {
     case SETTING_TEXT:
     case SETTING_PATH:
-        if (strcmp(text, "none") == 0)
+        /* Without a folder for paging is another thing than without a word on it. */
+        if (strcmp(text, "none") == 0 && d != &setting_table[SETTING_MEM_PAGING])
             return setting_set_string(s, d, NULL);
         r = check_string(d, text, e);
         return r < 0 ? r : setting_set_string(s, d, text);
@@ -460,6 +461,12 @@ int settings_check(const struct settings *s, const char *vm, struct hv_error *e)
     if (s->memory.dynamic && s->memory.startup < s->memory.min)
         return less_than(vm, "startup", s->memory.startup, "minimum", s->memory.min, "--startup",
                          "--min", e);
+    const char *paging = s->memory.smart_paging;
+    if (paging && paging[0] != '/' && strcmp(paging, "none") != 0) {
+        hv_fail(e, HV_USAGE, paging, "is no absolute path of a folder for smart paging");
+        hv_hint(e, "--smart-paging DIR, none, or default");
+        return -EINVAL;
+    }
     if (!s->boot.kernel && (s->boot.initrd || s->boot.cmdline)) {
         hv_fail(e, HV_USAGE, vm, "%s needs a kernel", s->boot.initrd ? "an initrd" : "a command line");
         hv_hint(e, "--kernel PATH");

@@ -39,7 +39,7 @@ struct settings {
     char *notes;
     uint64_t engine, mitigations, on_start, on_stop, start_delay_ms;
     bool hyperv, lock;
-    struct { bool dynamic; uint64_t startup, min, max, buffer_pct, priority, demand_source, visible; } memory;
+    struct { bool dynamic; uint64_t startup, min, max, buffer_pct, priority, demand_source, visible; char *smart_paging; } memory;
     struct { uint64_t cpus, weight, limit_pct; } processor;
     struct { bool heartbeat, shutdown, time_sync, kvp, vss, file_copy; } services;
     struct { char *kernel, *initrd, *cmdline; uint64_t on_reboot, on_triple_fault; bool test_device; } boot;

@@ -48,6 +48,8 @@ S(MEM_SOURCE, "memory",    "demand_source", ENUM, memory.demand_source, 0, 2, 0,
   "Hv_MemorySettingData.DemandSource:string", "how demand is worked out: what is in use led by what is committed, committed alone, in use alone")
 S(MEM_VISIBLE, "memory",   "visible",    ENUM, memory.visible, 0, 1, 0, NEXT,
   "Hv_MemorySettingData.Visible:string", "memory the guest sees at boot; max is for guests that cannot take more while they run")
+S(MEM_PAGING, "memory",    "smart_paging", TEXT, memory.smart_paging, 0, 4095, NULL, NEXT,
+  "Hv_MemorySettingData.SmartPaging:string", "folder on a disk for what a restart cannot have in memory, or none; not set: the folder of the VM's settings")
 S(CPU_COUNT,  "processor", "cpus",       UINT, processor.cpus, 1, 64, 1, NEXT,
   "Msvm_ProcessorSettingData.VirtualQuantity:uint64", "virtual processors")
 S(CPU_WEIGHT, "processor", "weight",     UINT, processor.weight, 0, 10000, 100, NOW,

@@ -106,6 +106,9 @@ void vm_memory(struct vm *vm, struct vm_memory *ret)
     HV_CHECK(vm, VM_MAGIC);
     *ret = (struct vm_memory){.assigned = mem_ram_bytes(vm->mem), .visible = mem_ram_bytes(vm->mem),
                               .resident = mem_resident_bytes(vm->mem), .op = dynmem_op_word(DYNMEM_IDLE)};
+    ret->paged = mem_paged(vm->mem);
+    ret->granted = ret->paged ? vm->granted : 0;
+    ret->needs = vm->state == VM_RESETTING ? vm->layout.low_bytes + vm->layout.high_bytes : 0;
     if (!vm->dynmem)
         return;
     struct dynmem_report r;

@@ -174,9 +174,14 @@ void vm_synthetic_pause(struct vm *vm)
         vmbus_pause(vm->vmbus);
 }
 
-void vm_synthetic_resume(struct vm *vm)
+void vm_synthetic_go_on(struct vm *vm)
 {
     if (vm->vmbus)
         vmbus_resume(vm->vmbus);
+}
+
+void vm_synthetic_resume(struct vm *vm)
+{
+    vm_synthetic_go_on(vm);
     vm_guest_resumed(vm);
 }

@@ -281,7 +281,7 @@ int vm_resume(struct vm *vm, struct hv_error *e)
     return 0;
 }
 
-static void go_off(struct vm *vm, enum vm_off_reason reason, const char *text)
+void vm_go_off(struct vm *vm, enum vm_off_reason reason, const char *text)
 {
     vm_park(vm);
     vm_synthetic_pause(vm);
@@ -290,6 +290,34 @@ static void go_off(struct vm *vm, enum vm_off_reason reason, const char *text)
     vm->off_reason = reason;
     hv_strlcpy(vm->off_text, text, sizeof(vm->off_text));
     changed(vm);
+}
+
+/* The reset went wrong: what is left of the VM is no machine that could run. */
+static int reset_failed(struct vm *vm, int r, const struct hv_error *why, struct hv_error *e)
+{
+    char text[sizeof(vm->off_text)];
+    snprintf(text, sizeof(text), "reset failed: %.200s", why->message);
+    vm_go_off(vm, VM_OFF_ERROR, text);
+    if (e)
+        *e = *why;
+    return r;
+}
+
+int vm_reboot(struct vm *vm, bool paused, struct hv_error *e)
+{
+    struct hv_error why = {0};
+    vm->engine->ops->reset(vm->engine);
+    machine_reset(vm->machine);
+    int r = boot(vm, &why);
+    if (r < 0)
+        return reset_failed(vm, r, &why, e);
+    vm->resets++;
+    if (paused)
+        vm->state = VM_PAUSED;
+    else
+        run(vm);
+    changed(vm);
+    return 0;
 }
 
 int vm_reset(struct vm *vm, struct hv_error *e)
@@ -306,31 +334,20 @@ int vm_reset(struct vm *vm, struct hv_error *e)
     int r = mem_clear(vm->mem);
     if (r < 0) {
         hv_fail_errno(&why, -r, vm->name, "cannot clear its memory");
-    } else {
-        vm->engine->ops->reset(vm->engine);
-        machine_reset(vm->machine);
-        r = boot(vm, &why);
+        return reset_failed(vm, r, &why, e);
     }
-    if (r < 0) {
-        char text[sizeof(vm->off_text)];
-        snprintf(text, sizeof(text), "reset failed: %.200s", why.message);
-        go_off(vm, VM_OFF_ERROR, text);
-        if (e)
-            *e = why;
-        return r;
+    if (vm_reset_waits(vm, paused)) {
+        changed(vm);
+        return 0;
     }
-    vm->resets++;
-    if (!paused)
-        run(vm);
-    changed(vm);
-    return 0;
+    return vm_reboot(vm, paused, e);
 }
 
 void vm_turn_off(struct vm *vm)
 {
     HV_CHECK(vm, VM_MAGIC);
     if (vm->state != VM_OFF)
-        go_off(vm, VM_OFF_TURNED_OFF, "");
+        vm_go_off(vm, VM_OFF_TURNED_OFF, "");
 }
 
 bool vm_power_button(struct vm *vm)
@@ -345,21 +362,21 @@ static void handle_events(void *arg)
     struct vm *vm = arg;
     HV_CHECK(vm, VM_MAGIC);
     uint32_t ev = __atomic_exchange_n((uint32_t *)&vm->events, 0, __ATOMIC_SEQ_CST);
-    if (!ev || vm->state == VM_OFF || vm->state == VM_BUILT)
+    if (!ev || vm->state == VM_OFF || vm->state == VM_BUILT || vm->state == VM_RESETTING)
         return;
     vm_park(vm);
     if (ev & VM_EVENT_FATAL) {
-        go_off(vm, VM_OFF_ERROR, vm->fatal_text);
+        vm_go_off(vm, VM_OFF_ERROR, vm->fatal_text);
     } else if (ev & (1u << MACHINE_EVENT_SHUTDOWN_CODE)) {
         vm->exit_code = platform_exit_code(vm->platform);
-        go_off(vm, VM_OFF_EXIT_CODE, "");
+        vm_go_off(vm, VM_OFF_EXIT_CODE, "");
     } else if (ev & (1u << MACHINE_EVENT_POWER_OFF)) {
-        go_off(vm, VM_OFF_POWER_OFF, "");
+        vm_go_off(vm, VM_OFF_POWER_OFF, "");
     } else if (ev & VM_EVENT_TRIPLE_FAULT &&
                vm->settings.boot.on_triple_fault == SET_ON_REBOOT_OFF) {
-        go_off(vm, VM_OFF_CRASH, "triple fault");
+        vm_go_off(vm, VM_OFF_CRASH, "triple fault");
     } else if (vm->settings.boot.on_reboot == SET_ON_REBOOT_OFF) {
-        go_off(vm, VM_OFF_RESET, "the guest rebooted");
+        vm_go_off(vm, VM_OFF_RESET, "the guest rebooted");
     } else {
         (void)vm_reset(vm, NULL);       /* on failure the VM is off and says why */
     }

@@ -6,6 +6,7 @@
  *   built ──start──▶ running ◀──resume── paused        off: the guest powered off, was
  *                      │ ▲  ──pause──▶                 turned off, crashed (vm_off_reason)
  *                      │ └── reset (by guest or operator)
+ *                      │ └── resetting: the memory it boots with is not granted yet (vm_finish_reset)
  *                      └────▶ off
  */
 #ifndef HV_VM_VM_H
@@ -23,7 +24,8 @@ struct console;
 struct mem;
 struct machine;
 
-#define VM_STATES(X) X(BUILT, "off") X(RUNNING, "running") X(PAUSED, "paused") X(OFF, "off")
+#define VM_STATES(X) X(BUILT, "off") X(RUNNING, "running") X(PAUSED, "paused") \
+    X(RESETTING, "resetting") X(OFF, "off")
 enum vm_state {
 #define VM_STATE_ENUM(name, word) VM_##name,
     VM_STATES(VM_STATE_ENUM)
@@ -59,6 +61,11 @@ struct vm_hooks {
     void (*memory_event)(void *arg, bool warning, const char *message, const char *hint);
     /* The guest used so many bytes that it had given back; they were taken again. From a timer of the VM: no vm_*. May be NULL. */
     void (*memory_used)(void *arg, uint64_t bytes);
+    /*
+     * The guest was reset, has given all its memory back, and boots with `bytes`, more than it had: true has it wait
+     * in VM_RESETTING for vm_finish_reset() or its end. Loop thread. NULL: nobody has to be asked.
+     */
+    bool (*reset_waits)(void *arg, uint64_t bytes);
     /* On each vCPU's thread, before it enters the guest for the first time. May be NULL. */
     void (*vcpu_begins)(void *arg);
     void *arg;
@@ -91,6 +98,23 @@ int vm_reset(struct vm *vm, struct hv_error *e);
 void vm_turn_off(struct vm *vm);
 /* Press the ACPI power button; false if the guest has not enabled its event yet. */
 bool vm_power_button(struct vm *vm);
+
+/*
+ * From VM_RESETTING: boot, paused if it was. granted bytes of what the guest boots with may be in memory, the rest
+ * lies on the file paging_fd (-1: there is no rest), which has room for it and becomes the VM's, also on failure.
+ * A failure turns the VM off with VM_OFF_ERROR.
+ */
+int vm_finish_reset(struct vm *vm, uint64_t granted, int paging_fd, struct hv_error *e);
+/* From VM_RESETTING: it does not go on, and is off with VM_OFF_ERROR and this reason. */
+void vm_refuse_reset(struct vm *vm, const char *reason);
+/* More of a guest that is partly on a file may be in memory: bytes in all. */
+void vm_grant_memory(struct vm *vm, uint64_t bytes);
+/*
+ * Bring memory back from the file as far as what is granted allows; stops the guest for a moment of a few
+ * hundredths of a second at most. Call it ten times a second while vm_memory().paged is not 0.
+ * If the file cannot be read the VM goes off with VM_OFF_ERROR.
+ */
+void vm_page_in(struct vm *vm);
 
 enum vm_state vm_state(const struct vm *vm);
 const char *vm_state_word(enum vm_state st);
@@ -167,6 +191,8 @@ void vm_copy_progress(const struct vm *vm, uint64_t *ret_done, uint64_t *ret_siz
 struct vm_memory {
     uint64_t assigned, visible, resident, ballooned, hot_added, available, demand, offline, target;
     uint64_t report_age_ns, reports, reported_assigned;
+    uint64_t paged, granted;           /* of assigned, on the paging file; what may be in memory while it is not 0 */
+    uint64_t needs;                    /* VM_RESETTING: what it boots with; else 0 */
     const char *op;                    /* idle, balloon, unballoon, hot-add */
     const char *last_op;               /* the last that moved anything; NULL: none */
     int64_t last_bytes;                /* negative: taken from the guest */

@@ -60,6 +60,8 @@ struct vm {
     char kernel_name[96];
     uint32_t exit_code;
     unsigned resets;
+    bool reset_paused;               /* VM_RESETTING: it was paused */
+    uint64_t granted;                /* bytes that may be in memory while a part is on the paging file */
     uint64_t up_since_ns;            /* guest clock at start or last reset */
 
     /* vCPU threads wait here while parked; lock guards the next five. */
@@ -84,6 +86,13 @@ void vm_park(struct vm *vm);
 void vm_unpark(struct vm *vm);
 /* Any thread: note events, stop the vCPUs at their next boundary, have the loop look. */
 void vm_raise(struct vm *vm, uint32_t events);
+
+/* vm.c: the second half of a reset; memory is clear, or on the paging file. And the end. */
+int vm_reboot(struct vm *vm, bool paused, struct hv_error *e);
+void vm_go_off(struct vm *vm, enum vm_off_reason reason, const char *text);
+
+/* paging.c: does the reset wait for memory? The VM is then VM_RESETTING. */
+bool vm_reset_waits(struct vm *vm, bool paused);
 
 /* services.c: providers on the bus. */
 int vm_services_new(struct vm *vm, struct hv_error *e);
@@ -115,6 +124,7 @@ void vm_synthetic_free(struct vm *vm);
 /* vCPUs are parked: nothing of the bus touches guest memory until it is resumed. */
 void vm_synthetic_pause(struct vm *vm);
 void vm_synthetic_resume(struct vm *vm);
+void vm_synthetic_go_on(struct vm *vm);      /* the same after a stop that nobody needs to know of */
 /* Enter vp 0 where boot_prepare() said; the others stay as after reset. */
 int vm_enter(struct vm *vm, const struct boot_entry *entry, struct hv_error *e);
 

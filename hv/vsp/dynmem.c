@@ -368,6 +368,16 @@ void dynmem_report(const struct dynmem *d, struct dynmem_report *ret)
     };
 }
 
+uint64_t dynmem_ballooned(const struct dynmem *d, gpa_t gpa, uint64_t len)
+{
+    uint64_t end = (gpa + len) >> HV_PAGE_SHIFT, sum = 0, n;
+    HV_CHECK(d, DYNMEM_MAGIC);
+    for (uint64_t pfn = gpa >> HV_PAGE_SHIFT; pfn < end && pageset_next(&d->balloon, &pfn, &n, end - pfn); pfn += n)
+        if (pfn < end)
+            sum += MIN(n, end - pfn);
+    return sum * HV_PAGE_SIZE;
+}
+
 const char *dynmem_op_word(enum dynmem_op op)
 {
     static const char *const words[] = {

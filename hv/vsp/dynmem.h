@@ -75,6 +75,8 @@ int dynmem_set_target(struct dynmem *d, uint64_t bytes, struct hv_error *e);
 /* A higher maximum, within the hot-add range. */
 void dynmem_set_max(struct dynmem *d, uint64_t bytes);
 void dynmem_report(const struct dynmem *d, struct dynmem_report *ret);
+/* How much of gpa[len] is in the balloon, bytes. */
+uint64_t dynmem_ballooned(const struct dynmem *d, gpa_t gpa, uint64_t len);
 const char *dynmem_op_word(enum dynmem_op op);
 /*
  * Does the host hold more of the guest's memory than is assigned, or being added? Then give back

@@ -92,7 +92,7 @@ static void do_setup(void *arg, struct varlink_call *call, const json_t *params)
                                 .kernel_fd = kernel, .initrd_fd = initrd, .kvm_fd = kvm, .loop = w->loop,
                                 .hooks = {.changed = worker_changed, .guest_changed = worker_guest_changed,
                                           .memory_event = worker_memory_event, .memory_used = worker_memory_used, .guest_event = worker_guest_event,
-                                          .crashed = worker_crashed, .vcpu_begins = vcpu_begins, .arg = w}};
+                                          .crashed = worker_crashed, .reset_waits = worker_reset_waits, .vcpu_begins = vcpu_begins, .arg = w}};
         sandbox_confine(&sandbox);
         r = vm_new(&cfg, &w->vm, &e);
     }
@@ -296,6 +296,8 @@ const struct varlink_method worker_methods[] = {
     {"Resume", do_resume},
     {"PowerButton", do_power_button},
     {"Reset", do_reset},
+    {"FinishReset", worker_finish_reset},
+    {"GrantMemory", worker_grant_memory},
     {"MemoryTarget", do_memory_target},
     {"TurnOff", do_turn_off},
     {"Console", do_console},

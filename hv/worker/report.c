@@ -70,7 +70,7 @@ json_t *worker_runtime(struct worker *w)
                                          (json_int_t)(m.last_took_ns / NS_PER_MS), "ended_ms",
                                          (json_int_t)((hv_wall_ns() - m.last_ago_ns) / NS_PER_MS))
                              : json_null();
-    json_t *runtime = json_pack("{s:I s:I s:i s:s s:s s:{s:I s:I s:I s:I s:I s:I s:I s:s s:b s:b s:b s:b s:o s:o s:o}"
+    json_t *runtime = json_pack("{s:I s:I s:i s:s s:s s:{s:I s:I s:I s:I s:I s:I s:I s:I s:I s:o s:s s:b s:b s:b s:b s:o s:o s:o}"
                      " s:o s:O? s:o}",
                      "uptime_ms", (json_int_t)(vm_uptime_ns(w->vm) / NS_PER_MS),
                      "cpu_ns", (json_int_t)vm_cpu_ns(w->vm),
@@ -80,7 +80,9 @@ json_t *worker_runtime(struct worker *w)
                      "memory", "assigned", (json_int_t)m.assigned,
                      "resident", (json_int_t)m.resident, "visible_now", (json_int_t)m.visible,
                      "ballooned", (json_int_t)m.ballooned, "hot_added", (json_int_t)m.hot_added,
-                     "offline", (json_int_t)m.offline, "target", (json_int_t)m.target, "operation", m.op,
+                     "offline", (json_int_t)m.offline, "target", (json_int_t)m.target,
+                     "paged", (json_int_t)m.paged, "granted", (json_int_t)(m.paged ? m.granted : m.assigned), "needs",
+                     m.needs ? json_integer((json_int_t)m.needs) : json_null(), "operation", m.op,
                      "driver", m.driver, "can_balloon", m.can_balloon, "can_hot_add", m.can_hot_add, "stuck", m.stuck,
                      "report", said, "last_move", last, "boot_ms",
                      m.driver && !m.reporting ? json_integer((json_int_t)(m.driver_age_ns / NS_PER_MS)) : json_null(),

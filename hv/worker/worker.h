@@ -40,7 +40,7 @@ struct worker {
     struct guest_call *copy;      /* the copy under way; NULL: none */
     json_t *crash;                /* what the guest said of its last crash; NULL: none since its start */
     bool ending;                  /* the VM is off: last reports are out, the process ends */
-    struct loop_timer *end_timer, *enforce_timer;
+    struct loop_timer *end_timer, *enforce_timer, *paging_timer;
     unsigned strikes;             /* how often of late the guest used what it had given back */
     uint64_t last_strike_ns, last_strike_bytes;
 };
@@ -84,6 +84,12 @@ const char *worker_state_word(struct worker *w);
 /* enforce.c: 0 or -ENOMEM; and the VM's hook. */
 int worker_enforce_new(struct worker *w);
 void worker_memory_used(void *arg, uint64_t bytes);
+
+/* paging.c: methods, the VM's hook, 0 or -ENOMEM. */
+void worker_finish_reset(void *arg, struct varlink_call *call, const json_t *params);
+void worker_grant_memory(void *arg, struct varlink_call *call, const json_t *params);
+bool worker_reset_waits(void *arg, uint64_t bytes);
+int worker_paging_new(struct worker *w);
 
 /* consoles.c: clients of COM1. */
 int consoles_new(struct worker *w, struct console_server **ret);

@@ -82,6 +82,8 @@ static int serve(struct worker *w, int fd)
         r = loop_timer_new(w->loop, on_setup_limit, w, &limit);
     if (r == 0)
         r = worker_enforce_new(w);
+    if (r == 0)
+        r = worker_paging_new(w);
     if (r < 0) {
         log_error("cannot start: %s", strerror(-r));
         return 1;
@@ -92,6 +94,7 @@ static int serve(struct worker *w, int fd)
     loop_timer_free(w->loop, limit);
     loop_timer_free(w->loop, w->end_timer);
     loop_timer_free(w->loop, w->enforce_timer);
+    loop_timer_free(w->loop, w->paging_timer);
     worker_watchers_free(w);
     consoles_free(w->consoles);
     vm_free(w->vm);

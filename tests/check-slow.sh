@@ -164,6 +164,7 @@ part "hvd away for a minute under load" env HV_SLOW=1 bats tests/bats/memory-dyn
 part "an hour of random load in three guests, one pool" tests/guest/memory-load.sh "${LOAD_SECONDS:-3600}"
 part "the same in guests that put no added memory online" tests/guest/memory-load.sh -o "${LOAD_SECONDS:-900}"
 part "a thousand kills of service, workers and clients" env CHAOS_PAUSE_MS=600 tests/chaos.sh 1000 "${CHAOS_SEED:-$RANDOM}"
+part "restarts short of memory" env HV_SLOW=1 bats tests/bats/memory-paging.bats
 part "examples that wait for guests to report" env HV_SLOW=1 bats tests/bats/examples.bats
 part "services of other hosts, through sshd" tests/guest/ssh.sh
 part "Debian packages" tests/deb.sh

@@ -15,6 +15,7 @@
  *   lie-none       says that nothing is available
  *   lie-absurd     says numbers that cannot be
  *   lie-time       its reports get older and older and younger again
+ *   old            has run for eleven minutes longer than it has
  *   wave=1         uses more and less by so much a second, each guest in its own rhythm
  */
 #include <getopt.h>
@@ -22,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "hv/base/base.h"
 #include "hv/base/units.h"
@@ -40,6 +42,8 @@ static struct {
     char name[128], id[64], notes[512];
     struct settings settings;
     uint64_t boot, assigned, ballooned, hot_added, target;     /* bytes */
+    uint64_t needs, granted, paged;                            /* bytes: a restart waits; part of it is on a file */
+    char why[256];                                             /* it may not restart */
     unsigned resets;
     bool started, paused, off, moving;
 } f;
@@ -92,19 +96,20 @@ static json_t *runtime(void)
         ? json_pack("{s:I s:I s:I s:I s:I}", "assigned", (json_int_t)f.assigned, "demand", (json_int_t)commit, "available",
                     (json_int_t)available, "pressure_pct", (json_int_t)50, "age_ms", (json_int_t)age)
         : json_null();
-    return json_pack("{s:I s:I s:i s:s s:s s:{s:I s:I s:I s:I s:I s:I s:I s:s s:b s:b s:b s:b s:o s:n s:n}"
+    return json_pack("{s:I s:I s:i s:s s:s s:{s:I s:I s:I s:I s:I s:I s:I s:I s:I s:o s:s s:b s:b s:b s:b s:o s:n s:n}"
                      " s:{s:n s:s s:I s:b s:b} s:[]}",
-                     "uptime_ms", (json_int_t)((now - f.began_ns) / NS_PER_MS), "cpu_ns", (json_int_t)(now / 100), "resets",
+                     "uptime_ms", (json_int_t)((now - f.began_ns) / NS_PER_MS + (flag("old") ? 660000 : 0)), "cpu_ns", (json_int_t)(now / 100), "resets",
                      (int)f.resets, "engine", "soft", "kernel", "none", "memory", "assigned", (json_int_t)f.assigned,
                      "resident", (json_int_t)u, "visible", (json_int_t)(f.boot + f.hot_added), "ballooned",
                      (json_int_t)f.ballooned, "hot_added", (json_int_t)f.hot_added, "offline", (json_int_t)0, "target",
-                     (json_int_t)f.target, "operation", f.moving ? "balloon" : "idle", "driver", driver, "can_balloon", driver,
+                     (json_int_t)f.target, "paged", (json_int_t)f.paged, "granted", (json_int_t)(f.paged ? f.granted : f.assigned), "needs",
+                     f.needs ? json_integer((json_int_t)f.needs) : json_null(), "operation", f.moving ? "balloon" : "idle", "driver", driver, "can_balloon", driver,
                      "can_hot_add", driver && !flag("nohotadd"), "stuck", false, "report", said, "last_move", "boot_ms",
                      "integration", "vmbus", "heartbeat", "ok", "heartbeats", (json_int_t)1, "shutdown", true, "timesync", true,
                      "disks");
 }
 
-static const char *state(void) { return f.off ? "off" : !f.started ? "starting" : f.paused ? "paused" : "running"; }
+static const char *state(void) { return f.off ? "off" : !f.started ? "starting" : f.needs ? "resetting" : f.paused ? "paused" : "running"; }
 
 static json_t *report(void)
 {
@@ -114,7 +119,8 @@ static json_t *report(void)
         json_object_set_new(p, "row", row);
     json_decref(whole);
     if (f.off)
-        json_object_set_new(p, "exit", json_pack("{s:s s:n}", "reason", "turned-off", "message"));
+        json_object_set_new(p, "exit", json_pack("{s:s s:s?}", "reason", f.why[0] ? "error" : "turned-off", "message",
+                                                  f.why[0] ? f.why : NULL));
     return p;
 }
 
@@ -149,6 +155,7 @@ static void moved(void *arg)
         f.hot_added += hot;
         f.assigned += back + hot;
     }
+    f.paged = f.paged && f.assigned > f.granted ? f.assigned - f.granted : 0;
     send_report();
 }
 
@@ -190,25 +197,73 @@ static void start(void *arg, struct varlink_call *call, const json_t *p)
 static void pause_vm(void *arg, struct varlink_call *call, const json_t *p) { f.paused = true; answer(call); send_report(); }
 static void resume(void *arg, struct varlink_call *call, const json_t *p) { f.paused = false; answer(call); send_report(); }
 
-static void reset(void *arg, struct varlink_call *call, const json_t *p)
+static void boot_again(void)
 {
     f.resets++;
     f.assigned = f.boot;
-    f.ballooned = f.hot_added = f.target = 0;
+    f.ballooned = f.hot_added = f.target = f.needs = 0;
     f.moving = false;
+}
+
+static void reset(void *arg, struct varlink_call *call, const json_t *p)
+{
+    f.paged = 0;
+    f.needs = f.assigned < f.boot ? f.boot : 0;
+    if (!f.needs)
+        boot_again();
     answer(call);
     send_report();
 }
 
 static void end(void *arg) { loop_uv_stop(f.loop); }
 
-static void turn_off(void *arg, struct varlink_call *call, const json_t *p)
+static void go_off(void)
 {
     f.off = true;
-    answer(call);
     send_report();
     if (loop_timer_new(f.loop, end, NULL, &f.move_timer) == 0)
         loop_timer_set(f.loop, f.move_timer, hv_now_ns() + 20 * NS_PER_MS);
+}
+
+/* A file with a name, or without the room it is to have, is the service's fault. */
+static bool good_file(int fd, uint64_t bytes)
+{
+    struct stat st;
+    return fd >= 0 && fstat(fd, &st) == 0 && st.st_nlink == 0 && (uint64_t)st.st_blocks * 512 >= bytes;
+}
+
+static void finish_reset(void *arg, struct varlink_call *call, const json_t *p)
+{
+    const json_t *index = json_object_get(p, "fd");
+    const char *why = json_string_value(json_object_get(p, "refuse"));
+    hv_autoclose int fd = json_is_integer(index) ? varlink_call_take_fd(call, (int)json_integer_value(index)) : -1;
+    f.granted = (uint64_t)json_integer_value(json_object_get(p, "granted"));
+    f.paged = f.granted < f.boot ? f.boot - f.granted : 0;
+    answer(call);
+    if (!why && f.paged && !good_file(fd, f.paged))
+        why = "the service gave no file with room";
+    if (why) {
+        hv_strlcpy(f.why, why, sizeof(f.why));
+        f.paged = 0;
+        go_off();
+        return;
+    }
+    boot_again();
+    send_report();
+}
+
+static void grant_memory(void *arg, struct varlink_call *call, const json_t *p)
+{
+    f.granted = (uint64_t)json_integer_value(json_object_get(p, "bytes"));
+    f.paged = f.paged && f.assigned > f.granted ? f.assigned - f.granted : 0;
+    answer(call);
+    send_report();
+}
+
+static void turn_off(void *arg, struct varlink_call *call, const json_t *p)
+{
+    answer(call);
+    go_off();
 }
 
 static void memory_target(void *arg, struct varlink_call *call, const json_t *p)
@@ -254,7 +309,8 @@ static void nothing(void *arg, struct varlink_call *call, const json_t *p) { ans
 
 static const struct varlink_method methods[] = {
     {"Hello", hello}, {"Setup", setup}, {"Start", start}, {"Pause", pause_vm}, {"Resume", resume}, {"Reset", reset},
-    {"PowerButton", turn_off}, {"TurnOff", turn_off}, {"MemoryTarget", memory_target}, {"Watch", watch},
+    {"PowerButton", turn_off}, {"TurnOff", turn_off}, {"MemoryTarget", memory_target},
+    {"FinishReset", finish_reset}, {"GrantMemory", grant_memory}, {"Watch", watch},
     {"State", show_state}, {"Apply", apply}, {"Log", nothing}, {0},
 };
 

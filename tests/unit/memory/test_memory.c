@@ -2,9 +2,14 @@
 #include "hv/memory/memory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <setjmp.h>
 #include <cmocka.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "hv/base/fault.h"
 
 #define P HV_PAGE_SIZE
 
@@ -155,6 +160,144 @@ static void rom_is_read_only_to_the_host_too(void **state)
     mem_free(m);
 }
 
+/* ---- a part on a file ---- */
+
+#define OUT_AT (16 * P)
+#define OUT_LEN (32 * P)
+
+static int paging_file(uint64_t bytes)
+{
+    char path[] = "/tmp/hv-paging-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    unlink(path);
+    assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+    return fd;
+}
+
+/* 64 pages of RAM, of which [16, 48) lie on a file, in two ranges; each page begins with its number. */
+static struct mem *paged_out(struct seen *s)
+{
+    struct mem *m = fresh(s);
+    struct hv_error e = {0};
+    assert_int_equal(mem_add_ram(m, 0, 40 * P, &e), 0);
+    assert_int_equal(mem_add_ram(m, 40 * P, 24 * P, &e), 0);
+    const struct mem_range r[] = {{OUT_AT, 24 * P}, {40 * P, 8 * P}};
+    assert_int_equal(mem_page_out(m, paging_file(OUT_LEN), r, 2, &e), 0);
+    for (uint64_t i = 0; i < 64; i++)
+        assert_int_equal(mem_write(m, i * P, &(uint64_t){i + 1}, 8), 0);
+    return m;
+}
+
+static uint64_t word(struct mem *m, uint64_t page)
+{
+    uint64_t v;
+    assert_int_equal(mem_read(m, page * P, &v, 8), 0);
+    return v;
+}
+
+static void what_is_paged_holds_no_memory_and_comes_back_as_it_was(void **state)
+{
+    struct seen s = {0};
+    struct mem *m = paged_out(&s);
+    struct mem_range r[MEM_PAGED_RANGES];
+    struct mem_pin pin;
+    assert_int_equal(mem_paged(m), OUT_LEN);
+    assert_int_equal(mem_resident_bytes(m), 32 * P);
+    assert_int_equal(mem_pin(m, OUT_AT, 24 * P, MEM_WRITE, &pin), 0);      /* held throughout, as rings are */
+    assert_int_equal(mem_page_in(m, 5 * P), 0);
+    assert_int_equal(mem_paged(m), 27 * P);
+    assert_int_equal(mem_paged_ranges(m, r), 2);
+    assert_int_equal(r[0].gpa, OUT_AT + 5 * P);
+    assert_int_equal(r[0].len, 19 * P);
+    assert_int_equal(r[1].gpa, 40 * P);
+    assert_int_equal(mem_resident_bytes(m), 37 * P);
+    ((uint64_t *)pin.hva)[0] = 1000;                     /* moved, and the same address */
+    assert_int_equal(word(m, 16), 1000);
+    assert_int_equal(mem_page_in(m, 20 * P), 0);         /* over the end of the first range */
+    assert_int_equal(mem_paged_ranges(m, r), 1);
+    assert_int_equal(r[0].gpa, 41 * P);
+    assert_int_equal(mem_page_in(m, UINT64_MAX), 0);
+    assert_int_equal(mem_paged(m), 0);
+    assert_int_equal(mem_resident_bytes(m), 64 * P);
+    for (uint64_t i = 0; i < 64; i++)
+        assert_int_equal(word(m, i), i == 16 ? 1000 : i + 1);
+    assert_int_equal(mem_page_in(m, P), 0);              /* nothing is left */
+    mem_unpin(&pin);
+    mem_free(m);
+}
+
+static void pages_given_back_read_as_zeros_whatever_they_lie_on(void **state)
+{
+    struct seen s = {0};
+    struct mem *m = paged_out(&s);
+    assert_int_equal(mem_page_in(m, 4 * P), 0);
+    assert_int_equal(mem_punch(m, 12 * P, 10 * P), 0);   /* memory, moved back, and on the file */
+    assert_int_equal(mem_punch(m, 46 * P, 4 * P), 0);    /* over its end */
+    for (uint64_t i = 0; i < 64; i++)
+        assert_int_equal(word(m, i), (i >= 12 && i < 22) || (i >= 46 && i < 50) ? 0 : i + 1);
+    uint64_t before = mem_resident_bytes(m);
+    assert_int_equal(mem_page_in(m, UINT64_MAX), 0);
+    assert_int_equal(mem_resident_bytes(m) - before, 24 * P);      /* zeros stay holes */
+    for (uint64_t i = 0; i < 64; i++)
+        assert_int_equal(word(m, i), (i >= 12 && i < 22) || (i >= 46 && i < 50) ? 0 : i + 1);
+    mem_free(m);
+}
+
+static void a_reset_clears_what_is_paged_and_ends_it(void **state)
+{
+    struct seen s = {0};
+    struct mem *m = paged_out(&s);
+    assert_int_equal(mem_clear(m), 0);
+    assert_int_equal(mem_paged(m), 0);
+    assert_int_equal(mem_resident_bytes(m), 0);
+    for (uint64_t i = 0; i < 64; i++)
+        assert_int_equal(word(m, i), 0);
+    assert_int_equal(mem_write(m, OUT_AT, "x", 1), 0);
+    assert_true(mem_resident_bytes(m) > 0);              /* in the memfd again */
+    mem_free(m);
+}
+
+static void a_file_that_cannot_be_read_leaves_the_pages_on_it(void **state)
+{
+    struct seen s = {0};
+    struct mem *m = paged_out(&s);
+    fault_arm(FAULT_READ, 1, EIO);
+    assert_int_equal(mem_page_in(m, 4 * P), -EIO);
+    fault_arm(FAULT_READ, 0, 0);
+    assert_int_equal(mem_paged(m), OUT_LEN);
+    assert_int_equal(mem_page_in(m, UINT64_MAX), 0);
+    for (uint64_t i = 0; i < 64; i++)
+        assert_int_equal(word(m, i), i + 1);
+    mem_free(m);
+}
+
+static void bad_ranges_and_files_are_refused(void **state)
+{
+    struct seen s = {0};
+    struct mem *m = fresh(&s);
+    struct hv_error e = {0};
+    uint8_t rom[P] = {0};
+    assert_int_equal(mem_add_ram(m, 0, 40 * P, &e), 0);
+    assert_int_equal(mem_add_ram(m, 40 * P, 8 * P, &e), 0);
+    assert_int_equal(mem_add_rom(m, 64 * P, rom, P, &e), 0);
+    const struct mem_range across = {39 * P, 2 * P}, outside = {47 * P, 2 * P}, odd = {100, P}, in_rom = {64 * P, P},
+                           good = {8 * P, 8 * P};
+    assert_true(mem_page_out(m, paging_file(8 * P), &across, 1, &e) < 0);
+    assert_true(mem_page_out(m, paging_file(8 * P), &outside, 1, &e) < 0);
+    assert_true(mem_page_out(m, paging_file(8 * P), &odd, 1, &e) < 0);
+    assert_true(mem_page_out(m, paging_file(8 * P), &in_rom, 1, &e) < 0);
+    assert_true(mem_page_out(m, paging_file(8 * P), &good, 0, &e) < 0);
+    assert_true(mem_page_out(m, paging_file(8 * P - 1), &good, 1, &e) < 0);        /* shorter: would end the process */
+    assert_true(mem_page_out(m, open("/dev/null", O_RDWR | O_CLOEXEC), &good, 1, &e) < 0);
+    assert_true(mem_page_out(m, -1, &good, 1, &e) < 0);
+    assert_int_equal(mem_paged(m), 0);
+    assert_int_equal(mem_page_out(m, paging_file(8 * P), &good, 1, &e), 0);
+    assert_true(mem_page_out(m, paging_file(8 * P), &good, 1, &e) < 0);            /* once at a time */
+    assert_int_equal(mem_paged(m), 8 * P);
+    mem_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -163,6 +306,11 @@ int main(void)
         cmocka_unit_test(a_pin_stays_in_one_region_and_reports_writes),
         cmocka_unit_test(punched_pages_read_as_zeros_and_leave_the_host),
         cmocka_unit_test(rom_is_read_only_to_the_host_too),
+        cmocka_unit_test(what_is_paged_holds_no_memory_and_comes_back_as_it_was),
+        cmocka_unit_test(pages_given_back_read_as_zeros_whatever_they_lie_on),
+        cmocka_unit_test(a_reset_clears_what_is_paged_and_ends_it),
+        cmocka_unit_test(a_file_that_cannot_be_read_leaves_the_pages_on_it),
+        cmocka_unit_test(bad_ranges_and_files_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -187,6 +187,6 @@ void settings_mdoc(FILE *f);
 extern const struct cli_command vm_commands[], memory_commands[], host_commands[], job_commands[], events_commands[],
     help_commands[], completion_commands[], disk_commands[], dvd_commands[], integration_commands[], guest_commands[],
     shell_commands[], get_commands[], diff_commands[], apply_commands[], edit_commands[], bridge_commands[],
-    group_commands[], processor_commands[];
+    group_commands[], processor_commands[], metering_commands[];
 
 #endif

@@ -60,6 +60,7 @@ static void housekeeping(void *arg)
     busy |= power_pending(svc);
     vmlog_rotate(svc);
     power_tick(svc);
+    metering_tick(svc);
     if (busy)
         svc->idle_since_ns = now;
     if (svc->idle_ns && now - svc->idle_since_ns > svc->idle_ns) {
@@ -231,6 +232,7 @@ static int set_up(struct service *svc, struct hv_error *e)
     if (r < 0)
         return r;
     host_settings_load(svc);
+    metering_load(svc);
     r = power_new(svc, e);
     if (r < 0)
         return r;
@@ -349,6 +351,7 @@ int main(int argc, char **argv)
     loop_timer_set(svc.loop, svc.housekeeping, hv_now_ns() + HOUSEKEEPING_NS);
     loop_uv_run(svc.loop);
     unlink(svc.paths.socket);
+    metering_save(&svc);
     tear_down(&svc);
     return (int)svc.failed;
 }

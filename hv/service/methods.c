@@ -899,6 +899,7 @@ const struct varlink_method manager_methods[] = {
     {"PreviewMemory", preview_memory},
     {"PlanMemory", plan_memory},
     {"ReportMemory", report_memory},
+    {"Meter", metering_method},
     {"AddDisk", disk_add},
     {"RemoveDisk", disk_remove},
     {"ResizeDisk", disk_resize_vm},

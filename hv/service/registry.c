@@ -31,6 +31,7 @@ static void vm_free(struct svc_vm *vm)
     rates_forget(vm);
     settings_fini(&vm->settings);
     free(vm->series);
+    meter_free(vm->meter);
     free(vm);
 }
 

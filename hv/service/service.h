@@ -14,7 +14,7 @@
  *   balance.c    feeds the balancer             balancer.c    who gets how much memory
  *   stats.c      rows of counters               history.c     what they were
  *   apply.c      documents of many objects      change.c      what a change of settings means
- *   paging.c     restarts short of memory
+ *   paging.c     restarts short of memory    metering.c    what VMs have used
  *   reader.c     foreign documents, sealed      groups.c      names for several VMs
  *   scope.c      control groups of workers
  */
@@ -47,6 +47,7 @@ struct journal;
 struct guest_wait;
 struct restarting;
 struct series;
+struct meter;
 struct power;
 struct scopes;
 
@@ -107,6 +108,7 @@ struct svc_vm {
     struct svc_balance balance;
     struct svc_paging paging;
     struct series *series;              /* what it had and needed; NULL: never ran here */
+    struct meter *meter;                /* NULL: it is not metered */
     double cpu_pct;
     json_t *rated, *rated_before;       /* counters of two reports, for what it does a second (rates.c); NULL while off */
     uint64_t rated_ns, rated_elapsed_ns;
@@ -140,6 +142,7 @@ struct service {
     struct waiter *waiters;
     struct stats_stream *streams;
     struct history *history;
+    uint64_t metered_ns;                /* when meters were last stored */
     struct stopping *stoppings;
     struct guest_wait *guest_waits;
     struct restarting *restarts;
@@ -455,6 +458,19 @@ uint64_t paging_needs(const struct svc_vm *vm);
 uint64_t paging_charge(const struct svc_vm *vm, uint64_t assigned);
 /* What it should have beyond that: others are to give it. */
 uint64_t paging_missing(const struct svc_vm *vm);
+
+/* ---- metering.c ---- */
+/* When VMs are loaded, before workers are taken over; at the end; now and then. */
+void metering_load(struct service *svc);
+void metering_save(struct service *svc);
+void metering_tick(struct service *svc);
+/* vm->runtime is new. */
+void metering_report(struct svc_vm *vm);
+void meter_free(struct meter *m);
+/* What it has used: {since, run_s, cpu_s, ...}, null where it is not metered. New. */
+json_t *metering_json(struct svc_vm *vm);
+/* Method of org.hv.Manager. */
+void metering_method(void *arg, struct varlink_call *call, const json_t *params);
 
 /* ---- disks.c ---- */
 /* reply: of AttachDisk; e NULL on success. */

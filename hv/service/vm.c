@@ -30,6 +30,7 @@ json_t *svc_vm_json_groups(struct svc_vm *vm, const json_t *groups)
     }
     json_object_set_new(runtime, "exit", vm->exit_word[0] ? json_string(vm->exit_word) : json_null());
     json_object_set_new(runtime, "transient", json_boolean(vm->transient));
+    json_object_set_new(runtime, "metering", metering_json(vm));
     json_object_set_new(runtime, "groups", groups_of(vm));
     return json_pack("{s:s s:s s:s s:s? s:o s:o}", "name", vm->name, "id", guid_format(&vm->id, id), "state",
                      svc_state_word(vm), "reason", vm->reason[0] ? vm->reason : NULL, "settings",

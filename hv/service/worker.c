@@ -240,6 +240,7 @@ static bool note_runtime(struct worker_link *l, json_t *runtime, const json_t *r
     rates_note(vm);
     balance_report(vm);
     paging_report(vm);
+    metering_report(vm);
     return true;
 }
 

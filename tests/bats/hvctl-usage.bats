@@ -81,7 +81,7 @@ setup() {
 }
 
 @test "later: a noun" {
-    for noun in net nic switch checkpoint snapshot firmware com metering \
+    for noun in net nic switch checkpoint snapshot firmware com \
         replication wmi access; do
         run -9 --separate-stderr hvctl "$noun" list x
         expect_error "hvctl: $noun: not in this version" "man hv-from-hyperv"

@@ -247,7 +247,7 @@ refused() {
     restart
     is vm1 paging_in_use true
     [ "$(mib vm1 paged)" -gt 60 ]
-    hvctl console vm1 --until 'demo:~# ' --timeout 120s </dev/null >/dev/null
+    until_true 90 hvctl console vm1 --no-history --timeout 3s --send 'echo u""p' --until '^up' </dev/null
     # Two thirds of what it has, so that some of it lies on the file.
     sum() {
         hvctl console vm1 --no-history --timeout 100s --send 'md5sum /r; echo ""done' --until '^done' </dev/null | tr -d '\r' | grep -o '^[0-9a-f]\{32\}'

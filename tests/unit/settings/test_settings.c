@@ -135,7 +135,7 @@ static void fill(struct settings *s)
     settings_init(s);
     assert_int_equal(overlay(s, "{\"notes\":\"a <b> & \\\"c\\\"\\nd\",\"engine\":\"soft\",\"lock\":true,"
         "\"on_start\":\"resume\",\"on_stop\":\"turn-off\",\"memory\":{\"dynamic\":true,\"startup\":\"768M\",\"min\":\"256M\","
-        "\"max\":\"6G\",\"buffer_pct\":35,\"priority\":80},\"processor\":{\"cpus\":3},\"boot\":{\"kernel\":\"/b/vm\","
+        "\"max\":\"6G\",\"buffer_pct\":35,\"priority\":80,\"smart_paging\":\"none\"},\"processor\":{\"cpus\":3},\"boot\":{\"kernel\":\"/b/vm\","
         "\"initrd\":\"/b/i\",\"cmdline\":\"console=ttyS0 a=\\\"x y\\\"\",\"on_reboot\":\"off\"}}", &e), 0);
 }
 
@@ -161,7 +161,7 @@ static void text_round_trip(void **state)
     settings_init(&b);
     for (unsigned i = 0; i < SETTING_COUNT; i++) {
         char *t = setting_get_text(&a, &setting_table[i]);
-        assert_int_equal(setting_set_text(&b, &setting_table[i], t ? t : "none", &e), 0);
+        assert_int_equal(setting_set_text(&b, &setting_table[i], t ? t : "default", &e), 0);
         free(t);
     }
     assert_same(&a, &b);

@@ -644,6 +644,38 @@ static void test_the_dirty_log_has_what_was_written(void **state)
     assert_int_equal(vm.g->ops->dirty_log(vm.g, false), 0);
 }
 
+/* Smart paging maps a file over RAM, and memory over that again: what counts is the address. */
+GUEST_CODE(code_add, "add dword ptr [0x300000], 1; mov eax, [0x300000]; out 0xe9, eax; xor eax, eax; out 0xf4, al\n");
+
+static uint32_t first_word(int fd)
+{
+    uint32_t v = 0;
+    assert_int_equal(pread(fd, &v, sizeof(v), 0), sizeof(v));
+    return v;
+}
+
+static void test_ram_whose_pages_become_those_of_a_file(void **state)
+{
+    char path[] = "/tmp/hv-paging-XXXXXX";
+    const int fds[] = {mkstemp(path), memfd_create("again", 0)};
+    unlink(path);
+    vm_put32(&vm, 0x300000, 7);
+    assert_int_equal(RUN64(code_add), 0);
+    for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
+        const uint32_t v = 100 + i;
+        assert_int_equal(ftruncate(fds[i], 4096), 0);
+        assert_int_equal(pwrite(fds[i], &v, sizeof(v), 0), sizeof(v));
+        assert_true(mmap(vm.ram + 0x300000, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fds[i], 0) != MAP_FAILED);
+        assert_int_equal(RUN64(code_add), 0);
+        assert_int_equal(RUN64(code_add), 0);
+    }
+    EXPECT_LOG(8, 101, 102, 102, 103);
+    assert_int_equal(first_word(fds[0]), 102);
+    assert_int_equal(first_word(fds[1]), 103);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 /* Every page of 24 MiB from 64 MiB on, then the first again. */
 GUEST_CODE(code_many,
     "mov ebx, 0x4000000; mov ecx, 6144; 1: mov [rbx], ecx; add rbx, 4096; dec ecx; jnz 1b\n"
@@ -982,7 +1014,7 @@ int main(int argc, char **argv)
         T1(test_the_tsc_of_an_idle_guest_can_be_read), T1(test_goes_on_in_another_vm), T1(test_no_interrupt_is_lost_by_a_kick_and_a_save),
         T1(test_no_end_of_interrupt_is_lost_by_a_kick_and_a_save), T1(test_no_interrupt_is_lost_by_a_fault),
         T1(test_a_fault_survives_a_kick_and_a_save), T1(test_the_dirty_log_has_what_was_written),
-        T1(test_the_dirty_log_of_many_pages), T1(test_the_dirty_log_without_rings),
+        T1(test_ram_whose_pages_become_those_of_a_file), T1(test_the_dirty_log_of_many_pages), T1(test_the_dirty_log_without_rings),
         T1(test_protected_mode), T1(test_paging_of_32_bit), T1(test_faults_and_gates_of_32_bit), T1(test_the_cpus_msrs), T1(test_the_timer_by_tsc_deadline),
         T1(test_sse), T1(test_x87), T1(test_int3), T1(test_popcnt), T1(test_cmpxchg16b), T1(test_xsave),
         T1(test_system_calls_from_ring_3),

@@ -62,7 +62,8 @@ static void keys_of_options_are_settings_of_a_fitting_type(void **state)
                 case SETTING_PCT: fits = o->type == CLI_PERCENT; break;
                 case SETTING_BOOL: fits = o->type == CLI_SWITCH; break;
                 case SETTING_ENUM: fits = o->type == CLI_ENUM; break;
-                case SETTING_TEXT: fits = o->type == CLI_STRING; break;
+                /* a folder, or `none`, which is no path */
+                case SETTING_TEXT: fits = o->type == CLI_STRING || (o->type == CLI_DIR && o->flags & CLI_NONE_VALUE); break;
                 case SETTING_PATH: fits = o->type == CLI_FILE || o->type == CLI_DIR; break;
                 }
                 if (!fits) {

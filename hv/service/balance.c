@@ -383,9 +383,9 @@ void balance_json(const struct svc_vm *vm, json_t *memory)
     if (!b->planned)
         return;
     const struct dm_plan *p = &b->plan;
-    json_object_set_new(memory, "why", *dm_reason_words[p->why] ? json_string(dm_reason_words[p->why]) : json_null());
-    if (paging_bytes(vm))
-        json_object_set_new(memory, "why", json_string(dm_reason_words[DM_WHY_HOST]));
+    /* What is on disk for want of the host's memory has that reason, whatever the plan does about it. */
+    const char *why = dm_reason_words[paging_bytes(vm) ? DM_WHY_HOST : p->why];
+    json_object_set_new(memory, "why", *why ? json_string(why) : json_null());
     json_object_set_new(memory, "status", words[p->status] ? json_string(words[p->status]) : json_null());
     if (p->status == DM_UNKNOWN)
         return;

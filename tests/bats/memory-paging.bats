@@ -95,7 +95,7 @@ restart() { hvctl restart vm1 --reset --yes -q "$@"; }
     serve
     is vm1 needs $((1 << 30))           # it waits still: nobody gave it what is not there
     until_true 15 is vm1 paging_in_use true
-    is vm1 why host
+    until_true 5 is vm1 why host        # with the next plan
     [ "$(mib vm1 paged)" -gt 100 ]
     [ "$(mib vm1 assigned)" = 1024 ]
     [ "$(($(mib vm1 paged) + $(mib vm1 granted)))" = 1024 ]

@@ -21,8 +21,8 @@ setup_file() {
     echo $! >"$BATS_FILE_TMPDIR/space.pid"
     local deadline=$((SECONDS + 20))
     until inside grep -q '^hv:x:64321:' /etc/group 2>/dev/null && inside mountpoint -q /var/lib; do [ "$SECONDS" -lt "$deadline" ]; sleep 0.05; done
-    inside "$share/bin/hvd" --system >"$BATS_FILE_TMPDIR/hvd.log" 2>&1 3>&- &
-    echo $! >"$BATS_FILE_TMPDIR/hvd.pid"
+    # Its own number: the shell around it would wait for it.
+    inside bash -c 'echo $$ >"$1/hvd.pid"; exec "$1/share/bin/hvd" --system' - "$BATS_FILE_TMPDIR" >"$BATS_FILE_TMPDIR/hvd.log" 2>&1 3>&- &
     until inside test -S /run/hv/org.hv.Manager; do
         [ "$SECONDS" -lt $((deadline + 20)) ] || { cat "$BATS_FILE_TMPDIR/hvd.log" >&2; return 1; }
         sleep 0.05

@@ -190,7 +190,11 @@ guest() { hvctl console "$1" --send "$2; echo en\"\"d" --until end -t 30s; }
     run -0 hvctl create vm10 --kernel "$(some_kernel)" --new-disk 1G --dry-run
     run -2 hvctl create vm10 --kernel "$(some_kernel)" --new-disk 1G --memory 3M
     run -3 hvctl create vm10 --kernel "$(some_kernel)" --new-disk 1G --parent nothing.vhdx
-    run -3 hvctl create vm10 --kernel "$(some_kernel)" --new-disk 1G --seed nothing
+    run -3 --separate-stderr hvctl create vm10 --kernel "$(some_kernel)" --new-disk 1G --seed nothing
+    [ "$stderr" = "hvctl: $PWD/nothing: cannot read: No such file or directory" ]
+    run -3 --separate-stderr hvctl create vm10 --kernel "$(some_kernel)" --new-disk 1G --seed nothing -o json
+    [ "$(jq -r '.error.code + " " + .error.object' <<<"$stderr")" = "not-found $PWD/nothing" ]
+    [ -z "$output" ]
     [ "$(ls "$path" | wc -l)" -eq 3 ]
     run -0 --separate-stderr hvctl remove vm9 --yes
     [[ $stderr == *"vm9: disk left: $path/vm9.vhdx"* ]]

@@ -217,7 +217,7 @@ shown vhdtool build "$disk" --from "$build/demo/root.cpio" --size 256M
 
 say "Create a VM"
 run create "$vm" --memory 512M --cpus 1 --disk "$disk" --kernel "$cache/vmlinuz-cloud" --initrd "$initrd" \
-    --cmdline "root=/dev/sda1 console=ttyS0 quiet"
+    --cmdline "root=LABEL=root console=ttyS0 quiet"
 
 say "Boot it and watch its console up to the prompt"
 run start "$vm"
@@ -262,7 +262,7 @@ trap - ERR
 cat <<END
 
 demo: done in $(elapsed "$t0") s. Try next:
-  $hvctl run --memory 512M --kernel $cache/vmlinuz-cloud --initrd $initrd --disk $disk --cmdline 'root=/dev/sda1 console=ttyS0 quiet'
+  $hvctl run --memory 512M --kernel $cache/vmlinuz-cloud --initrd $initrd --disk $disk --cmdline 'root=LABEL=root console=ttyS0 quiet'
   $vhdtool info $disk
   $hvctl help
   man -l $PWD/man/hvctl.1

@@ -113,7 +113,7 @@ while read -r module parameters; do
 done </etc/modules
 root=$(sed -n 's/.*\<root=\([^ ]*\).*/\1/p' /proc/cmdline)
 case $root in
-UUID=*) find='findfs "$root" 2>/dev/null' ;;
+UUID=* | LABEL=*) find='findfs "$root" 2>/dev/null' ;;
 *) find='echo "$root"' ;;
 esac
 for i in $(seq 200); do

@@ -274,7 +274,7 @@ static int apply_sample(struct model *m, unsigned host, uint64_t time_ms, const 
     h->sample_ms = time_ms;
     struct model_sums s = model_sum(m, host);
     struct series_point p = {(uint32_t)(s.assigned / MIB), (uint32_t)(s.demand / MIB),
-                             tenths_of(json_object_get(h->info, "cpu_pct")), SERIES_NONE};
+                             tenths_of(json_object_get(h->info, "cpu_pct")), SERIES_NONE, 0};
     series_put(&h->series, time_ms, p);
     return 0;
 }

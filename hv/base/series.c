@@ -1,7 +1,7 @@
 /* Two rings of samples by time slot. */
 #include "hv/base/series.h"
 
-const struct series_point series_unknown = {SERIES_UNKNOWN, SERIES_UNKNOWN, SERIES_CPU_UNKNOWN, SERIES_NONE};
+const struct series_point series_unknown = {SERIES_UNKNOWN, SERIES_UNKNOWN, SERIES_CPU_UNKNOWN, SERIES_NONE, 0};
 
 static const struct { uint64_t step_ms; unsigned slots; } levels[SERIES_LEVEL_COUNT] = {
     [SERIES_FINE] = {2000, SERIES_FINE_SLOTS},
@@ -64,6 +64,7 @@ static struct series_point add_to_minute(struct series *s, uint64_t slot, struct
     if (p.assigned != SERIES_UNKNOWN) {
         s->minute.assigned += p.assigned;
         s->minute.n++;
+        s->minute.warning += p.status == SERIES_WARNING;
     }
     if (p.demand != SERIES_UNKNOWN) {
         s->minute.demand += p.demand;
@@ -77,6 +78,7 @@ static struct series_point add_to_minute(struct series *s, uint64_t slot, struct
     mean.demand = s->minute.n_demand ? (uint32_t)(s->minute.demand / s->minute.n_demand) : SERIES_UNKNOWN;
     mean.cpu = s->minute.n_cpu ? (uint16_t)(s->minute.cpu / s->minute.n_cpu) : SERIES_CPU_UNKNOWN;
     mean.status = MAX(mean.status, p.status);
+    mean.warning_pct = s->minute.n ? (uint8_t)((100 * s->minute.warning + s->minute.n / 2) / s->minute.n) : 0;
     return mean;
 }
 

@@ -22,14 +22,15 @@ enum { SERIES_FINE_SLOTS = 450, SERIES_COARSE_SLOTS = 1440 };
 struct series_point {
     uint32_t assigned, demand;      /* MiB, or SERIES_UNKNOWN */
     uint16_t cpu;                   /* tenths of a per cent, or SERIES_CPU_UNKNOWN */
-    uint8_t status;                 /* enum series_status */
+    uint8_t status;                 /* enum series_status; of a minute the worst */
+    uint8_t warning_pct;            /* of a minute: share of its samples that were in Warning */
 };
 
 struct series {
     uint64_t newest[SERIES_LEVEL_COUNT];           /* slot number: time / step; 0: empty */
     struct series_point fine[SERIES_FINE_SLOTS];   /* by slot number modulo the count */
     struct series_point coarse[SERIES_COARSE_SLOTS];
-    struct { uint64_t assigned, demand, cpu; uint32_t n, n_demand, n_cpu; } minute;
+    struct { uint64_t assigned, demand, cpu; uint32_t n, n_demand, n_cpu, warning; } minute;
 };
 
 extern const struct series_point series_unknown;

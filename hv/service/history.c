@@ -67,7 +67,7 @@ static void tick(void *arg)
     struct service *svc = arg;
     struct history *h = svc->history;
     uint64_t wall = hv_wall_ns() / NS_PER_MS;
-    struct series_point sum = {0, 0, SERIES_CPU_UNKNOWN, SERIES_NONE};
+    struct series_point sum = {0, 0, SERIES_CPU_UNKNOWN, SERIES_NONE, 0};
     look_at_cpu(h);
     for (struct svc_vm *vm = svc->vms; vm; vm = vm->next) {
         if (vm->state == SVC_OFF)

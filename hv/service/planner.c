@@ -179,7 +179,7 @@ void plan_memory(void *arg, struct varlink_call *call, const json_t *params)
 /* ---- report ---- */
 
 struct sums {
-    uint64_t max, fixed, used_mib_slots, slots, warning;
+    uint64_t max, fixed, used_mib_slots, slots, warning_pcts;
 };
 
 static json_t *report_of(const struct svc_vm *vm, uint64_t first, uint64_t last, struct sums *total)
@@ -192,7 +192,7 @@ static json_t *report_of(const struct svc_vm *vm, uint64_t first, uint64_t last,
             continue;
         s.slots++;
         s.used_mib_slots += p.assigned;
-        s.warning += p.status == SERIES_WARNING;
+        s.warning_pcts += p.warning_pct;
         most = MAX(most, p.assigned);
         peak = p.demand != SERIES_UNKNOWN ? MAX(peak, p.demand) : peak;
     }
@@ -203,10 +203,10 @@ static json_t *report_of(const struct svc_vm *vm, uint64_t first, uint64_t last,
     total->fixed += s.fixed;
     total->used_mib_slots += s.used_mib_slots;
     total->slots += s.slots;
-    total->warning += s.warning;
+    total->warning_pcts += s.warning_pcts;
     return json_pack("{s:s s:I s:I s:I s:f}", "name", vm->name, "max", (json_int_t)s.max, "static_size", (json_int_t)s.fixed,
                      "used", (json_int_t)(s.used_mib_slots / s.slots * MIB), "warning_pct",
-                     100.0 * (double)s.warning / (double)s.slots);
+                     (double)s.warning_pcts / (double)s.slots);
 }
 
 void report_memory(void *arg, struct varlink_call *call, const json_t *params)
@@ -227,6 +227,6 @@ void report_memory(void *arg, struct varlink_call *call, const json_t *params)
     }
     json_t *sum = json_pack("{s:i s:I s:I s:I s:f}", "vms", (int)json_array_size(vms), "max", (json_int_t)total.max,
                             "static_size", (json_int_t)total.fixed, "used", (json_int_t)used, "warning_pct",
-                            total.slots ? 100.0 * (double)total.warning / (double)total.slots : 0.0);
+                            total.slots ? (double)total.warning_pcts / (double)total.slots : 0.0);
     varlink_reply(call, json_pack("{s:o s:o}", "vms", vms, "total", sum), false);
 }

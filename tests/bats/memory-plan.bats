@@ -103,12 +103,18 @@ plan() { hvctl memory plan "$@" -o json | jq -c '[.add, .fit, .low, .warning]'; 
     [[ ${lines[0]} == name,max,static_size,used,warning_pct && ${#lines[@]} = 3 ]]
 }
 
-@test "report: minutes in which it was in Warning" {
+@test "report: the share of time in Warning is that of samples, not of minutes" {
     hvctl host set --balancer off -q
     vm short 'used=600'                                 # 640M are not enough, and nothing moves
-    warned() { [ "$(hvctl memory report -o json | jq '.total.warning_pct > 0 and .vms[0].warning_pct > 0')" = true ]; }
-    until_true 20 warned
+    status_is() { [ "$(hvctl memory show short -o json | jq -r .memory.status)" = "$1" ]; }
+    until_true 20 status_is warning
+    sleep 4
     hvctl host set --balancer on -q
+    until_true 20 status_is ok
+    share() { hvctl memory report -o json | jq '.vms[] | select(.name == "short") | .warning_pct > 0 and .warning_pct < 75'; }
+    between() { [ "$(share)" = true ]; }
+    until_true 40 between
+    [ "$(hvctl memory report -o json | jq '.total.warning_pct > 0')" = true ]
 }
 
 @test "report: since when" {

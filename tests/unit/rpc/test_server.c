@@ -256,7 +256,7 @@ static struct varlink_client *client(void)
 static int raw(void)
 {
     struct sockaddr_un a = { .sun_family = AF_UNIX };
-    struct timeval tv = { .tv_sec = 10 };
+    struct timeval tv = { .tv_sec = 60 };
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     hv_strlcpy(a.sun_path, sock_path, sizeof(a.sun_path));

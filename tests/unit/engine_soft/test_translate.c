@@ -644,7 +644,17 @@ static void never_writable_and_executable(void **state)
     assert_true(executable && writable);
 }
 
-/* Ranges of this process's memory. */
+/*
+ * Ranges of this process's memory. AddressSanitizer's shadow and heap are terabytes, which a guest's
+ * numbers may well look like: they are left out, and parts of two numbers are not looked at.
+ */
+#ifdef __SANITIZE_ADDRESS__
+#define STEP 8
+#define LEFT_OUT(from, to) ((to) <= 0x10007fff8000ul || ((from) >= 0x600000000000ul && (to) <= 0x640000000000ul))
+#else
+#define STEP 1
+#define LEFT_OUT(from, to) false
+#endif
 static struct { uint64_t from, to; } host_range[512];
 static unsigned host_ranges;
 
@@ -653,11 +663,13 @@ static void find_host_ranges(void)
     char line[512];
     FILE *f = fopen("/proc/self/maps", "r");
     assert_non_null(f);
-    for (host_ranges = 0; fgets(line, sizeof(line), f) && host_ranges < ARRAY_SIZE(host_range); host_ranges++) {
+    for (host_ranges = 0; fgets(line, sizeof(line), f) && host_ranges < ARRAY_SIZE(host_range);) {
         unsigned long a, b;
         assert_int_equal(sscanf(line, "%lx-%lx", &a, &b), 2);
+        if (LEFT_OUT(a, b))
+            continue;
         host_range[host_ranges].from = a;
-        host_range[host_ranges].to = b;
+        host_range[host_ranges++].to = b;
     }
     fclose(f);
     assert_in_range(host_ranges, 8, ARRAY_SIZE(host_range) - 1);
@@ -717,7 +729,7 @@ static void no_host_address_is_seen(void **state)
     assert_int_equal(x, WINDOW + (uint64_t)(code_look_last - code_look));
     find_host_ranges();
     assert_true(is_host_address((uintptr_t)&x) && is_host_address((uintptr_t)c->code->base) && is_host_address((uintptr_t)v->ram));
-    for (size_t i = 0; i + 8 <= RAM_SIZE; i++) {
+    for (size_t i = 0; i + 8 <= RAM_SIZE; i += STEP) {
         memcpy(&x, v->ram + i, 8);
         if (is_host_address(x))
             fail_msg("a host address, %llx, at %zx of the guest's memory", (unsigned long long)x, i);
@@ -768,13 +780,14 @@ static void more_room_when_it_is_soon_full(void **state)
     const size_t some = k->data_used + 2 * (size_t)CODE_BLOCK_MAX;
     k->data_limit = some;
     k->full_at = c->insns;
-    many(1000, 24, INTEGER);
+    for (unsigned i = 0; i < 40 && k->data_limit == some; i++)
+        many(200, 24, INTEGER);
     assert_true(k->data_limit > some && k->data_limit <= k->data_size);
     assert_int_equal(k->flushes, before.flushes);
     const size_t grown = k->data_limit = k->data_used + 2 * (size_t)CODE_BLOCK_MAX;
     k->full_at = c->insns - CODE_SOON;
-    for (unsigned i = 0; i < 8 && k->flushes == before.flushes; i++)
-        many(1000, 24, INTEGER);
+    for (unsigned i = 0; i < 40 && k->flushes == before.flushes; i++)
+        many(200, 24, INTEGER);                          /* few, so as not to fill it twice */
     assert_int_equal(k->flushes, before.flushes + 1);
     assert_int_equal(k->data_limit, grown);
     k->data_limit = before.data_limit;

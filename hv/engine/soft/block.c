@@ -71,8 +71,21 @@ void block_drop_all(struct cpu *c)
     bc->epoch = (uint8_t)(bc->epoch % 127 + 1);
     bc->fresh = bc->again = 0;
     bc->flushed++;
+    if (bc->forget) {
+        bc->forget = false;
+        bc->size = MIN(bc->most, BLOCK_ARENA_START);
+        memset(bc->past, 0, sizeof(bc->past));
+        if (c->code)
+            cache_start(c->code);
+    }
     map_gen_new(c, GEN_ALL);       /* a link in the block that is still running points into the arena */
     c->code_dropped = true;
+}
+
+/* The machine begins anew: what is built from now on was not there before, though it may look alike. */
+void block_forget(struct cpu *c)
+{
+    c->blocks->forget = true;
 }
 
 /* A third of what was built was there before: more room, if there is. (Of the first seconds of a kernel it is an eighth.) */

@@ -85,6 +85,7 @@ struct block_cache {
     size_t size, used, most;       /* of the arena: in use so far, and what size may become */
     struct block_past past[1u << BLOCK_PAST_BITS];
     uint8_t epoch;                 /* 1 to 127 */
+    bool forget;                   /* when all is dropped next, forget the past and the room it asked for */
     uint64_t fresh, again;         /* blocks built since the epoch began, or size changed: in all, and once more */
     uint64_t built, dropped, flushed;            /* counters */
 };

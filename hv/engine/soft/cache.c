@@ -26,6 +26,12 @@ bool cache_has_room(const struct code_cache *k)
     return k->code_limit - k->code_used >= CODE_BLOCK_MAX && k->data_limit - k->data_used >= CODE_BLOCK_MAX;
 }
 
+void cache_start(struct code_cache *k)
+{
+    k->code_limit = MIN(k->code_size, CODE_START / 3 * 2);
+    k->data_limit = MIN(k->data_size, CODE_START / 3);
+}
+
 bool cache_grow(struct code_cache *k, uint64_t insns)
 {
     const bool soon = insns - k->full_at < CODE_SOON;

@@ -421,6 +421,8 @@ void code_written(struct cpu *c, gpa_t gpa, unsigned len);
 /* Drop this vCPU's blocks made from gpa[len]; or all. block.c */
 void block_drop(struct cpu *c, gpa_t gpa, uint64_t len);
 void block_drop_all(struct cpu *c);
+/* The next block_drop_all() also forgets what was there before. While the vCPU is parked. */
+void block_forget(struct cpu *c);
 int block_cache_new(struct cpu *c);
 void block_cache_free(struct cpu *c);
 /* Is there code of this vCPU in the page? block.c */

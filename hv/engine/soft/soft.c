@@ -312,6 +312,7 @@ static void soft_reset(struct engine *g)
         struct cpu *c = &s->vcpu[i]->cpu;
         atomic_fetch_and(&c->attention, ATT_KICK | ATT_WORK);
         soft_cpu_reset(c, false);
+        soft_forget_post(s->vcpu[i]);
     }
 }
 

@@ -136,6 +136,8 @@ uint64_t soft_write_tag_bits(struct cpu *c, gpa_t gpa, bool writing);
 /* Have vCPU v flush its TLB; returns at once. soft_flush_wait() waits until it has, see the head. [any] */
 void soft_flush_post(struct vcpu *v);
 void soft_flush_wait(struct soft *s, struct vcpu *self /* or NULL */);
+/* Have the parked vCPU v drop all code and forget how much room it came to need. */
+void soft_forget_post(struct vcpu *v);
 /* Have every vCPU with code made from gpa[len] drop it, but for `self`. Asynchronous. [any] */
 void soft_drop_post(struct soft *s, struct vcpu *self, gpa_t gpa, uint64_t len);
 void soft_enter_guest(struct vcpu *v);           /* [vcpu] before touching guest memory */

@@ -565,8 +565,7 @@ void translate_init(struct cpu *c, int threshold)
     size_t size = MIN(MAX(CODE_TOTAL / c->soft->cfg.vcpus, CODE_MIN), CODE_MAX);
     k->data_size = ROUND_UP(size / 3, (size_t)HV_PAGE_SIZE);
     k->code_size = size - k->data_size;
-    k->code_limit = MIN(k->code_size, CODE_START / 3 * 2);
-    k->data_limit = MIN(k->data_size, CODE_START / 3);
+    cache_start(k);
     k->base = code_region_part(c->soft, c->vp, size);
     if (!k->base) {
         free(k);

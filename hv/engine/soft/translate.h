@@ -133,6 +133,8 @@ struct code_cache {
 
 void *cache_data(struct code_cache *k, size_t len);
 bool cache_has_room(const struct code_cache *k);
+/* As much as a vCPU begins with. */
+void cache_start(struct code_cache *k);
 /* Full after so many instructions of the vCPU: may it have more? Otherwise all has to go. */
 bool cache_grow(struct code_cache *k, uint64_t insns);
 bool cache_writable(struct code_cache *k, bool on);

@@ -79,6 +79,15 @@ static void drop_one(struct vcpu *v, gpa_t gpa, uint64_t len)
     atomic_fetch_or(&v->cpu.attention, ATT_WORK);
 }
 
+void soft_forget_post(struct vcpu *v)
+{
+    block_forget(&v->cpu);
+    pthread_mutex_lock(&v->lock);
+    v->work_all = true;
+    pthread_mutex_unlock(&v->lock);
+    atomic_fetch_or(&v->cpu.attention, ATT_WORK);
+}
+
 void soft_drop_post(struct soft *s, struct vcpu *self, gpa_t gpa, uint64_t len)
 {
     if (!len)

@@ -193,6 +193,11 @@ static void test_a_cache_that_is_too_small_grows(void **state)
     assert_in_range(bc->size, BLOCK_ARENA_START + 1, BLOCK_ARENA_MAX);
     assert_in_range(bc->flushed, 1, 4);
     assert_true(bc->built < 5 * count);
+    /* A machine that begins anew has the room of a new one. */
+    vm.g->ops->reset(vm.g);
+    vm.ram[0x400000] = 0xc3;
+    assert_int_equal(RUN64(code_round_and_round), 0);
+    assert_int_equal(bc->size, BLOCK_ARENA_START);
 }
 
 /* Code that is run once and not again leaves the bound where it is. */

@@ -18,6 +18,7 @@ trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
 
 fail() { echo "disk: $*" >&2; exit 1; }
+[ -x "$vhdtool" ] && [ -x "$io" ] || fail "not built: make $build/bin/vhdtool $build/tests/bench/disk_io"
 median() { sort -n "$1" | awk '{ v[NR] = $1 } END { printf "%.1f", (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 }'; }
 
 # ms FILE COMMAND...: milliseconds of wall clock, added to FILE. What was written before is on disk.

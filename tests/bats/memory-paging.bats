@@ -5,26 +5,12 @@
 load helper
 
 setup_file() {
-    mkdir "$BATS_FILE_TMPDIR/bin"
-    cp "$BIN/hvd" "$BATS_FILE_TMPDIR/bin/hvd"
-    cp "${BIN%/bin}/tests/tools/fake_worker" "$BATS_FILE_TMPDIR/bin/hv-worker"
-    export XDG_RUNTIME_DIR=$BATS_FILE_TMPDIR/run XDG_STATE_HOME=$BATS_FILE_TMPDIR/state HV_HOST=user
-    mkdir -p -m 700 "$XDG_RUNTIME_DIR" "$XDG_STATE_HOME"
+    start_fake_service
     : >"$BATS_FILE_TMPDIR/kernel"
-    serve
     hvctl host set --balancer-delay 0s -q
 }
 
-serve() {
-    "$BATS_FILE_TMPDIR/bin/hvd" --user --idle 0 >>"$BATS_FILE_TMPDIR/hvd.log" 2>&1 </dev/null 3>&- &
-    echo $! >"$BATS_FILE_TMPDIR/hvd.pid"
-    until_true 20 hvctl list
-}
-
-teardown_file() {
-    hvctl stop --all --turn-off --yes -q || true
-    kill "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
-}
+teardown_file() { stop_service; }
 
 setup() { hvctl host set --vm-memory 2G -q; }
 
@@ -38,14 +24,7 @@ get() { hvctl memory show "$1" -o json | jq -r ".memory.$2"; }
 mib() { hvctl memory show "$1" -o json | jq -r ".memory.$2 / 1048576 | floor"; }
 is() { [ "$(get "$1" "$2")" = "$3" ]; }
 off() { [ "$(hvctl show "$1" -o json | jq -r .state)" = off ]; }
-until_true() {
-    local deadline=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null; do
-        [ "$SECONDS" -lt "$deadline" ] || { hvctl memory list -c +target,+paged; timeout 2 hvctl events --since 2m; return 1; }
-        sleep 0.2
-    done
-}
+trouble() { hvctl memory list -c +target,+paged; timeout 2 hvctl events --since 2m; }
 at_most() { [ "$(mib "$1" assigned)" -le "$2" ]; }
 ledger_holds() { hvctl host show -o json | jq -e '.memory | .charged + .free + .overhead <= '$((2 << 30)); }
 event() { timeout 2 hvctl events "$1" --since 5m -o jsonl | grep -q "$2"; }
@@ -90,7 +69,7 @@ restart() { hvctl restart vm1 --reset --yes -q "$@"; }
     hvctl vm set vm1 --notes 'used=1000 refuse' -q        # its balloon gives nothing
     restart --no-wait
     until_true 3 sh -c 'hvctl memory show vm1 -o json | jq -e ".memory.needs != null"'
-    kill -9 "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    kill_service
     sleep 0.3
     serve
     is vm1 needs $((1 << 30))           # it waits still: nobody gave it what is not there
@@ -103,7 +82,7 @@ restart() { hvctl restart vm1 --reset --yes -q "$@"; }
     [[ $output =~ vm1\ +on\ +[0-9]+M ]]
     event vm1 'smart paging: it restarts with .* of its memory on disk'
     ledger_holds
-    kill -9 "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    kill_service
     sleep 0.3
     serve
     sleep 1.2                           # the balancer takes nothing from it, and nothing is granted that is not there
@@ -134,7 +113,7 @@ restart() { hvctl restart vm1 --reset --yes -q "$@"; }
     restart
     is vm1 paging_in_use true
     [ "$(hvctl show vm1 -o json | jq -r .state)" = running ]
-    kill -9 "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"        # the next one knows its age from the guest's
+    kill_service        # the next one knows its age from the guest's
     sleep 0.5
     serve
     until_true 10 sh -c '[ "$(hvctl show vm1 -o json | jq -r .state)" = paused ]'
@@ -226,7 +205,7 @@ refused() {
 @test "a stock guest on a full host: what it has in memory and on disk is as it wrote it" {
     slow
     need_guest
-    kill "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    end_service -TERM
     cp "$BIN/hv-worker" "$BATS_FILE_TMPDIR/bin/hv-worker.new"
     mv "$BATS_FILE_TMPDIR/bin/hv-worker.new" "$BATS_FILE_TMPDIR/bin/hv-worker"
     serve

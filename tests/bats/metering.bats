@@ -4,13 +4,8 @@
 load helper
 
 setup_file() {
-    mkdir "$BATS_FILE_TMPDIR/bin"
-    cp "$BIN/hvd" "$BATS_FILE_TMPDIR/bin/hvd"
-    cp "${BIN%/bin}/tests/tools/fake_worker" "$BATS_FILE_TMPDIR/bin/hv-worker"
-    export XDG_RUNTIME_DIR=$BATS_FILE_TMPDIR/run XDG_STATE_HOME=$BATS_FILE_TMPDIR/state HV_HOST=user
-    mkdir -p -m 700 "$XDG_RUNTIME_DIR" "$XDG_STATE_HOME"
+    start_fake_service
     : >"$BATS_FILE_TMPDIR/kernel"
-    serve
     hvctl host set --balancer-delay 0s -q >/dev/null
     for vm in web1 web2 db1; do
         hvctl create $vm --memory 512M --kernel "$BATS_FILE_TMPDIR/kernel" --notes 'used=300' -q
@@ -19,25 +14,9 @@ setup_file() {
     hvctl group add customer1 web1 web2 -q
 }
 
-serve() {
-    "$BATS_FILE_TMPDIR/bin/hvd" --user --idle 0 >>"$BATS_FILE_TMPDIR/hvd.log" 2>&1 </dev/null 3>&- &
-    echo $! >"$BATS_FILE_TMPDIR/hvd.pid"
-    until_true 20 hvctl list
-}
+teardown_file() { stop_service; }
 
-teardown_file() {
-    hvctl stop --all --turn-off --yes -q || true
-    kill "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
-}
-
-until_true() {
-    local deadline=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null; do
-        [ "$SECONDS" -lt "$deadline" ] || { hvctl metering show; return 1; }
-        sleep 0.2
-    done
-}
+trouble() { hvctl metering show; }
 get() { hvctl show "$1" -o json | jq ".metering.$2"; }
 ran() { [ "$(get "$1" run_s)" -ge "$2" ]; }
 
@@ -96,7 +75,7 @@ ran() { [ "$(get "$1" run_s)" -ge "$2" ]; }
     until_true 10 ran web1 2
     cpu() { hvctl show web1 -o json | jq .metering.cpu_s; }
     since=$(get web1 since)
-    kill -9 "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
+    kill_service
     sleep 2
     serve
     [ "$(get web1 since)" = "$since" ]
@@ -123,8 +102,7 @@ ran() { [ "$(get "$1" run_s)" -ge "$2" ]; }
     [[ $stderr$output =~ "web1: metering is disabled already" ]]
     hvctl metering enable db1 -q
     hvctl remove db1 --yes -q
-    kill "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
-    wait "$(cat "$BATS_FILE_TMPDIR/hvd.pid")" || true
+    end_service -TERM
     [ "$(jq '.vms | length' "$XDG_STATE_HOME/hv/metering.json")" = 1 ]      # web2's
     serve
     hvctl create db1 --memory 512M --kernel "$BATS_FILE_TMPDIR/kernel" -q
@@ -132,15 +110,13 @@ ran() { [ "$(get "$1" run_s)" -ge "$2" ]; }
 }
 
 @test "a damaged file is said and metering begins anew; the service starts" {
-    kill "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
-    wait "$(cat "$BATS_FILE_TMPDIR/hvd.pid")" || true
+    end_service -TERM
     for text in '{"at_ms": 1, "vms": {"x": 3, "y"' '[]' '{"vms": 7}' \
         "{\"at_ms\": -5, \"vms\": {\"$(hvctl_id)\": {\"run_ms\": -1, \"disk\": [1, \"x\"], \"last_disks\": [4], \"last_pid\": \"p\"}}}"; do
         echo "$text" >"$XDG_STATE_HOME/hv/metering.json"
         serve
         run -0 hvctl metering -o json
-        kill "$(cat "$BATS_FILE_TMPDIR/hvd.pid")"
-        wait "$(cat "$BATS_FILE_TMPDIR/hvd.pid")" || true
+        end_service -TERM
     done
     grep -q 'metering.json: .*: metering begins anew' "$BATS_FILE_TMPDIR/hvd.log"
     serve

@@ -10,26 +10,12 @@
 
 #include "hv/base/units.h"
 #include "hvtop/ui.h"
+#include "tests/unit/hvtop/feed.h"
 
-#define T0 1795216800000ull
 #define VMS 40u
 
-static struct model m;
 static struct ui ui, was;            /* after the key, and a copy of what it was before */
 static struct canvas c;
-
-static void feed(const char *fmt, ...)
-{
-    char text[4096];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
-    json_t *o = json_loads(text, 0, NULL);
-    assert_non_null(o);
-    assert_int_equal(model_apply(&m, o), 0);
-    json_decref(o);
-}
 
 /* VMS machines, ten samples, as many events as fill two screens. */
 static void begin(unsigned screen, bool replay)

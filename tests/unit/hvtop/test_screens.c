@@ -7,25 +7,10 @@
 
 #include "hv/base/units.h"
 #include "hvtop/ui.h"
+#include "tests/unit/hvtop/feed.h"
 
-#define T0 1795216800000ull
-
-static struct model m;
 static struct ui ui;
 static struct canvas c;
-
-static void feed(const char *fmt, ...)
-{
-    char text[4096];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
-    json_t *o = json_loads(text, 0, NULL);
-    assert_non_null(o);
-    assert_int_equal(model_apply(&m, o), 0);
-    json_decref(o);
-}
 
 static void sample(unsigned n)
 {

@@ -4,11 +4,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
-#include <ftw.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "hv/service/service.h"
+#include "tests/unit/service/tree.h"
 
 static json_t *report(const char *path, int reads, int bytes, int wait_us, int exits)
 {
@@ -77,23 +76,6 @@ static void what_makes_no_rate(void **state)
     json_decref(back);
     json_decref(other);
     json_decref(nonsense);
-}
-
-static char top[64];
-static int make_top(void **state) { snprintf(top, sizeof(top), "/tmp/hv-load-XXXXXX"); return mkdtemp(top) ? 0 : -1; }
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *f) { return remove(path); }
-static int drop_top(void **state) { return nftw(top, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
-
-static void put(const char *path, const char *text)
-{
-    char full[400];
-    snprintf(full, sizeof(full), "%s/%s", top, path);
-    for (char *p = strchr(full + strlen(top) + 1, '/'); p; p = strchr(p + 1, '/')) {
-        *p = 0;
-        mkdir(full, 0700);
-        *p = '/';
-    }
-    assert_int_equal(hv_replace_file(full, text, strlen(text), 0600), 0);
 }
 
 static void what_the_host_goes_through(void **state)

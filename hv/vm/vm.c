@@ -240,22 +240,31 @@ static void run(struct vm *vm)
     vm_unpark(vm);
 }
 
-int vm_start(struct vm *vm, bool paused, struct hv_error *e)
+static int boot_anew(struct vm *vm, struct hv_error *e)
 {
-    HV_CHECK(vm, VM_MAGIC);
-    if (vm->state != VM_BUILT)
-        return wrong_state(vm, "start", e);
     vm->engine->ops->reset(vm->engine);
     machine_reset(vm->machine);
-    int r = boot(vm, e);
-    if (r < 0)
-        return r;
+    return boot(vm, e);
+}
+
+static void go(struct vm *vm, bool paused)
+{
     if (paused)
         vm->state = VM_PAUSED;
     else
         run(vm);
     changed(vm);
-    return 0;
+}
+
+int vm_start(struct vm *vm, bool paused, struct hv_error *e)
+{
+    HV_CHECK(vm, VM_MAGIC);
+    if (vm->state != VM_BUILT)
+        return wrong_state(vm, "start", e);
+    int r = boot_anew(vm, e);
+    if (r == 0)
+        go(vm, paused);
+    return r;
 }
 
 int vm_pause(struct vm *vm, struct hv_error *e)
@@ -306,17 +315,11 @@ static int reset_failed(struct vm *vm, int r, const struct hv_error *why, struct
 int vm_reboot(struct vm *vm, bool paused, struct hv_error *e)
 {
     struct hv_error why = {0};
-    vm->engine->ops->reset(vm->engine);
-    machine_reset(vm->machine);
-    int r = boot(vm, &why);
+    int r = boot_anew(vm, &why);
     if (r < 0)
         return reset_failed(vm, r, &why, e);
     vm->resets++;
-    if (paused)
-        vm->state = VM_PAUSED;
-    else
-        run(vm);
-    changed(vm);
+    go(vm, paused);
     return 0;
 }
 

@@ -23,12 +23,6 @@
 #define OVERHEAD_BASE (24 * MIB)        /* a worker beside its guest's RAM, until measured... */
 #define OVERHEAD_GIB (4 * MIB)          /* ...and per GiB of it */
 
-static uint64_t member(const json_t *o, const char *key)
-{
-    json_int_t v = json_integer_value(json_object_get(o, key));
-    return v > 0 ? (uint64_t)v : 0;
-}
-
 static uint32_t mib(uint64_t bytes) { return (uint32_t)MIN(bytes / MIB, (uint64_t)UINT32_MAX); }
 
 uint64_t svc_overhead(const struct settings *s)
@@ -62,20 +56,20 @@ static struct svc_memory take_memory(const json_t *runtime)
         .can_hot_add = json_is_true(json_object_get(m, "can_hot_add")),
         .stuck = json_is_true(json_object_get(m, "stuck")),
         .moves = !op || strcmp(op, "idle") == 0 ? 0 : strcmp(op, "balloon") == 0 ? -1 : 1,
-        .assigned = member(m, "assigned"),
-        .resident = member(m, "resident"),
-        .ballooned = member(m, "ballooned"),
-        .offline = member(m, "offline"),
-        .paged = member(m, "paged"),
-        .granted = member(m, "granted"),
-        .needs = member(m, "needs"),
-        .uptime_ms = member(runtime, "uptime_ms"),
-        .resets = member(runtime, "resets"),
-        .demand = member(report, "demand"),
-        .available = member(report, "available"),
-        .age_ms = member(report, "age_ms"),
+        .assigned = svc_count(m, "assigned"),
+        .resident = svc_count(m, "resident"),
+        .ballooned = svc_count(m, "ballooned"),
+        .offline = svc_count(m, "offline"),
+        .paged = svc_count(m, "paged"),
+        .granted = svc_count(m, "granted"),
+        .needs = svc_count(m, "needs"),
+        .uptime_ms = svc_count(runtime, "uptime_ms"),
+        .resets = svc_count(runtime, "resets"),
+        .demand = svc_count(report, "demand"),
+        .available = svc_count(report, "available"),
+        .age_ms = svc_count(report, "age_ms"),
     };
-    s.assigned_then = json_is_integer(then) ? member(report, "assigned") : s.assigned;
+    s.assigned_then = json_is_integer(then) ? svc_count(report, "assigned") : s.assigned;
     return s;
 }
 
@@ -368,13 +362,13 @@ void balance_json(const struct svc_vm *vm, json_t *memory)
     const json_t *report = json_object_get(memory, "report");
     if (!memory)
         return;
-    json_object_set_new(memory, "balloon", json_integer((json_int_t)member(memory, "ballooned")));
+    json_object_set_new(memory, "balloon", json_integer((json_int_t)svc_count(memory, "ballooned")));
     if (json_is_object(report)) {
         char when[40];
-        format_time_utc(hv_wall_ns() - member(report, "age_ms") * NS_PER_MS, when, sizeof(when));
+        format_time_utc(hv_wall_ns() - svc_count(report, "age_ms") * NS_PER_MS, when, sizeof(when));
         json_object_set_new(memory, "guest",
-                            json_pack("{s:I s:I s:b s:s}", "available", (json_int_t)member(report, "available"), "committed",
-                                      (json_int_t)(member(report, "demand") + member(memory, "ballooned") + member(memory, "offline")),
+                            json_pack("{s:I s:I s:b s:s}", "available", (json_int_t)svc_count(report, "available"), "committed",
+                                      (json_int_t)(svc_count(report, "demand") + svc_count(memory, "ballooned") + svc_count(memory, "offline")),
                                       "hot_add", json_is_true(json_object_get(memory, "can_hot_add")), "reported", when));
     }
     /* Nothing binds it: where the host has several nodes, any of them. */
@@ -397,7 +391,7 @@ void balance_json(const struct svc_vm *vm, json_t *memory)
     for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++)
         json_object_set_new(memory, numbers[i].key, json_integer(numbers[i].value));
     /* What people call the buffer: what it has above its demand, in per cent of the demand. */
-    uint64_t has = member(memory, "assigned"), need = p->demand * MIB;
+    uint64_t has = svc_count(memory, "assigned"), need = p->demand * MIB;
     json_object_set_new(memory, "buffer_now_pct",
                         json_integer(need ? ((json_int_t)has - (json_int_t)need) * 100 / (json_int_t)need : 0));
 }

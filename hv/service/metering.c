@@ -37,12 +37,6 @@ struct meter {
     json_t *last_disks;                 /* {location: [of disk_keys]} */
 };
 
-static uint64_t member(const json_t *o, const char *key)
-{
-    json_int_t v = json_integer_value(json_object_get(o, key));
-    return v > 0 ? (uint64_t)v : 0;
-}
-
 /* Numbers that are stored as they are. */
 static const struct { const char *key; size_t offset; } stored[] = {
     {"since_ms", offsetof(struct meter, since_ms)},       {"run_ms", offsetof(struct meter, run_ms)},
@@ -82,15 +76,15 @@ static void read_disks(struct meter *m, const json_t *disks)
         json_t *row = json_array();
         bool fresh = false;
         for (unsigned k = 0; k < DISK_KEYS; k++)
-            fresh = fresh || (json_int_t)member(d, disk_keys[k]) < json_integer_value(json_array_get(then, k));
+            fresh = fresh || (json_int_t)svc_count(d, disk_keys[k]) < json_integer_value(json_array_get(then, k));
         for (unsigned k = 0; k < DISK_KEYS; k++) {
-            uint64_t v = member(d, disk_keys[k]);
+            uint64_t v = svc_count(d, disk_keys[k]);
             m->disk[k] += fresh ? v : v - (uint64_t)json_integer_value(json_array_get(then, k));
             json_array_append_new(row, json_integer((json_int_t)v));
         }
         const char *type = json_string_value(json_object_get(d, "type"));
         if (!type || strcmp(type, "dvd") != 0)
-            size += member(d, "size");
+            size += svc_count(d, "size");
         if (where)
             json_object_set_new(now, where, row);
         else
@@ -130,8 +124,7 @@ static uint64_t since_read(const struct meter *m, uint64_t now, uint64_t uptime_
 void metering_report(struct svc_vm *vm)
 {
     struct meter *m = vm->meter;
-    const json_t *memory = json_object_get(vm->runtime, "memory");
-    uint64_t now = hv_now_ns(), assigned = member(memory, "assigned");
+    uint64_t now = hv_now_ns(), assigned = vm->memory.assigned;
     if (!m || !assigned)
         return;
     if (m->pid != worker_pid(vm)) {     /* it has just been started: what its worker counts is all new */
@@ -141,10 +134,10 @@ void metering_report(struct svc_vm *vm)
         json_decref(m->last_disks);
         m->last_disks = NULL;
     } else if (!m->last_ns) {
-        m->last_ns = since_read(m, now, member(vm->runtime, "uptime_ms"));
+        m->last_ns = since_read(m, now, vm->memory.uptime_ms);
     }
     read_memory(m, now, assigned);
-    read_cpu(m, member(vm->runtime, "cpu_ns"));
+    read_cpu(m, svc_count(vm->runtime, "cpu_ns"));
     read_disks(m, json_object_get(vm->runtime, "disks"));
 }
 
@@ -157,10 +150,10 @@ static void begin(struct svc_vm *vm)
         return;
     m->pid = worker_pid(vm);
     m->last_ns = hv_now_ns();
-    m->last_cpu_ns = member(vm->runtime, "cpu_ns");
+    m->last_cpu_ns = svc_count(vm->runtime, "cpu_ns");
     read_disks(m, json_object_get(vm->runtime, "disks"));
     memset(m->disk, 0, sizeof(m->disk));
-    read_memory(m, m->last_ns, member(json_object_get(vm->runtime, "memory"), "assigned"));
+    read_memory(m, m->last_ns, vm->memory.assigned);
 }
 
 /* ---- the file ---- */
@@ -188,7 +181,7 @@ static struct meter *meter_read(const json_t *o, uint64_t at_ms)
     if (!m)
         return NULL;
     for (unsigned i = 0; i < ARRAY_SIZE(stored); i++)
-        *field(m, i) = member(o, stored[i].key);
+        *field(m, i) = svc_count(o, stored[i].key);
     for (unsigned k = 0; k < DISK_KEYS; k++) {
         json_int_t v = json_integer_value(json_array_get(json_object_get(o, "disk"), k));
         m->disk[k] = v > 0 ? (uint64_t)v : 0;
@@ -236,7 +229,7 @@ void metering_load(struct service *svc)
     json_object_foreach(json_object_get(o, "vms"), id, v) {
         struct svc_vm *vm = registry_find(svc, id);
         if (vm && !vm->meter)
-            vm->meter = meter_read(v, member(o, "at_ms"));
+            vm->meter = meter_read(v, svc_count(o, "at_ms"));
     }
     json_decref(o);
     svc->metered_ns = hv_now_ns();

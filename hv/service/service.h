@@ -65,6 +65,13 @@ struct svc_memory {
     uint64_t assigned_then;             /* what it had when it said so; as now where that is not known */
 };
 
+/* A number of a report or of a file of ours; 0 where it is not there, or no whole number above 0. */
+static inline uint64_t svc_count(const json_t *o, const char *key)
+{
+    json_int_t v = json_integer_value(json_object_get(o, key));
+    return v > 0 ? (uint64_t)v : 0;
+}
+
 /* What the service remembers of a VM's dynamic memory while it runs. */
 struct svc_balance {
     struct dm_memo memo;

@@ -91,35 +91,78 @@ uint64_t dynmem_floor(uint64_t ram)
     return part[i].base_mb * MIB + (ram >> part[i].shift);
 }
 
+/* The balloon's share of a report: what it took is committed and not available, also what is on its way back. */
+static uint64_t in_balloon(const struct dynmem *d)
+{
+    return d->balloon.count + (d->op == DYNMEM_UNBALLOON ? d->op_got : 0);
+}
+
+static bool near(uint64_t from, uint64_t to, int64_t by)
+{
+    int64_t off = (int64_t)(to - from) - by;
+    return off <= (int64_t)ONLINE_NOISE && off >= -(int64_t)ONLINE_NOISE;
+}
+
+static void came_online(struct dynmem *d, uint64_t pages)
+{
+    d->offline_pages -= pages;
+    d->online_pages = 0;
+    if (!d->offline_pages)
+        dynmem_event(d, false, NULL, "the memory that was added is in use now");
+    dynmem_step(d);
+}
+
+/* Is the difference between two reports that of so many pages put online? The larger guest keeps more for itself. */
+static bool looks_online(const struct dynmem *d, const struct dynmem_own *from, uint64_t pages, int64_t available, int64_t committed)
+{
+    uint64_t offline = (d->offline_pages + d->watch_pages) * HV_PAGE_SIZE;
+    uint64_t has = d->reported_assigned - MIN(offline, d->reported_assigned);
+    int64_t kept = (int64_t)((dynmem_floor(has + pages * HV_PAGE_SIZE) - dynmem_floor(has)) / HV_PAGE_SIZE);
+    return near(from->available, d->own.available, available) && near(from->committed, d->own.committed, committed + kept);
+}
+
 /*
- * Did the last addition come into use? Linux counts what it added and could not put online as
- * committed (guest-abi 6.1.8), and what it can use as available.
+ * Did what was added come into use? A guest's two numbers cannot tell in general: Linux counts
+ * blocks that it could not put online as committed (guest-abi 6.1.8), which is what a program that
+ * fills blocks that are online looks like. So:
+ *
+ *   - An addition is answered at once, or after Linux' driver has waited for it in vain: that tells
+ *     (dynmem_on_hot_add()), and this report, the first after it, says otherwise only where it is
+ *     that of a guest at rest with the addition in use. Its page structs cost 1/64.
+ *   - Put online later by hand, blocks go from committed to available between two reports. That
+ *     counts where the reports around it are at rest.
+ *   - No more can be offline than is committed.
  */
 static void watch_online(struct dynmem *d)
 {
-    if (!d->watch_pages)
-        return;
+    const uint64_t block = HOT_ADD_ALIGN / HV_PAGE_SIZE;
+    struct dynmem_own old = d->own;
     uint64_t n = d->watch_pages;
-    uint64_t more_available = d->available_pages > d->watch_available ? d->available_pages - d->watch_available : 0;
-    uint64_t more_committed = d->committed_pages > d->watch_committed ? d->committed_pages - d->watch_committed : 0;
-    if (more_available >= n / 2) {
-        if (d->offline_pages)
-            dynmem_event(d, false, NULL, "the memory that was added is in use now");
-        d->offline_pages = d->watch_pages = 0;
-        d->puts_online = true;
-        dynmem_step(d);
-    } else if (more_committed >= n / 4 * 3 && more_available < n / 4) {
-        if (!d->offline_pages) {
+    d->own = (struct dynmem_own){.available = d->available_pages + in_balloon(d), .committed = d->unballooned_committed};
+    if (n) {
+        bool came = looks_online(d, &d->watch, n, (int64_t)(n - n / 64), 0) || d->own.committed < n;
+        d->watch_pages = 0;
+        if (!came) {
             char size[24];
-            d->offline_pages = n;
+            d->offline_pages += n;
             dynmem_event(d, true, "boot the guest with memhp_default_state=online",
                          "%s were added and the guest does not put them online: no more is added",
                          format_size(n * HV_PAGE_SIZE, size, sizeof(size)));
         }
-    } else if (!d->offline_pages && machine_clock_ns(d->machine) > d->watch_until_ns) {
-        d->watch_pages = 0;
         dynmem_step(d);
     }
+    if (!d->offline_pages)
+        return;
+    d->own.rests = near(old.available, d->own.available, 0) && near(old.committed, d->own.committed, 0);
+    uint64_t more = d->own.available > old.available ? ROUND_DOWN(d->own.available - old.available + block / 2, block) : 0;
+    if (d->own.committed < d->offline_pages)
+        came_online(d, d->offline_pages);
+    else if (d->online_pages && d->own.rests)
+        came_online(d, d->online_pages);
+    else if (old.rests && more && more <= d->offline_pages && looks_online(d, &old, more, (int64_t)more, -(int64_t)more))
+        d->online_pages = more;
+    else
+        d->online_pages = 0;
 }
 
 /* Does it need more than it has, by what it uses or by what it has promised its programs? */
@@ -137,9 +180,7 @@ static int on_status(struct dynmem *d, const uint8_t *m)
     /* Two numbers of its own choosing: nothing is derived from them but reports. */
     d->available_pages = MIN(get_le64(m + DM_AVAILABLE), UINT64_C(1) << 40);
     d->committed_pages = MIN(get_le64(m + DM_COMMITTED), UINT64_C(1) << 40);
-    /* It counts as committed what is in the balloon: also what is on its way back. */
-    uint64_t balloon = d->balloon.count + (d->op == DYNMEM_UNBALLOON ? d->op_got : 0);
-    d->unballooned_committed = d->committed_pages > balloon ? d->committed_pages - balloon : 0;
+    d->unballooned_committed = d->committed_pages - MIN(in_balloon(d), d->committed_pages);
     d->report_ns = machine_clock_ns(d->machine);
     d->reported_assigned = assigned_bytes(d);
     d->reports++;
@@ -173,7 +214,8 @@ static void on_close(void *arg)
     d->op = DYNMEM_IDLE;
     d->stuck = false;
     d->reports = d->available_pages = d->committed_pages = d->unballooned_committed = 0;
-    d->watch_pages = d->offline_pages = 0;
+    d->own = (struct dynmem_own){0};
+    d->watch_pages = d->offline_pages = d->online_pages = 0;
     d->puts_online = false;
     d->backoff_ns = d->backoff_until_ns = 0;
     d->target = 0;

@@ -31,12 +31,18 @@
 #define ENFORCE_SLACK      (4 * MIB)
 /* A guest that is short says so once a second; one that says it all the time is heard so often. */
 #define URGENT_NS          (500 * NS_PER_MS)
-/* Linux waits up to 5 s for an addition to be put online: an answer before that says that it was. */
-#define ONLINED_NS         (4 * NS_PER_SEC)
-/* This long after an addition the guest's reports say whether it is in use. */
-#define ONLINE_WATCH_NS    (60 * NS_PER_SEC)
+/* Linux waits 5 s for each 128 MiB to be put online: an answer before that says that they were. */
+#define ONLINED_NS         (4900 * NS_PER_MS)
+/* Two reports of a guest at rest differ by no more, in pages; Linux moves its watermarks with its size. */
+#define ONLINE_NOISE       (8 * MIB / HV_PAGE_SIZE)
 
 enum dm_state { DM_CLOSED, DM_OPEN, DM_VERSIONED, DM_READY, DM_STATES };
+
+/* What a report says, without what is in the balloon; pages. */
+struct dynmem_own {
+    uint64_t available, committed;
+    bool rests;                        /* as in the report before */
+};
 
 struct dynmem {
     uint32_t magic;
@@ -74,9 +80,12 @@ struct dynmem {
     uint64_t reports, available_pages, committed_pages, report_ns;
     uint64_t reported_assigned;        /* bytes it had at the last report */
     uint64_t unballooned_committed;    /* committed at the last report less what was in the balloon then */
-    /* The last addition: what was reported before it, to see whether it came into use. */
-    bool puts_online;                  /* an addition came into use: not one block at a time any more */
-    uint64_t watch_until_ns, watch_pages, watch_available, watch_committed, offline_pages;
+    /* Additions and whether they came into use: watch_online(). Pages. */
+    bool puts_online;                  /* the last one did: not one block at a time any more */
+    struct dynmem_own own, watch;      /* by the last report; by the one before the last addition */
+    uint64_t watch_pages;              /* of an addition that the next report tells of */
+    uint64_t offline_pages;
+    uint64_t online_pages;             /* of them, in use by the last report, if the next agrees */
 };
 
 static inline uint64_t boot_bytes(const struct dynmem *d) { return d->cfg.low_bytes + d->cfg.high_bytes; }

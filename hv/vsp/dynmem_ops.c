@@ -173,11 +173,9 @@ static void start_hot_add(struct dynmem *d, uint64_t bytes)
 {
     uint8_t m[DM_HOT_SIZE] = {0};
     gpa_t start = ROUND_UP(d->hot_next, d->hot_align);
-    if (d->hot_add_off || d->offline_pages || start >= d->cfg.hot_top)
+    if (d->hot_add_off || d->offline_pages || d->watch_pages || start >= d->cfg.hot_top)
         return;
     /* One block, to see whether the guest can use it; until that is known, no other. */
-    if (!d->puts_online && d->watch_pages)
-        return;
     uint64_t len = MIN(MIN(bytes, MAX_OP_PAGES * HV_PAGE_SIZE), d->cfg.hot_top - start);
     len = d->puts_online ? len : MIN(len, d->hot_align);
     len = ROUND_DOWN(len, d->hot_align);
@@ -198,11 +196,7 @@ static void start_hot_add(struct dynmem *d, uint64_t bytes)
     if (dynmem_send(d, m, DM_HOT_ADD_REQUEST, sizeof(m)) < 0)
         return;
     d->hot_next = start;
-    d->watch_pages = 0;
-    /* The last report may be of before the balloon gave back what it had, and counted as committed. */
-    uint64_t came = (assigned_bytes(d) - MIN(d->reported_assigned, assigned_bytes(d))) / HV_PAGE_SIZE;
-    d->watch_available = d->available_pages + came;
-    d->watch_committed = d->committed_pages - MIN(came, d->committed_pages);
+    d->watch = d->own;
     begin(d, DYNMEM_HOT_ADD, len >> HV_PAGE_SHIFT);
 }
 
@@ -214,13 +208,11 @@ int dynmem_on_hot_add(struct dynmem *d, const uint8_t *m)
     d->op_got = added;
     d->hot_added_pages += added;
     d->hot_next += (uint64_t)added << HV_PAGE_SHIFT;
-    bool quick = machine_clock_ns(d->machine) - d->op_began_ns < ONLINED_NS;
-    if (added && quick)
-        d->puts_online = true;
     if (added) {
-        /* Without a report from before there is nothing to compare with. */
-        d->watch_pages = d->reports && !quick ? added : 0;
-        d->watch_until_ns = machine_clock_ns(d->machine) + ONLINE_WATCH_NS;
+        uint64_t blocks = MAX(added * HV_PAGE_SIZE / HOT_ADD_ALIGN, 1), took = machine_clock_ns(d->machine) - d->op_began_ns;
+        d->puts_online = took < ONLINED_NS;
+        /* Where some of several were waited for, the next block alone tells. */
+        d->watch_pages = took >= blocks * ONLINED_NS ? added : 0;
     }
     if (added < d->op_pages) {
         if (!added && result) {

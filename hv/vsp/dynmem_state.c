@@ -54,8 +54,8 @@ static void save(void *dev, struct save_writer *w)
     save_u64(w, d->committed_pages);
     save_u64(w, d->unballooned_committed);
     save_u64(w, d->watch_pages);
-    save_u64(w, d->watch_available);
-    save_u64(w, d->watch_committed);
+    save_u64(w, d->watch.available);
+    save_u64(w, d->watch.committed);
     save_u64(w, d->offline_pages);
     vsp_timer_save(&d->timer, w);
 }
@@ -118,12 +118,11 @@ static int load(void *dev, struct load_section *s, struct hv_error *e)
     d->available_pages = load_capped(s, UINT64_C(1) << 40);
     d->committed_pages = load_capped(s, UINT64_C(1) << 40);
     d->unballooned_committed = load_capped(s, UINT64_C(1) << 40);
-    d->report_ns = d->ready_ns = now;
+    d->report_ns = d->ready_ns = d->op_began_ns = now;
     d->reported_assigned = assigned_bytes(d);
     d->watch_pages = load_capped(s, MAX_OP_PAGES);
-    d->watch_available = load_u64(s);
-    d->watch_committed = load_u64(s);
-    d->watch_until_ns = now + ONLINE_WATCH_NS;
+    d->watch.available = load_capped(s, UINT64_C(1) << 41);
+    d->watch.committed = load_capped(s, UINT64_C(1) << 40);
     d->offline_pages = load_capped(s, MAX_OP_PAGES);
     vsp_timer_load(&d->timer, s);
     if (s->bad || d->state >= DM_STATES || !good(d)) {

@@ -110,7 +110,7 @@ tests/guest/mkinitrd.sh -k cloud -m hv_vmbus -m hv_utils "$work/initrd-utils" ||
 vmbus() { boot --kernel "$cloud" --initrd "$work/initrd-vmbus" --cmdline "console=ttyS0 loglevel=7 memhp_default_state=online" "$@"; }
 offline() {
     vmbus --cmdline 'console=ttyS0 quiet memhp_default_state=offline' "$@" 2>&1 | tee "$work/offline.log"
-    grep -q 'memhp_default_state=online' "$work/offline.log"
+    grep -q 'memhp_default_state=online' "$work/offline.log" && grep -q 'is in use now' "$work/offline.log"
 }
 up=(--until "$prompt" --heartbeat ok --driver)
 balloon=()
@@ -128,8 +128,10 @@ check "VMBus: added memory is used; a restart takes it away" \
     vmbus "${up[@]}" --reports 1 --target 1G --send "$(total '> 950000')" --until 'total 1' \
     --send 'mount -t tmpfs -o size=700M big /mnt || { mkdir /mnt; mount -t tmpfs -o size=700M big /mnt; }; dd if=/dev/zero of=/mnt/fill bs=1M count=450 && echo us""ed' --until used --restart --rebooted "${up[@]}" \
     --send "$(total '< 520000')" --until 'total 1' --resident-below 320M --shutdown --off
-check "VMBus: added memory that stays offline is noticed and said" \
-    offline "${up[@]}" --reports 1 --target 640M --reports 4 --shutdown --off
+check "VMBus: added memory that stays offline is noticed and said, and when it is put online by hand" \
+    offline "${up[@]}" --reports 1 --target 640M --reports 10 \
+    --send 'for f in $(grep -l offline /sys/devices/system/memory/memory*/state); do echo online >$f; done; sleep 4; echo "now on"line' \
+    --until 'now online' --target 768M --shutdown --off
 reload='rmmod hv_utils && rmmod hv_vmbus && echo un""loaded'
 load='insmod /lib/modules/hv_vmbus.ko; insmod /lib/modules/hv_utils.ko'
 check "VMBus: drivers and the bus unloaded and loaded, three times" \

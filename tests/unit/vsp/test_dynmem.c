@@ -430,12 +430,18 @@ static void more_than_was_offered_ends_the_channel(void **state)
     assert_int_equal(now().assigned, GUEST_RAM);
 }
 
+/* What a guest with so many MiB more keeps for itself, pages more. */
+static uint64_t kept_of(uint64_t mb)
+{
+    return (dynmem_floor(GUEST_RAM + mb * MIB) - dynmem_floor(GUEST_RAM)) / 4096;
+}
+
 static void blocks_that_stay_offline_are_noticed(void **state)
 {
     uint8_t m[DM_MAX_MESSAGE + 8];
     struct hv_error e = {0};
     bind();
-    report(20000, 30000);
+    report(20000, 60000);
     assert_int_equal(dynmem_set_target(d, GUEST_RAM + 256 * MIB, &e), 0);
     assert_int_equal(dm_recv(m), DM_HOT_ADD_REQUEST);
     memset(m, 0, 16);
@@ -445,20 +451,101 @@ static void blocks_that_stay_offline_are_noticed(void **state)
     dm_send(DM_HOT_ADD_RESPONSE, m, 16);
     assert_int_equal(dm_recv(m), -1);                       /* no more before it is known */
     assert_int_equal(warnings, 0);
-    report(20000, 30000 + 128 * 256);                       /* as Linux counts them */
+    report(20000, 60000 + 128 * 256);                       /* as Linux counts them */
     assert_int_equal(warnings, 1);
     assert_string_equal(event_hint, "boot the guest with memhp_default_state=online");
     assert_int_equal(now().offline, 128 * MIB);
-    assert_int_equal(now().demand, 30000 * 4096);           /* not demand */
+    assert_int_equal(now().demand, 60000 * 4096);           /* not demand */
     assert_false(now().can_hot_add);
     assert_int_equal(dynmem_set_target(d, GUEST_RAM + 512 * MIB, &e), -EOPNOTSUPP);
-    report(20000, 30000 + 128 * 256);
+    report(20000, 60000 + 128 * 256);
     assert_int_equal(warnings, 1);                          /* said once */
     assert_int_equal(dynmem_set_target(d, GUEST_RAM + 64 * MIB, &e), 0);      /* the balloon still works */
     assert_int_equal(dm_recv(m), DM_BALLOON_REQUEST);
     give(NULL, 0, false);
-    report(20000 + 125 * 256, 30000);                       /* somebody has put them online */
+    /* A program that ends frees as much as a block: its memory was not that of the block. */
+    report(20000, 60000 + 128 * 256);
+    report(20000 + 128 * 256, 60000);
+    report(20000 + 128 * 256, 60000);
+    assert_int_equal(now().offline, 128 * MIB);
+    report(20000, 60000 + 128 * 256);
+    report(20000, 60000 + 128 * 256);
+    /* Somebody puts it online: the guest keeps a part for itself, which it counts as committed. */
+    uint64_t kept = kept_of(128);
+    report(20000 + 128 * 256, 60000 + kept);
+    assert_false(now().can_hot_add);
+    report(20000 + 128 * 256, 60000 + kept);
     assert_true(now().can_hot_add);
+    assert_int_equal(now().offline, 0);
+    /* Once bitten: the next is one block again. */
+    assert_int_equal(dynmem_set_target(d, GUEST_RAM + 512 * MIB, &e), 0);
+    assert_int_equal(dm_recv(m), DM_HOT_ADD_REQUEST);
+    assert_int_equal(DM_RANGE_PAGES(get_le64(m + 8)), 128 * 256);
+}
+
+/* Ask for `mb` MiB, see how many MiB come in one request, and answer it after so long. */
+static uint64_t add(uint64_t mb, uint64_t seconds)
+{
+    uint8_t m[DM_MAX_MESSAGE + 8];
+    struct hv_error e = {0};
+    int r = dynmem_set_target(d, GUEST_RAM + mb * MIB, &e);
+    if (r < 0 || dm_recv(m) != DM_HOT_ADD_REQUEST)
+        return 0;
+    uint64_t pages = DM_RANGE_PAGES(get_le64(m + 8));
+    memset(m, 0, 16);
+    put_le32(m + 8, (uint32_t)pages);
+    put_le32(m + 12, 1);
+    fake_advance(&g.f, seconds * NS_PER_SEC);
+    dm_send(DM_HOT_ADD_RESPONSE, m, 16);
+    return pages / 256;
+}
+
+/* What programs do meanwhile looks like anything: a late answer is believed whatever they did. */
+static void a_loaded_guest_gets_one_block_that_stays_offline(void **state)
+{
+    bind();
+    report(40000, 90000);
+    assert_int_equal(add(1024, 5), 128);
+    report(70000, 90000 - 30000 + 128 * 256);               /* one ended */
+    assert_int_equal(now().offline, 128 * MIB);
+    for (unsigned i = 0; i < 400; i++) {                    /* they come and go, by 16 MiB each */
+        uint64_t x = (i * 7919u % 30) * 16 * 256;
+        report(10000 + x, 120000 + 128 * 256 - x);
+        assert_int_equal(add(1024, 0), 0);
+    }
+    assert_int_equal(now().hot_added, 128 * MIB);
+    assert_int_equal(warnings, 1);
+}
+
+static void a_guest_that_is_slow_goes_on_getting_memory(void **state)
+{
+    bind();
+    report(20000, 60000);
+    assert_int_equal(add(128, 8), 128);                     /* put online, but it took its time */
+    report(20000 + 126 * 256, 60000 + kept_of(128));
+    assert_int_equal(now().offline, 0);
+    assert_int_equal(warnings, 0);
+    assert_int_equal(add(768, 3), 128);                     /* in time: now several at once */
+    report(20000 + 250 * 256, 60000 + kept_of(256));
+    assert_int_equal(add(768, 9), 512);                     /* slow, but not 5 s for each of four */
+    report(20000, 60000 + 128 * 256 + 500 * 256);           /* used at once */
+    assert_int_equal(now().offline, 0);
+    assert_int_equal(add(1024, 1), 128);                    /* not sure of it any more */
+    assert_int_equal(warnings, 0);
+}
+
+/* Somebody has switched it off while the guest ran. */
+static void a_guest_that_stops_putting_blocks_online_is_noticed(void **state)
+{
+    bind();
+    report(20000, 60000);
+    assert_int_equal(add(128, 0), 128);
+    report(20000 + 126 * 256, 60000 + kept_of(128));
+    assert_int_equal(add(640, 20), 512);
+    report(20000, 60000 + 638 * 256);
+    assert_int_equal(now().offline, 512 * MIB);
+    assert_int_equal(add(1024, 0), 0);
+    report(20000 + 500 * 256, 60000);                       /* no more can be offline than is committed */
     assert_int_equal(now().offline, 0);
 }
 
@@ -681,6 +768,9 @@ int main(void)
         T(memory_is_added),
         T(more_than_was_offered_ends_the_channel),
         T(blocks_that_stay_offline_are_noticed),
+        T(a_loaded_guest_gets_one_block_that_stays_offline),
+        T(a_guest_that_is_slow_goes_on_getting_memory),
+        T(a_guest_that_stops_putting_blocks_online_is_noticed),
         T(a_guest_that_never_answers_is_said_so_once),
         T(a_driver_that_goes_takes_its_pages_along),
         T(what_is_touched_in_the_balloon_is_taken_again),

@@ -125,21 +125,44 @@ static int parse(const struct blob *b, struct kernel *k, struct bzimage *bz, str
     return 0;
 }
 
+/* The payload on its way into RAM. */
+struct placing {
+    const struct kernel_target *t;
+    const char *name;
+    uint64_t image_len;
+    struct elf_plan plan;
+    int refused;              /* by its headers; said when all of it turns out to be undamaged */
+    struct hv_error why;
+};
+
+static int place(void *ctx, uint64_t off, const uint8_t *data, size_t len, struct hv_error *e)
+{
+    struct placing *p = ctx;
+
+    if (off == 0) {
+        struct blob head = blob_from_memory(data, len, p->name);
+        p->refused = elf_detect(data, len) ? elf_plan(&head, p->image_len, p->t, &p->plan, &p->why) : 1;
+        if (p->refused > 0) {
+            return 1;
+        }
+    }
+    return p->refused ? 0 : elf_place(&p->plan, p->t, off, data, len, p->name, e);
+}
+
 /*
- * Unpack the payload and load the ELF file in it. 0, 1 if this kernel has to unpack
- * itself, or an error. *ret_format names the compression.
+ * Unpack the payload, an ELF file, to where it says. 0, 1 if this kernel has to unpack
+ * itself (nothing was written), or an error. *ret_format names the compression.
  */
 static int load_unpacked(const struct blob *b, const struct kernel_target *t, const struct bzimage *bz,
                          struct elf_kernel *elf, const char **ret_format, struct hv_error *e)
 {
-    uint8_t *packed = NULL, *image = NULL;
-    uint32_t image_len = 0;
+    struct placing p = { .t = t, .name = b->name };
     int r = 1;
 
     if (bz->payload_len < 16) {
         return 1;
     }
-    packed = boot_map_buffer(bz->payload_len);
+    uint8_t *packed = boot_map_buffer(bz->payload_len);
     if (!packed) {
         return hv_fail(e, HV_NO_RESOURCES, b->name, "no memory to load the kernel");
     }
@@ -152,34 +175,31 @@ static int load_unpacked(const struct blob *b, const struct kernel_target *t, co
         goto out;
     }
     *ret_format = f->name;
-    image_len = get_le32(packed + bz->payload_len - 4);
+    const uint32_t image_len = get_le32(packed + bz->payload_len - 4);
     if (image_len == 0 || image_len > UNPACK_MAX) {
         r = hv_fail(e, HV_USAGE, b->name, "the kernel's payload is damaged: it claims to unpack to %u bytes",
                     image_len);
         goto out;
     }
-    /* Most of it will be RAM of the guest: host memory for a false claim is bounded by the VM's own. */
+    /* Most of it will be RAM of the guest. */
     if (bz->pref_address + image_len / 2 > t->low_bytes) {
         r = kernel_too_big(t, b->name, bz->pref_address + image_len, e);
         goto out;
     }
-    image = boot_map_buffer(image_len);
-    if (!image) {
-        r = hv_fail(e, HV_NO_RESOURCES, b->name, "no memory to unpack the kernel");
-        goto out;
-    }
-    r = unpack(f, packed, bz->payload_len, image, image_len, b->name, e);
-    if (r == -EOPNOTSUPP || (r == 0 && !elf_detect(image, image_len))) {
+    p.image_len = image_len;
+    r = unpack(f, packed, bz->payload_len, image_len, b->name, place, &p, e);
+    if (r == -EOPNOTSUPP) {
         r = 1;
-        goto out;
     }
-    if (r == 0) {
-        struct blob inner = blob_from_memory(image, image_len, b->name);
-        r = elf_load(&inner, t, elf, e);
+    if (r == 0 && p.refused) {
+        r = p.refused;
+        if (e) {
+            *e = p.why;
+        }
     }
+    *elf = p.plan.kernel;
 out:
     boot_unmap_buffer(packed, bz->payload_len);
-    boot_unmap_buffer(image, image_len);
     return r;
 }
 
@@ -188,7 +208,7 @@ int bzimage_load(const struct blob *b, const struct kernel_target *t, struct ker
 {
     struct kernel k = { .entry_kind = KERNEL_ENTRY_LINUX64 };
     struct bzimage bz;
-    struct elf_kernel elf;
+    struct elf_kernel elf = { 0 };
     const char *format = "unknown";
 
     int r = parse(b, &k, &bz, e);

@@ -13,7 +13,6 @@
 
 #define EHDR_SIZE 64
 #define PHDR_SIZE 56
-#define PHDRS_MAX 64u                 /* a vmlinux has 5 */
 #define NOTES_MAX ((uint64_t)65536)   /* a vmlinux has about 500 bytes */
 
 enum { PT_LOAD = 1, PT_INTERP = 3, PT_NOTE = 4 };
@@ -77,16 +76,16 @@ static int check_ehdr(const struct blob *b, const uint8_t *h, struct hv_error *e
 }
 
 /* One PT_LOAD against the file and the address space that kernels may load into. */
-static int check_load(const struct blob *b, const struct phdr *p, struct hv_error *e)
+static int check_load(const struct blob *b, uint64_t size, const struct phdr *p, struct hv_error *e)
 {
     uint64_t end;
 
     if (p->filesz > p->memsz) {
         return hv_fail(e, HV_USAGE, b->name, "is a damaged ELF file: a segment is larger than its memory");
     }
-    if (p->off > b->size || p->filesz > b->size - p->off) {
+    if (p->off > size || p->filesz > size - p->off) {
         return hv_fail(e, HV_USAGE, b->name, "is truncated: a segment goes on beyond the file's %llu bytes",
-                       (unsigned long long)b->size);
+                       (unsigned long long)size);
     }
     if (p->paddr < KERNEL_LOWEST) {
         return hv_fail(e, HV_UNSUPPORTED, b->name,
@@ -153,12 +152,13 @@ static int find_pvh(const struct blob *b, const struct phdr *p, uint64_t *ret_ad
     return 0;
 }
 
-int elf_load(const struct blob *b, const struct kernel_target *t, struct elf_kernel *ret,
+int elf_plan(const struct blob *b, uint64_t size, const struct kernel_target *t, struct elf_plan *ret,
              struct hv_error *e)
 {
-    uint8_t h[EHDR_SIZE], raw[PHDRS_MAX * PHDR_SIZE];
-    struct phdr ph[PHDRS_MAX];
-    struct elf_kernel k = { .base = UINT64_MAX };
+    uint8_t h[EHDR_SIZE], raw[ELF_PHDRS_MAX * PHDR_SIZE];
+    struct phdr ph[ELF_PHDRS_MAX];
+    struct elf_plan plan = { .kernel.base = UINT64_MAX };
+    struct elf_kernel *k = &plan.kernel;
     uint64_t pvh = 0;
 
     if (b->size < EHDR_SIZE) {
@@ -171,9 +171,12 @@ int elf_load(const struct blob *b, const struct kernel_target *t, struct elf_ker
     }
     uint64_t phoff = get_le64(h + 32);
     unsigned phentsize = get_le16(h + 54), phnum = get_le16(h + 56);
-    if (phentsize != PHDR_SIZE || phnum == 0 || phnum > PHDRS_MAX) {
+    if (phentsize != PHDR_SIZE || phnum == 0 || phnum > ELF_PHDRS_MAX) {
         return hv_fail(e, HV_USAGE, b->name, "is not a kernel: %u program headers of %u bytes", phnum,
                        phentsize);
+    }
+    if (b->size < size && (phoff > b->size || phnum * PHDR_SIZE > b->size - phoff)) {
+        return 1;
     }
     if ((r = blob_read(b, phoff, raw, phnum * PHDR_SIZE, e)) < 0) {
         return r;
@@ -188,42 +191,68 @@ int elf_load(const struct blob *b, const struct kernel_target *t, struct elf_ker
         if (ph[i].type != PT_LOAD || ph[i].memsz == 0) {
             continue;
         }
-        if ((r = check_load(b, &ph[i], e)) < 0) {
+        if ((r = check_load(b, size, &ph[i], e)) < 0) {
             return r;
         }
-        k.base = MIN(k.base, ph[i].paddr);
-        k.end = MAX(k.end, ph[i].paddr + ph[i].memsz);
+        k->base = MIN(k->base, ph[i].paddr);
+        k->end = MAX(k->end, ph[i].paddr + ph[i].memsz);
+        /* RAM is zeroed, so only file bytes are written; what of memsz is beyond them stays untouched. */
+        plan.part[plan.parts].off = ph[i].off;
+        plan.part[plan.parts].len = ph[i].filesz;
+        plan.part[plan.parts++].gpa = ph[i].paddr;
     }
-    if (k.end == 0) {
+    if (k->end == 0) {
         return hv_fail(e, HV_USAGE, b->name, "is not a kernel: the ELF file has nothing to load");
     }
-    if (k.end > t->low_bytes) {
-        return kernel_too_big(t, b->name, k.end, e);
+    if (k->end > t->low_bytes) {
+        return kernel_too_big(t, b->name, k->end, e);
     }
-    k.entry = entry_of(ph, phnum, get_le64(h + 24));
-    if (k.entry == 0) {
+    k->entry = entry_of(ph, phnum, get_le64(h + 24));
+    if (k->entry == 0) {
         return hv_fail(e, HV_USAGE, b->name, "is a damaged ELF file: its entry point is outside its segments");
     }
-    for (unsigned i = 0; i < phnum && !k.has_pvh; i++) {
+    for (unsigned i = 0; i < phnum && !k->has_pvh; i++) {
         if (ph[i].type == PT_NOTE) {
             if ((r = find_pvh(b, &ph[i], &pvh, e)) < 0) {
                 return r;
             }
-            k.has_pvh = r > 0;
+            k->has_pvh = r > 0;
         }
     }
-    if (k.has_pvh && (k.pvh_entry = entry_of(ph, phnum, pvh)) == 0) {
+    if (k->has_pvh && (k->pvh_entry = entry_of(ph, phnum, pvh)) == 0) {
         return hv_fail(e, HV_USAGE, b->name, "is a damaged ELF file: its PVH entry is outside its segments");
     }
+    *ret = plan;
+    return 0;
+}
 
-    /* RAM is zeroed, so only file bytes are written; what of memsz is beyond them stays untouched. */
-    for (unsigned i = 0; i < phnum; i++) {
-        if (ph[i].type == PT_LOAD && (r = blob_read_guest(b, ph[i].off, t->m, ph[i].paddr,
-                                                          ph[i].filesz, e)) < 0) {
-            return r;
+static bool all_zero(const uint8_t *p, size_t len)
+{
+    return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
+}
+
+int elf_place(const struct elf_plan *p, const struct kernel_target *t, uint64_t off, const uint8_t *data,
+              size_t len, const char *name, struct hv_error *e)
+{
+    for (unsigned i = 0; i < p->parts; i++) {
+        const uint64_t from = MAX(off, p->part[i].off), to = MIN(off + len, p->part[i].off + p->part[i].len);
+        if (from >= to) {
+            continue;
         }
+        const gpa_t gpa = p->part[i].gpa + (from - p->part[i].off);
+        struct mem_pin pin;
+        if (mem_pin(t->m, gpa, to - from, MEM_WRITE, &pin) < 0) {
+            return hv_fail(e, HV_FAILED, name, "no memory at guest address 0x%llx", (unsigned long long)gpa);
+        }
+        for (uint64_t pos = 0, n; pos < to - from; pos += n) {
+            const uint8_t *src = data + (from - off) + pos;
+            n = MIN(HV_PAGE_SIZE - (gpa + pos) % HV_PAGE_SIZE, to - from - pos);
+            if (!all_zero(src, n)) {
+                memcpy((uint8_t *)pin.hva + pos, src, n);
+            }
+        }
+        mem_unpin(&pin);
     }
-    *ret = k;
     return 0;
 }
 
@@ -254,13 +283,17 @@ static int find_banner(struct mem *m, const struct elf_kernel *k, char *ret, siz
 int elf_kernel_load(const struct blob *b, const struct kernel_target *t, struct kernel *ret,
                     struct hv_error *e)
 {
-    struct elf_kernel elf;
+    struct elf_plan plan;
     char version[64] = "";
 
-    int r = elf_load(b, t, &elf, e);
+    int r = elf_plan(b, b->size, t, &plan, e);
+    for (unsigned i = 0; r == 0 && i < plan.parts; i++) {
+        r = blob_read_guest(b, plan.part[i].off, t->m, plan.part[i].gpa, plan.part[i].len, e);
+    }
     if (r < 0) {
         return r;
     }
+    const struct elf_kernel elf = plan.kernel;
     bool is_linux = find_banner(t->m, &elf, version, sizeof(version)) == 0;
     if (!elf.has_pvh && !is_linux) {
         hv_fail(e, HV_UNSUPPORTED, b->name, "is an ELF file, but neither Linux nor one with a PVH entry");

@@ -74,10 +74,24 @@ struct elf_kernel {
     bool has_pvh;
     gpa_t pvh_entry;        /* Xen note 18, within a PT_LOAD and below 4 GiB */
 };
+/* What a file's headers ask for. */
+#define ELF_PHDRS_MAX 64u             /* a vmlinux has 5 */
+struct elf_plan {
+    struct elf_kernel kernel;
+    struct { uint64_t off, len; gpa_t gpa; } part[ELF_PHDRS_MAX];      /* bytes of the file and where they go */
+    unsigned parts;
+};
 bool elf_detect(const uint8_t *head, size_t len);
-/* Checks all headers first, then loads: a refused file has written nothing. */
-int elf_load(const struct blob *b, const struct kernel_target *t, struct elf_kernel *ret,
+/*
+ * Read and check the headers of a file of `size` bytes, of which b has at least the first.
+ * 0; 1 without a message if the program headers are beyond those. A PVH note beyond them is
+ * not found.
+ */
+int elf_plan(const struct blob *b, uint64_t size, const struct kernel_target *t, struct elf_plan *ret,
              struct hv_error *e);
+/* Load what is in data[len], the file's bytes at off. RAM is zeroed: pages of zeros are not written. */
+int elf_place(const struct elf_plan *p, const struct kernel_target *t, uint64_t off, const uint8_t *data,
+              size_t len, const char *name, struct hv_error *e);
 /* A kernel given as an ELF file: PVH where it has the note, else Linux' 64-bit entry. */
 int elf_kernel_load(const struct blob *b, const struct kernel_target *t, struct kernel *ret,
                     struct hv_error *e);

@@ -40,12 +40,14 @@ static int damaged(struct archive *a, const char *name, const char *why, struct 
     return -EINVAL;
 }
 
-int unpack(const struct unpack_format *f, const uint8_t *in, size_t in_len, uint8_t *out,
-           size_t out_len, const char *name, struct hv_error *e)
+int unpack(const struct unpack_format *f, const uint8_t *in, size_t in_len, uint64_t out_len,
+           const char *name, unpack_sink *sink, void *ctx, struct hv_error *e)
 {
     struct archive_entry *entry;
-    uint8_t beyond;
-    size_t done = 0;
+    const void *data;
+    uint64_t done = 0;
+    size_t len;
+    la_int64_t at;
     int r;
 
     if (f->size_appended) {
@@ -68,20 +70,21 @@ int unpack(const struct unpack_format *f, const uint8_t *in, size_t in_len, uint
         r = damaged(a, name, "it does not start right", e);
         goto out;
     }
-    while (done < out_len) {
-        la_ssize_t n = archive_read_data(a, out + done, out_len - done);
-        if (n < 0) {
-            r = damaged(a, name, "unpacking failed", e);
+    while ((r = archive_read_data_block(a, &data, &len, &at)) == ARCHIVE_OK) {
+        if (len > out_len - done) {
+            r = damaged(NULL, name, "it is longer than it says", e);
             goto out;
         }
-        if (n == 0) {
-            r = damaged(NULL, name, "it ends early", e);
+        if (len && (r = sink(ctx, done, data, len, e)) != 0) {
             goto out;
         }
-        done += (size_t)n;
+        done += len;
     }
-    la_ssize_t more = archive_read_data(a, &beyond, 1);
-    r = more == 0 ? 0 : damaged(more < 0 ? a : NULL, name, "it is longer than it says", e);
+    if (r != ARCHIVE_EOF) {
+        r = damaged(a, name, "unpacking failed", e);
+    } else {
+        r = done == out_len ? 0 : damaged(NULL, name, "it ends early", e);
+    }
 out:
     archive_read_free(a);
     return r;

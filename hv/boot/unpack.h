@@ -21,13 +21,19 @@ const struct unpack_format *unpack_detect(const uint8_t *head, size_t len);
 #define UNPACK_MAX ((uint64_t)1 << 30)
 
 /*
- * Unpack in[in_len] (the payload as the setup header delimits it) to out[out_len], which
- * it has to fill exactly. name: the kernel's, for errors.
- *
- * 0; -EOPNOTSUPP without a message if this libarchive cannot do the format in process;
- * HV_USAGE "payload is damaged".
+ * Takes data[len], the bytes at off of what is unpacked; they come in order, without gaps,
+ * and are gone afterwards. 0, or anything else to end it with that.
  */
-int unpack(const struct unpack_format *f, const uint8_t *in, size_t in_len, uint8_t *out,
-           size_t out_len, const char *name, struct hv_error *e);
+typedef int unpack_sink(void *ctx, uint64_t off, const uint8_t *data, size_t len, struct hv_error *e);
+
+/*
+ * Unpack in[in_len] (the payload as the setup header delimits it) piece by piece to sink;
+ * it has to be out_len bytes. name: the kernel's, for errors.
+ *
+ * 0; what sink ended it with; -EOPNOTSUPP without a message, and before the first piece, if
+ * this libarchive cannot do the format in process; HV_USAGE "payload is damaged".
+ */
+int unpack(const struct unpack_format *f, const uint8_t *in, size_t in_len, uint64_t out_len,
+           const char *name, unpack_sink *sink, void *ctx, struct hv_error *e);
 
 #endif

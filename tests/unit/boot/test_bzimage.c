@@ -191,6 +191,65 @@ static void test_payload_is_no_elf(void **state)
     free(bz.p);
 }
 
+/*
+ * Two lz4 blocks, so that it arrives in two pieces: its text is cut in the middle. Headers that are not in the
+ * first piece leave it to the guest.
+ */
+static void test_pieces(void **state)
+{
+    struct bytes elf = elf_make(true, false);
+    const size_t cuts[] = { ELF_TEXT_OFF + 0x100 + 4, ELF_TEXT_OFF, ELF_PHDR_LOAD + 56, ELF_PHDR_LOAD + 55 };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cuts); i++) {
+        struct bytes a = lz4_legacy(elf.p, cuts[i]), b = lz4_legacy(elf.p + cuts[i], elf.len - cuts[i]);
+        const size_t both = a.len - 4 + b.len - 4;           /* the second one's magic, the first one's length */
+        uint8_t *packed = hv_alloc(both);
+        memcpy(packed, a.p, a.len - 4);
+        memcpy(packed + a.len - 4, b.p + 4, b.len - 4);
+        put_le32(packed + both - 4, (uint32_t)elf.len);
+
+        struct bytes bz = bzimage_make(packed, both);
+        struct vm v;
+        vm_init(&v, 128 * MIB);
+        vm_kernel(&v, bz.p, bz.len);
+        vm_boots(&v);
+        if (cuts[i] >= ELF_PHDR_LOAD + 56) {
+            assert_string_equal(v.res.kernel, "Linux 9.9.9-test, bzImage, lz4");
+            check_text(&v);
+        } else {
+            assert_string_equal(v.res.kernel, "Linux 9.9.9-test, bzImage, unpacks itself");
+        }
+        vm_fini(&v);
+        free(bz.p);
+        free(packed);
+        free(a.p);
+        free(b.p);
+    }
+    free(elf.p);
+}
+
+/* What is wrong with the headers is said if the payload is whole, else that it is not. */
+static void test_payload_of_another(void **state)
+{
+    struct bytes elf = elf_make(true, false);
+    struct vm v;
+
+    put_le16(elf.p + 18, 183);
+    struct bytes packed = lz4_legacy(elf.p, elf.len);
+    vm_init(&v, 128 * MIB);
+    for (uint32_t more = 0; more < 2; more++) {
+        put_le32(packed.p + packed.len - 4, (uint32_t)elf.len + more);
+        struct bytes bz = bzimage_make(packed.p, packed.len);
+        vm_kernel(&v, bz.p, bz.len);
+        vm_refuses(&v, more ? HV_USAGE : HV_UNSUPPORTED, more ? "it ends early" : "is an ELF file for arm64");
+        assert_int_equal(ram64(&v, ELF_PADDR), 0);
+        free(bz.p);
+    }
+    vm_fini(&v);
+    free(packed.p);
+    free(elf.p);
+}
+
 /* Every compression that Linux knows and libarchive writes; lz4 is made by hand above. */
 static void test_compressions(void **state)
 {
@@ -531,7 +590,8 @@ static void test_faults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unpacked), cmocka_unit_test(test_guest_unpacks), cmocka_unit_test(test_32bit),
+        cmocka_unit_test(test_unpacked), cmocka_unit_test(test_pieces), cmocka_unit_test(test_payload_of_another),
+        cmocka_unit_test(test_guest_unpacks), cmocka_unit_test(test_32bit),
         cmocka_unit_test(test_payload_is_no_elf), cmocka_unit_test(test_compressions),
         cmocka_unit_test(test_damaged_payload), cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_header_fields), cmocka_unit_test(test_header_bytes),

@@ -4,7 +4,8 @@
  *
  * Its frequency has to be right to a few parts per million, as guests skip their own
  * calibration: CPUID leaf 0x40000010 of the hypervisor below or leaf 0x15 where they say it
- * and a measurement agrees, else the measurement, against CLOCK_MONOTONIC_RAW.
+ * and a measurement agrees, else the measurement, against CLOCK_MONOTONIC_RAW. Every start of a
+ * machine waits for it, so it goes on only until its answer is good enough.
  */
 #include <cpuid.h>
 #include <time.h>
@@ -13,8 +14,7 @@
 #include "hv/base/log.h"
 #include "hv/engine/soft/soft.h"
 
-#define MEASURE_NS   (20 * NS_PER_MS)
-#define MEASURE_RUNS 2
+#define PPM(n) (1000000 / (n))     /* what a frequency is divided by for n parts per million of it */
 
 uint64_t tsc_host_now(void)
 {
@@ -44,23 +44,6 @@ static uint64_t both(uint64_t *tsc, uint64_t *ns)
     return best;
 }
 
-static uint64_t measure(void)
-{
-    uint64_t best_err = UINT64_MAX, hz = 0;
-    for (int run = 0; run < MEASURE_RUNS; run++) {
-        uint64_t t0, n0, t1, n1;
-        uint64_t err = both(&t0, &n0);
-        struct timespec nap = { .tv_nsec = (long)MEASURE_NS };
-        clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
-        err += both(&t1, &n1);
-        if (err < best_err && n1 > n0) {
-            best_err = err;
-            hz = (uint64_t)((unsigned __int128)(t1 - t0) * NS_PER_SEC / (n1 - n0));
-        }
-    }
-    return hz;
-}
-
 /* What CPUID says, or 0. */
 static uint64_t announced(void)
 {
@@ -79,21 +62,40 @@ static uint64_t announced(void)
     return 0;
 }
 
-/* Processors run at whole MHz: what is that close to one is one, measured with a few ppm of noise. */
-static uint64_t nominal(uint64_t hz)
+static uint64_t distance(uint64_t a, uint64_t b)
 {
-    uint64_t mhz = (hz + 500000) / 1000000 * 1000000, diff = hz > mhz ? hz - mhz : mhz - hz;
-    return diff < hz / 250000 ? mhz : hz;
+    return a > b ? a - b : b - a;
 }
 
 static uint64_t host_hz;
 
+/*
+ * Of most processors a few milliseconds tell the frequency: it is what CPUID says (500 ppm are no accident), or
+ * so close to a whole number of MHz that it is that one. Others take until the readings' own uncertainty is small.
+ */
 static void find_host_hz(void)
 {
-    uint64_t measured = measure(), said = announced();
-    uint64_t diff = said > measured ? said - measured : measured - said;
-    host_hz = said && diff < said / 2000 ? said : nominal(measured);
-    log_debug("soft", "host TSC: measured %llu Hz, CPUID says %llu Hz", (unsigned long long)measured,
+    static const uint64_t naps_ns[] = { 4 * NS_PER_MS, 16 * NS_PER_MS, 40 * NS_PER_MS };
+    const uint64_t said = announced();
+    uint64_t t0, n0, t1, n1, hz = 0;
+    const uint64_t err = both(&t0, &n0);
+    for (size_t i = 0; i < ARRAY_SIZE(naps_ns); i++) {
+        struct timespec nap = { .tv_nsec = (long)naps_ns[i] };
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+        const uint64_t unsure = (err + both(&t1, &n1)) / 2;    /* ticks, of t1 - t0 */
+        if (n1 <= n0)
+            continue;
+        hz = (uint64_t)((unsigned __int128)(t1 - t0) * NS_PER_SEC / (n1 - n0));
+        const uint64_t mhz = (hz + 500000) / 1000000 * 1000000;
+        if (unsure > (t1 - t0) / PPM(20))
+            continue;              /* the host was busy elsewhere at every reading */
+        host_hz = said && distance(said, hz) < said / PPM(500) ? said : distance(mhz, hz) < hz / PPM(4) ? mhz : 0;
+        if (host_hz || unsure < (t1 - t0) / PPM(4))
+            break;
+    }
+    if (!host_hz)
+        host_hz = hz;
+    log_debug("soft", "host TSC: measured %llu Hz, CPUID says %llu Hz", (unsigned long long)hz,
               (unsigned long long)said);
 }
 

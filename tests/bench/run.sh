@@ -95,23 +95,8 @@ if [ -n "$have_qemu" ] && [ -z "${HV_BENCH_SHORT:-}" ]; then
     BUILD=$build tests/guest/kvm-nested.sh -b -t 600 | sed 's/^# //'
 fi
 
-# sha256 in one process and in one for each vCPU at once: what a further vCPU adds. One host core stays free.
-cpus=$(($(nproc) - 1))
-if [ "$cpus" -gt 1 ]; then
-    printf '#!/bin/sh\necho\nfor i in 1 2 3 4 5; do bench parallel %d; done\npoweroff -f\n' "$cpus" >"$work/parallel.sh"
-    tests/guest/mkinitrd.sh -k cloud -f "$work/bench:bin/bench" -r "$work/parallel.sh" "$work/initrd-parallel"
-    parallel_ours() { "$vmboot" --cpus "$cpus" --timeout 300s --kernel "$kernel" --initrd "$work/initrd-parallel" --cmdline "$append" --off; }
-    parallel_tcg() {
-        timeout 300 qemu-system-x86_64 -accel tcg,thread=multi -smp "$cpus" -m 512 -nographic -no-reboot -nodefaults -serial stdio \
-            -kernel "$kernel" -initrd "$work/initrd-parallel" -append "$append"
-    }
-    echo
-    for who in ours ${have_qemu:+tcg}; do
-        "parallel_$who" </dev/null 2>/dev/null | tr -d '\r' |
-            LC_ALL=C awk '/^bench-parallel / { print $3 / $4 }' >"$work/parallel.$who"
-        printf 'sha256 on %d vCPUs at once, %-8s  %s   of one alone, each (min median max)\n' "$cpus" "$who" "$(stat3 "$work/parallel.$who")"
-    done
-fi
+# What a further vCPU adds.
+BUILD=$build tests/bench/parallel.sh $(((rounds + 1) / 2))
 
 # What a worker holds beside the guest's memory (which is shared memory): PSS, mean of eight guests at their prompts.
 workers=8

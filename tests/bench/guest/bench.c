@@ -4,7 +4,8 @@
  * CHECK depends on the result only, so that two hypervisors can be compared for truth too.
  *
  *   bench all ROUNDS          every program
- *   bench parallel N          sha256 in one process, then in N at once; prints both times
+ *   bench parallel N [PAIRS [MS]]   sha256 in one process, then in N at once, MS each (1000), and that so many
+ *                             times (3); prints how many a second each process did, alone and among N
  *   bench exit N              exits with N: what `execs` executes
  */
 #define _GNU_SOURCE
@@ -383,22 +384,49 @@ static int64_t now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* The same work in each of n processes: what they take together. */
-static int64_t side_by_side(unsigned n)
+/*
+ * sha256 in each of n processes for so many milliseconds: how many a second each did, in the mean. Counted from
+ * before the first was made, so what making and placing them costs is in it; a process that was slow for a while
+ * counts for what it did, and does not have the others wait for it.
+ */
+static double side_by_side(unsigned n, unsigned ms)
 {
-    enum { ROUNDS = 60 };
-    int64_t began = now_ns();
+    double *rate = mmap(NULL, n * sizeof(*rate), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    double sum = 0;
+    if (rate == MAP_FAILED) {
+        return 0;
+    }
+    int64_t began = now_ns(), end = began + (int64_t)ms * 1000000, now;
     for (unsigned i = 0; i < n; i++) {
         if (fork() == 0) {
-            for (int k = 0; k < ROUNDS; k++) {
+            unsigned done = 0;
+            do {
                 sha256();
-            }
+                done++;
+                now = now_ns();
+            } while (now < end);
+            rate[i] = done * 1e9 / (double)(now - began);
             _exit(0);
         }
     }
     while (wait(NULL) > 0) {
     }
-    return now_ns() - began;
+    for (unsigned i = 0; i < n; i++) {
+        sum += rate[i];
+    }
+    munmap(rate, n * sizeof(*rate));
+    return sum / n;
+}
+
+/* In turn, so that a pair is of one moment. */
+static void parallel(unsigned n, unsigned pairs, unsigned ms)
+{
+    side_by_side(n, ms);                 /* translated on every vCPU by then */
+    for (unsigned i = 0; i < pairs; i++) {
+        double one = side_by_side(1, ms), all = side_by_side(n, ms);
+        printf("bench-parallel %u %.2f %.2f\n", n, one, all);
+        fflush(stdout);
+    }
 }
 
 /* Two instructions a round, for MIPS: 4 million rounds. */
@@ -423,10 +451,8 @@ int main(int argc, char **argv)
     if (argc > 2 && !strcmp(argv[1], "exit")) {
         return (int)rounds;
     }
-    if (argc > 2 && !strcmp(argv[1], "parallel")) {
-        side_by_side(rounds);          /* translated on every vCPU by then */
-        int64_t one = side_by_side(1), all = side_by_side(rounds);
-        printf("bench-parallel %u %lld %lld\n", rounds, (long long)one, (long long)all);
+    if (argc > 2 && rounds && !strcmp(argv[1], "parallel")) {
+        parallel(rounds, argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : 3, argc > 4 ? (unsigned)strtoul(argv[4], NULL, 10) : 1000);
         return 0;
     }
     for (size_t i = 0; i < sizeof(benches) / sizeof(benches[0]); i++) {

@@ -89,6 +89,18 @@ int hv_read_all(int fd, void *buf, size_t len);
 int hv_read_file(const char *path, size_t max, char **ret, size_t *ret_len);
 /* Replaces a file: temp beside it, fsync, rename, fsync of the folder (DESIGN 12). */
 int hv_replace_file(const char *path, const void *buf, size_t len, unsigned mode);
+/*
+ * The same in steps, for many files at once: begin each (the temp is written, and on its way to the disk), sync each
+ * (it is there), commit each (it has the name), then hv_sync_folder() once (so it stays). Failed, commit leaves the old
+ * file; after commit nothing is left to fini. fini gives up: the temp goes. Zeroed is nothing begun.
+ */
+struct hv_replacement { char *path, *temp; int fd; };
+int hv_replacement_begin(struct hv_replacement *f, const char *path, const void *buf, size_t len, unsigned mode);
+int hv_replacement_sync(struct hv_replacement *f);
+int hv_replacement_commit(struct hv_replacement *f);
+void hv_replacement_fini(struct hv_replacement *f);
+/* Names in the folder of path are what they are now, also after a power cut. */
+int hv_sync_folder(const char *path);
 /* Removes what processes that were killed in hv_replace_file() left in this folder. Nobody may be in it there now. */
 void hv_remove_temps(const char *folder);
 

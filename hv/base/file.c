@@ -5,6 +5,9 @@
  * the whole old file or the whole new one under the name:
  *
  *   write temp -> fsync temp -> rename over the name -> fsync the folder
+ *
+ * Each fsync waits for the disk. A hv_replacement is the same in steps, for many files: all
+ * temps are on their way to the disk before the first is waited for, and the folder is synced once.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -159,44 +162,119 @@ static int open_temp(char *template)
     return fd < 0 ? -errno : fd;
 }
 
-int hv_replace_file(const char *path, const void *buf, size_t len, unsigned mode)
+/* Length of the folder's part of a path, its slash included. */
+static int folder_part(const char *path)
 {
     const char *slash = strrchr(path, '/');
-    const char *base = slash ? slash + 1 : path;
-    int folder_len = slash ? (int)(slash - path) : 0;
-    hv_autofree char *folder = hv_asprintf("%.*s%s", folder_len, path, slash ? "/" : ".");
-    hv_autofree char *temp = hv_asprintf("%.*s%s.%s.XXXXXX", folder_len, path, slash ? "/" : "", base);
 
-    if (!folder || !temp) {
+    return slash ? (int)(slash - path) + 1 : 0;
+}
+
+static int open_folder(const char *path)
+{
+    const int n = folder_part(path);
+    hv_autofree char *folder = n ? hv_asprintf("%.*s", n, path) : hv_strdup(".");
+
+    if (!folder) {
         return -ENOMEM;
     }
-    /* open the folder first: a rename that cannot be made durable is not begun */
-    hv_autoclose int dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir < 0) {
-        return -errno;
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+int hv_replacement_begin(struct hv_replacement *f, const char *path, const void *buf, size_t len, unsigned mode)
+{
+    const int n = folder_part(path);
+
+    *f = (struct hv_replacement){ .fd = -1, .path = hv_strdup(path) };
+    char *temp = hv_asprintf("%.*s.%s.XXXXXX", n, path, path + n);
+    int r = f->path && temp ? open_temp(temp) : -ENOMEM;
+
+    if (r < 0) {
+        free(temp);
+        hv_replacement_fini(f);
+        return r;
     }
-    hv_autoclose int fd = open_temp(temp);
-    if (fd < 0) {
-        return fd;
-    }
-    int r = hv_write_all(fd, buf, len);
-    if (r == 0 && fchmod(fd, (mode_t)mode) < 0) {
-        r = -errno;
-    }
-    if (r == 0) {
-        r = sync_fd(fd);
-    }
-    if (r == 0) {
-        r = fault_check(FAULT_RENAME);
-    }
-    if (r == 0 && rename(temp, path) < 0) {
+    f->fd = r;
+    f->temp = temp;
+    r = hv_write_all(f->fd, buf, len);
+    if (r == 0 && fchmod(f->fd, (mode_t)mode) < 0) {
         r = -errno;
     }
     if (r < 0) {
-        unlink(temp);
+        hv_replacement_fini(f);
         return r;
     }
-    return sync_fd(dir);
+    /* Only a start: where the file system cannot, the sync does it all. */
+    (void)sync_file_range(f->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    return 0;
+}
+
+int hv_replacement_sync(struct hv_replacement *f)
+{
+    int r = sync_fd(f->fd);
+
+    hv_cleanup_close(&f->fd);
+    f->fd = -1;
+    return r;
+}
+
+int hv_replacement_commit(struct hv_replacement *f)
+{
+    int r = fault_check(FAULT_RENAME);
+
+    if (r == 0 && rename(f->temp, f->path) < 0) {
+        r = -errno;
+    }
+    if (r == 0) {
+        free(f->temp);
+        f->temp = NULL;
+    }
+    hv_replacement_fini(f);
+    return r;
+}
+
+void hv_replacement_fini(struct hv_replacement *f)
+{
+    if (!f->path) {
+        return;
+    }
+    if (f->temp) {
+        unlink(f->temp);
+    }
+    hv_cleanup_close(&f->fd);
+    free(f->temp);
+    free(f->path);
+    *f = (struct hv_replacement){ .fd = -1 };
+}
+
+int hv_sync_folder(const char *path)
+{
+    hv_autoclose int dir = open_folder(path);
+
+    return dir < 0 ? dir : sync_fd(dir);
+}
+
+int hv_replace_file(const char *path, const void *buf, size_t len, unsigned mode)
+{
+    struct hv_replacement f;
+    /* open the folder first: a rename that cannot be made durable is not begun */
+    hv_autoclose int dir = open_folder(path);
+
+    if (dir < 0) {
+        return dir;
+    }
+    int r = hv_replacement_begin(&f, path, buf, len, mode);
+    if (r < 0) {
+        return r;
+    }
+    r = hv_replacement_sync(&f);
+    if (r < 0) {
+        hv_replacement_fini(&f);
+        return r;
+    }
+    r = hv_replacement_commit(&f);
+    return r < 0 ? r : sync_fd(dir);
 }
 
 /* ".NAME.XXXXXX", as open_temp() makes them */

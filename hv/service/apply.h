@@ -22,6 +22,11 @@ struct apply_item {
     bool any_now;                      /* the worker is to be told */
     struct apply_disk op[2 * SETTING_DISKS_MAX];
     unsigned ops, next_op;
+    const json_t *entry;               /* the document's words, whose plan this is */
+    uint64_t revision;                 /* of the VM that was planned against */
+    struct svc_vm *made;               /* a new one, until it is one of the host's */
+    struct hv_replacement file;        /* its document to come */
+    bool staged;                       /* which is on disk */
     bool created, stored;
     struct hv_error error;             /* of what could not be carried out */
 };
@@ -30,9 +35,13 @@ struct apply {
     struct varlink_call *call;
     struct service *svc;
     bool dry_run;
+    json_t *params, *doc;
     struct apply_item *item;
     unsigned items, pending;
+    unsigned step, at, synced, rounds; /* apply.c */
+    struct loop_post turn;
     json_t *errors;                    /* of the document: nothing is done then */
+    struct apply *next;                /* of the service's, until it begins to change anything */
 };
 
 /*

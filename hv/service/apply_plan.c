@@ -58,7 +58,7 @@ static int find(struct apply *a, struct apply_item *it, const json_t *entry, str
         hv_strlcpy(it->name, vm->name, sizeof(it->name));
     }
     for (unsigned i = 0; i < a->items; i++)
-        if (!a->item[i].host && (strcmp(a->item[i].name, it->name) == 0 ||
+        if (&a->item[i] != it && !a->item[i].host && (strcmp(a->item[i].name, it->name) == 0 ||
                                  ((vm || id) && (a->item[i].there || a->item[i].has_id) && guid_equal(&a->item[i].id, &it->id))))
             return hv_fail(e, HV_USAGE, it->name, "it is in the document twice");
     *ret = vm;
@@ -240,6 +240,7 @@ int apply_plan_vm(struct apply *a, struct apply_item *it, const json_t *entry, s
         return r;
     it->there = vm != NULL;
     it->running = vm && vm->state != SVC_OFF;
+    it->revision = vm ? vm->revision : 0;
     if (!it->changes || (vm && settings_copy(&it->fresh, &vm->settings) < 0))
         return no_memory(it->name, e);
     if (given && settings_from_json(&it->fresh, given, e) < 0)

@@ -180,12 +180,8 @@ static int store(struct svc_vm *vm, const struct change *c, struct hv_error *e)
         settings_fini(&fresh);
         return hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory");
     }
-    struct settings old = vm->settings;
-    vm->settings = fresh;
-    r = registry_store(vm, e);
-    if (r < 0)
-        vm->settings = old;
-    settings_fini(r < 0 ? &fresh : &old);
+    r = registry_change(vm, &fresh, e);
+    settings_fini(&fresh);
     return r;
 }
 

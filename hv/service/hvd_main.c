@@ -263,6 +263,8 @@ static void tear_down(struct service *svc)
     if (svc->loop)
         readers_free(svc);
     if (svc->loop)
+        applies_free(svc);
+    if (svc->loop)
         power_free(svc);
     if (svc->loop)
         scopes_free(svc);

@@ -184,8 +184,8 @@ int registry_check_name(struct service *svc, const char *name, struct hv_error *
 
 static int store_with(struct svc_vm *vm, const json_t *extras, struct hv_error *e);
 
-static int create(struct service *svc, const char *name, const struct guid *id, const struct settings *s, const json_t *extras,
-                  bool transient, uid_t owner, bool dry_run, struct svc_vm **ret, struct hv_error *e)
+int registry_make(struct service *svc, const char *name, const struct guid *id, const struct settings *s, uid_t owner,
+                  struct svc_vm **ret, struct hv_error *e)
 {
     int r = registry_check_name(svc, name, e);
     if (r == 0)
@@ -200,9 +200,22 @@ static int create(struct service *svc, const char *name, const struct guid *id, 
     hv_strlcpy(vm->name, name, sizeof(vm->name));
     if (id)
         vm->id = *id;
-    vm->transient = transient;
     vm->owner = owner;
-    if (!dry_run && (r = store_with(vm, extras, e)) < 0) {
+    *ret = vm;
+    return 0;
+}
+
+void registry_unmake(struct svc_vm *vm) { vm_free(vm); }
+
+int registry_create(struct service *svc, const char *name, const struct settings *s, bool transient, uid_t owner,
+                    bool dry_run, struct svc_vm **ret, struct hv_error *e)
+{
+    struct svc_vm *vm;
+    int r = registry_make(svc, name, NULL, s, owner, &vm, e);
+    if (r < 0)
+        return r;
+    vm->transient = transient;
+    if (!dry_run && (r = store_with(vm, NULL, e)) < 0) {
         /* The name may be there already, and only not be safe: it must not come back with the next service. */
         char path[HV_PATH_SIZE + 64];
         vm_path(vm, path, sizeof(path));
@@ -213,18 +226,6 @@ static int create(struct service *svc, const char *name, const struct guid *id, 
     insert(svc, vm);
     *ret = vm;
     return 0;
-}
-
-int registry_create(struct service *svc, const char *name, const struct settings *s, bool transient, uid_t owner,
-                    bool dry_run, struct svc_vm **ret, struct hv_error *e)
-{
-    return create(svc, name, NULL, s, NULL, transient, owner, dry_run, ret, e);
-}
-
-int registry_create_from(struct service *svc, const char *name, const struct guid *id, const struct settings *s,
-                         const json_t *extras, uid_t owner, struct svc_vm **ret, struct hv_error *e)
-{
-    return create(svc, name, id, s, extras, false, owner, false, ret, e);
 }
 
 /*
@@ -283,24 +284,105 @@ int registry_extras(const struct svc_vm *vm, json_t **ret, struct hv_error *e)
     return *ret ? 0 : hv_fail(e, HV_NO_RESOURCES, vm->name, "out of memory");
 }
 
+static int cannot_store(const char *name, const char *path, int r, struct hv_error *e)
+{
+    return hv_fail_errno(e, -r, name, "cannot store its settings in %s", path);
+}
+
+/* What is to be in its file. */
+static int file_text(const struct svc_vm *vm, const json_t *extras, char **ret, size_t *ret_len, struct hv_error *e)
+{
+    int r = xml_with(vm, extras, ret, ret_len, e);
+    if (r == 0 && *ret_len > SETTINGS_XML_MAX)      /* it could not be read again */
+        r = hv_fail(e, HV_USAGE, vm->name, "its settings are more than %zu KiB", SETTINGS_XML_MAX >> 10);
+    return r;
+}
+
+/* Whose it is stands in the file's owner. Only root can give files away, and needs to: others own all of theirs. */
+static void give_away(const struct svc_vm *vm, const char *path)
+{
+    if (geteuid() == 0 && vm->owner != 0 && chown(path, vm->owner, (gid_t)-1) < 0)
+        log_warning("%s: cannot say whose it is: %s", path, strerror(errno));
+}
+
 static int store_with(struct svc_vm *vm, const json_t *extras, struct hv_error *e)
 {
     hv_autofree char *xml = NULL;
     size_t len = 0;
     char path[HV_PATH_SIZE + 64];
-    int r = xml_with(vm, extras, &xml, &len, e);
-    if (r == 0 && len > SETTINGS_XML_MAX)      /* it could not be read again */
-        r = hv_fail(e, HV_USAGE, vm->name, "its settings are more than %zu KiB", SETTINGS_XML_MAX >> 10);
+    int r = file_text(vm, extras, &xml, &len, e);
     if (r < 0)
         return r;
+    vm->revision++;
     vm_path(vm, path, sizeof(path));
     r = hv_replace_file(path, xml, len, 0600);
     if (r < 0)
-        return hv_fail_errno(e, -r, vm->name, "cannot store its settings in %s", path);
-    /* Whose it is stands in the file's owner. Only root can give files away, and needs to: others own all of theirs. */
-    if (geteuid() == 0 && vm->owner != 0 && chown(path, vm->owner, (gid_t)-1) < 0)
-        log_warning("%s: cannot say whose it is: %s", path, strerror(errno));
+        return cannot_store(vm->name, path, r, e);
+    give_away(vm, path);
     return 0;
+}
+
+/* ---- many at once ---- */
+
+int registry_stage(struct svc_vm *vm, const struct settings *fresh, const json_t *extras, struct hv_replacement *f,
+                   struct hv_error *e)
+{
+    hv_autofree char *xml = NULL;
+    size_t len = 0;
+    char path[HV_PATH_SIZE + 64];
+    const struct settings kept = vm->settings;
+    if (fresh)
+        vm->settings = *fresh;         /* only while it is written down */
+    int r = file_text(vm, extras, &xml, &len, e);
+    vm->settings = kept;
+    if (r < 0)
+        return r;
+    vm_path(vm, path, sizeof(path));
+    r = hv_replacement_begin(f, path, xml, len, 0600);
+    if (r < 0)
+        return cannot_store(vm->name, path, r, e);
+    give_away(vm, f->temp);
+    return 0;
+}
+
+int registry_staged_sync(const char *name, struct hv_replacement *f, struct hv_error *e)
+{
+    int r = hv_replacement_sync(f);
+    return r < 0 ? cannot_store(name, f->path, r, e) : 0;
+}
+
+static void processor_changed(struct svc_vm *vm, const struct settings *old)
+{
+    if (old->processor.weight != vm->settings.processor.weight || old->processor.limit_pct != vm->settings.processor.limit_pct)
+        scope_apply(vm);
+}
+
+int registry_commit(struct svc_vm *vm, struct settings *fresh, struct hv_replacement *f, struct hv_error *e)
+{
+    char path[HV_PATH_SIZE + 64];
+    int r = hv_replacement_commit(f);
+    if (r < 0) {
+        vm_path(vm, path, sizeof(path));
+        return cannot_store(vm->name, path, r, e);
+    }
+    vm->revision++;
+    if (!fresh) {
+        insert(vm->svc, vm);
+        return 0;
+    }
+    struct settings old = vm->settings;
+    vm->settings = *fresh;
+    *fresh = old;
+    processor_changed(vm, &old);
+    return 0;
+}
+
+int registry_sync(struct service *svc, struct hv_error *e)
+{
+    char path[HV_PATH_SIZE + 64];
+    snprintf(path, sizeof(path), "%s/vms/", svc->paths.state);
+    int r = hv_sync_folder(path);
+    return r < 0 ? hv_fail_errno(e, -r, path, "cannot store settings") : 0;
 }
 
 int registry_store(struct svc_vm *vm, struct hv_error *e)
@@ -327,8 +409,7 @@ int registry_change_all(struct svc_vm *vm, struct settings *fresh, const json_t 
         return r;
     }
     *fresh = old;
-    if (old.processor.weight != vm->settings.processor.weight || old.processor.limit_pct != vm->settings.processor.limit_pct)
-        scope_apply(vm);
+    processor_changed(vm, &old);
     return 0;
 }
 

@@ -50,6 +50,7 @@ struct series;
 struct meter;
 struct power;
 struct scopes;
+struct apply;
 
 enum svc_state { SVC_OFF, SVC_STARTING, SVC_RUNNING, SVC_PAUSED, SVC_STOPPING, SVC_STATE_COUNT };
 
@@ -103,6 +104,7 @@ struct svc_vm {
     bool transient;                     /* `vm run`: no file, gone when it is off */
     uid_t owner;
     enum svc_state state;
+    uint64_t revision;                  /* another one once its state, name or settings are others */
     char reason[256];                   /* why it is off, for people; "" = nothing to say */
     char exit_word[32];                 /* power-off, crash, ...: reason word of the last run */
     struct worker_link *link;           /* while a worker process lives */
@@ -155,6 +157,7 @@ struct service {
     struct restarting *restarts;
     struct host_stop *host_stops;
     struct reader *readers;
+    struct apply *applies;
     struct power *power;
     struct scopes *scopes;
     struct loop_timer *housekeeping, *balance_timer, *adopt_timer;
@@ -176,9 +179,6 @@ struct svc_vm *registry_need(struct service *svc, struct varlink_call *call, con
 int registry_create(struct service *svc, const char *name, const struct settings *s, bool transient, uid_t owner,
                     bool dry_run, struct svc_vm **ret, struct hv_error *e);
 int registry_store(struct svc_vm *vm, struct hv_error *e);
-/* The same with this id (NULL: a new one) and what else its document shall hold (checked extras; NULL: nothing). */
-int registry_create_from(struct service *svc, const char *name, const struct guid *id, const struct settings *s,
-                         const json_t *extras, uid_t owner, struct svc_vm **ret, struct hv_error *e);
 /* Could a VM have this name? */
 int registry_check_name(struct service *svc, const char *name, struct hv_error *e);
 /* The same, whatever there is already: of groups too. */
@@ -194,6 +194,21 @@ int registry_change(struct svc_vm *vm, struct settings *fresh, struct hv_error *
 /* The same with extras in place of old_extras, which it has. NULL: they stay as they are. */
 int registry_change_all(struct svc_vm *vm, struct settings *fresh, const json_t *extras, const json_t *old_extras,
                         struct hv_error *e);
+/*
+ * Many VMs at once, without a wait for the disk for each of them; nobody sees anything of it before the commit:
+ * stage writes the document that is to come beside the one there is, sync waits until it is on disk, commit puts it in
+ * place. fresh as in registry_change(), NULL for a VM of registry_make(), which commit makes one of the host's;
+ * extras NULL: as they are. f is the caller's to fini. After all commits, registry_sync(). A caller that lets the loop
+ * turn meanwhile looks at vm->revision.
+ */
+int registry_make(struct service *svc, const char *name, const struct guid *id, const struct settings *s, uid_t owner,
+                  struct svc_vm **ret, struct hv_error *e);
+void registry_unmake(struct svc_vm *vm);
+int registry_stage(struct svc_vm *vm, const struct settings *fresh, const json_t *extras, struct hv_replacement *f,
+                   struct hv_error *e);
+int registry_staged_sync(const char *name, struct hv_replacement *f, struct hv_error *e);
+int registry_commit(struct svc_vm *vm, struct settings *fresh, struct hv_replacement *f, struct hv_error *e);
+int registry_sync(struct service *svc, struct hv_error *e);
 /* Deletes the file and frees vm. */
 int registry_remove(struct svc_vm *vm, struct hv_error *e);
 /* Frees vm alone. */
@@ -553,6 +568,8 @@ void report_memory(void *arg, struct varlink_call *call, const json_t *params);
 
 /* ---- apply.c ---- */
 void apply_method(void *arg, struct varlink_call *call, const json_t *params);
+/* Those that nothing was changed by yet. */
+void applies_free(struct service *svc);
 
 /* ---- methods.c ---- */
 /* {key, old, new, applied} of a setting that differs. New. */

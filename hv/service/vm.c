@@ -43,6 +43,7 @@ void svc_vm_set_state(struct svc_vm *vm, enum svc_state st)
         return;
     enum svc_state old = vm->state;
     vm->state = st;
+    vm->revision++;
     balance_state(vm, old);
     power_note(vm);
     if (st == SVC_OFF) {

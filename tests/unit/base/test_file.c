@@ -114,7 +114,7 @@ static void a_failure_at_any_step_leaves_old_or_new(void **state)
             }
         }
     }
-    assert_int_equal(failures, 2 + 1 + 1 + 2);
+    assert_int_equal(failures, 3 + 1 + 1 + 2);
 }
 
 static void reading_has_a_limit(void **state)

@@ -17,7 +17,7 @@ static void written_to_code(struct cpu *c, gpa_t gpa, unsigned len)
     /* Announced, but no block came of it (the instruction faulted): the page is data again. */
     struct soft_page *p = soft_page_at(c->soft, gpa);
     if (p && atomic_load_explicit(&p->code, memory_order_relaxed) >> c->vp & 1 && !block_page_has_code(c, gpa))
-        tlb_mark_code(c, gpa, false);
+        soft_page_clear_code(c, gpa);
 }
 
 /* ---- MMIO ---- */

@@ -61,7 +61,7 @@ void block_drop_all(struct cpu *c)
             if (p->granules) {
                 p->granules = 0;
                 p->first = NULL;
-                tlb_mark_code(c, p->gpa, false);
+                soft_page_clear_code(c, p->gpa);
             }
         }
         bc->page[i] = NULL;
@@ -225,7 +225,7 @@ static void page_drop(struct cpu *c, struct code_page *p, unsigned from, unsigne
     }
     p->granules = left;
     if (!left)
-        tlb_mark_code(c, p->gpa, false);
+        soft_page_clear_code(c, p->gpa);
 }
 
 void block_drop(struct cpu *c, gpa_t gpa, uint64_t len)
@@ -269,9 +269,9 @@ static unsigned hash_of(gpa_t gpa, uint32_t mode)
     return (unsigned)(h >> (64 - BLOCK_HASH_BITS));
 }
 
-static struct block_past *past_of(struct block_cache *bc, const struct block *b, uint8_t *ret_mark)
+static struct block_past *past_of(struct block_cache *bc, gpa_t gpa, uint32_t mode, uint8_t *ret_mark)
 {
-    uint64_t h = (b->gpa ^ (uint64_t)(b->mode & BLOCK_KEY) << 40) * 0x9e3779b97f4a7c15ull;
+    uint64_t h = (gpa ^ (uint64_t)(mode & BLOCK_KEY) << 40) * 0x9e3779b97f4a7c15ull;
     *ret_mark = (uint8_t)(h >> (56 - BLOCK_PAST_BITS));
     return &bc->past[h >> (64 - BLOCK_PAST_BITS)];
 }
@@ -279,7 +279,7 @@ static struct block_past *past_of(struct block_cache *bc, const struct block *b,
 static void note_past(struct block_cache *bc, struct block *b)
 {
     uint8_t mark;
-    struct block_past *p = past_of(bc, b, &mark);
+    struct block_past *p = past_of(bc, b->gpa, b->mode, &mark);
     bc->fresh++;
     if (p->epoch == bc->epoch && p->mark == mark)
         return;                    /* dropped by a write, and built again: that says nothing */
@@ -293,7 +293,7 @@ static void note_past(struct block_cache *bc, struct block *b)
 void block_proved(struct cpu *c, struct block *b)
 {
     uint8_t mark;
-    struct block_past *p = past_of(c->blocks, b, &mark);
+    struct block_past *p = past_of(c->blocks, b->gpa, b->mode, &mark);
     b->proved = true;
     *p = (struct block_past){ .mark = mark, .epoch = c->blocks->epoch & 127, .hot = true };
 }
@@ -403,6 +403,8 @@ static struct block *build(struct cpu *c, uint64_t va, gpa_t gpa, const uint8_t 
     gpa_t gpa2;
     unsigned n, len, calls;
     size_t ops;
+    uint8_t mark;
+    __builtin_prefetch(past_of(bc, gpa, mode, &mark), 1);    /* it is there by the time the bytes are decoded */
     for (bool dropped = false;;) {
         gpa2 = BLOCK_NO_PAGE;
         announce(c, gpa, host != NULL);

@@ -413,8 +413,8 @@ void tlb_check_alignment(struct cpu *c, bool on);
 /* What such an access of the running instruction has to look at, for a probe that moves no byte. access.c */
 int cpu_check_aligned(struct cpu *c, uint64_t va, unsigned len);
 void tlb_flush_page(struct cpu *c, uint64_t va);
-/* The page of gpa got its first code or lost its last: fix wtags of this vCPU. */
-void tlb_mark_code(struct cpu *c, gpa_t gpa, bool code);
+/* The page of gpa got its first code: fix wtags of this vCPU. */
+void tlb_mark_code(struct cpu *c, gpa_t gpa);
 
 /* Called by tlb.c after a write to a page with code: drops blocks over gpa[len] here and on other vCPUs. block.c */
 void code_written(struct cpu *c, gpa_t gpa, unsigned len);
@@ -433,10 +433,11 @@ bool soft_page_is_code(struct soft *s, gpa_t gpa);
 /*
  * This vCPU is about to have code of this page: remember that it does, and make every
  * vCPU's TLB send writes there to the slow path, before returning. Call it for each vCPU's
- * first block in a page, *before* its bytes are read. tlb_mark_code(c, gpa, false) takes it
- * back when this vCPU's last block of the page is gone.
+ * first block in a page, *before* its bytes are read.
  */
 void soft_page_set_code(struct cpu *c, gpa_t gpa);
+/* This vCPU's last block of the page is gone. A TLB that sends writes there to the slow path learns of it by the next one. */
+void soft_page_clear_code(struct cpu *c, gpa_t gpa);
 /* RAM behind gpa, or NULL: page granular. soft.c */
 void *soft_ram(struct soft *s, gpa_t gpa, bool *ret_readonly);
 /* Ask the other vCPUs to drop code made from gpa[len]; soft.c. Asynchronous: they do it at their next block. */

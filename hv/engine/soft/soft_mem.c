@@ -225,9 +225,12 @@ void soft_page_set_code(struct cpu *c, gpa_t gpa)
     struct soft_page *p = soft_page_at(s, gpa);
     if (!p || atomic_fetch_or(&p->code, 1ull << c->vp) & 1ull << c->vp)
         return;
-    tlb_mark_code(c, gpa, true);
     uint8_t writer = atomic_load(&p->writer);
-    if (!writer || writer == c->vp + 1)
+    if (!writer)
+        return;                    /* no TLB lets writes there pass, this vCPU's neither */
+    if (writer == c->vp + 1 || writer == WRITER_MANY)
+        tlb_mark_code(c, gpa);
+    if (writer == c->vp + 1)
         return;
     for (unsigned i = 0; i < s->vcpus; i++) {
         if (s->vcpu[i] != self && (writer == WRITER_MANY || writer == i + 1))
@@ -236,6 +239,13 @@ void soft_page_set_code(struct cpu *c, gpa_t gpa)
     soft_flush_wait(s, self);
     /* Nobody has it writable now, and nobody gets it back before our bit is gone. */
     atomic_store(&p->writer, 0);
+}
+
+void soft_page_clear_code(struct cpu *c, gpa_t gpa)
+{
+    struct soft_page *p = soft_page_at(c->soft, gpa);
+    if (p)
+        atomic_fetch_and(&p->code, ~(1ull << c->vp));
 }
 
 void soft_post_drop(struct cpu *c, gpa_t gpa, unsigned len)

@@ -297,14 +297,9 @@ static void retag(struct cpu *c, unsigned t, unsigned i, gpa_t gpa)
     e->wtag = (e->wtag & (HV_PAGE_MASK | TLB_SLOW_WATCH | TLB_SLOW_ALIGN)) | soft_write_tag_bits(c, gpa, false);
 }
 
-void tlb_mark_code(struct cpu *c, gpa_t gpa, bool code)
+void tlb_mark_code(struct cpu *c, gpa_t gpa)
 {
     gpa &= HV_PAGE_MASK;
-    struct soft_page *page = soft_page_at(c->soft, gpa);
-    if (!page)
-        return;
-    if (!code)
-        atomic_fetch_and(&page->code, ~(1ull << c->vp));
     for (unsigned t = 0; t < TLB_MODES; t++) {
         for (unsigned g = 0; g < 2; g++) {
             for (unsigned n = 0; n < c->tlb_used[t][g]; n++)

@@ -180,8 +180,9 @@ static void test_the_first_code_in_a_page_slows_its_writers(void **state)
     assert_int_equal(cpu_st8(b, X86_SEG_DS, 0x300000, 2), X_OK);
     assert_int_equal(tlb_at(b, 0x300000)->wtag, 0x300000 | TLB_SLOW_CODE);
     /* Its last code gone: the next slow write makes it fast again, on every vCPU. */
-    tlb_mark_code(a, 0x300000, false);
+    soft_page_clear_code(a, 0x300000);
     assert_false(soft_page_is_code(a->soft, 0x300000));
+    assert_int_equal(cpu_st8(a, X86_SEG_DS, 0x300000, 2), X_OK);
     assert_int_equal(tlb_at(a, 0x300000)->wtag, 0x300000);
     assert_int_equal(cpu_st8(b, X86_SEG_DS, 0x300000, 3), X_OK);
     assert_int_equal(tlb_at(b, 0x300000)->wtag, 0x300000);

@@ -43,7 +43,7 @@ _Static_assert(sizeof(struct block) == 96, "ops start on half a cache line");
 #define BLOCK_ONE 0x80000000u
 #define BLOCK_NO_PAGE (~(gpa_t)0)
 
-#define BLOCK_MAX_INSNS 32         /* fits op.n, and bounds what a jump into the middle decodes again */
+#define BLOCK_MAX_INSNS 64         /* fits op.n, and bounds what a jump into the middle decodes again */
 #define BLOCK_HASH_BITS 16
 #define BLOCK_PAGE_BITS 12
 /*

@@ -8,11 +8,19 @@
  * in the order of the disk: it can be read in one go later. Whenever the next piece is not there yet
  * the writer reads one itself: on a busy host nobody waits for a thread that is not scheduled.
  * Where the host can share blocks of files, it does.
+ *
+ * The time is the writer's (256 MiB from a dynamic VHDX to raw on ext4: all but 6 of 74 ms), half of it
+ * for the bytes, the rest for the host's pages and blocks. So the host is told beforehand what is sure to
+ * be written (disk_file_expect()), and the ring is one piece of memory in huge pages: 63 ms. What gained
+ * nothing: copy_file_range() and sendfile() (they move 64 KiB at a time: 77 ms for what write() does in
+ * 58), writing from a mapping of the source (81), storing into one of the target (105, from four threads
+ * 138), two writers, pieces of 64 or 128 KiB or 1 MiB, a shorter ring.
  */
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -35,7 +43,7 @@ bool is_zero(const void *p, size_t len)
 struct piece {
     uint64_t off, len;
     struct disk_extent from;
-    uint8_t *data;
+    uint8_t *data;               /* its part of the ring */
     bool ready;                  /* read, and zero[] is known if it was to be looked for */
     bool zero[PIECE / GRAIN];
 };
@@ -45,6 +53,7 @@ struct job {
     const struct copy *how;
     struct disk_extent x;        /* of from, what is left of it; DATA, or len 0 */
     uint64_t off;                /* where x starts, and the next piece */
+    uint64_t expected;           /* of to: up to there the host knows what is coming */
     bool no_clone;               /* the host cannot share blocks between these files */
 
     pthread_mutex_t lock;        /* guards what follows, and x and off */
@@ -123,10 +132,6 @@ static struct piece *take_piece(struct job *j)
         return NULL;
     }
     r = j->x.len == 0 ? next_extent(j) : 1;
-    if (r > 0 && !p->data) {
-        p->data = aligned_alloc(4096, PIECE);
-        r = p->data ? 1 : -ENOMEM;
-    }
     if (r <= 0) {
         j->end = true;
         j->error = r;
@@ -176,6 +181,16 @@ static int move_bytes(struct job *j, const struct piece *p, uint64_t at, const s
         }
     }
     return disk_file_write(to->file, to->file_offset, p->data + at, to->len);
+}
+
+static bool any_zero(const struct piece *p)
+{
+    for (uint64_t at = 0; at < p->len; at += GRAIN) {
+        if (p->zero[at / GRAIN]) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static int write_range(struct job *j, const struct piece *p, uint64_t at, uint64_t len)
@@ -266,11 +281,40 @@ static void *reader(void *arg)
     return NULL;
 }
 
+/* How much of the disk, from the first piece in the ring on, is sure to be written. Lock held. */
+static uint64_t sure_run(const struct job *j)
+{
+    uint64_t start = j->slot[j->done % SLOTS].off, end = start;
+
+    for (uint64_t i = j->done; i < j->taken; i++) {
+        const struct piece *p = &j->slot[i % SLOTS];
+
+        if (p->off != end || (j->how->scan && !(p->ready && !any_zero(p)))) {
+            break;
+        }
+        end += p->len;
+    }
+    return end - start;
+}
+
+/* Tell the target's host of `run` bytes from off on, as far as they lie together. */
+static void expect(struct job *j, uint64_t off, uint64_t run)
+{
+    struct disk_extent to;
+
+    if (run > 0 && disk_write_prepare(j->to, off, run, &to) == 0) {
+        disk_file_expect(to.file, to.file_offset, to.len);
+        disk_write_done(j->to, off, to.len, false);
+        j->expected = off + to.len;
+    }
+}
+
 /* Write what is in the ring, in order. Lock held. */
 static void write_all(struct job *j)
 {
     while (j->error == 0) {
         struct piece *p = &j->slot[j->done % SLOTS];
+        uint64_t run;
         int r;
 
         if (j->done == j->taken || !p->ready) {
@@ -287,7 +331,9 @@ static void write_all(struct job *j)
             }
             continue;
         }
+        run = p->off >= j->expected ? sure_run(j) : 0;
         pthread_mutex_unlock(&j->lock);
+        expect(j, p->off, run);
         r = write_piece(j, p);
         pthread_mutex_lock(&j->lock);
         j->done++;
@@ -314,15 +360,19 @@ static void clone_all(struct job *j)
 int copy_disk(struct disk *from, struct disk *to, const struct copy *how)
 {
     hv_autofree struct job *j = hv_alloc(sizeof(*j));
+    hv_autofree uint8_t *ring = aligned_alloc(2 * MIB, SLOTS * PIECE);      /* a huge page's alignment */
     pthread_t thread[READERS];
     unsigned n = 0;
-    int r;
 
-    if (!j) {
+    if (!j || !ring) {
         return -ENOMEM;
     }
+    madvise(ring, SLOTS * PIECE, MADV_HUGEPAGE);
     *j = (struct job){ .from = from, .to = to, .how = how, .lock = PTHREAD_MUTEX_INITIALIZER,
                        .readable = PTHREAD_COND_INITIALIZER, .ready = PTHREAD_COND_INITIALIZER };
+    for (unsigned i = 0; i < SLOTS; i++) {
+        j->slot[i].data = ring + i * PIECE;
+    }
     pthread_mutex_lock(&j->lock);
     clone_all(j);
     while (n < READERS && j->error == 0 && !j->end && pthread_create(&thread[n], NULL, reader, j) == 0) {
@@ -333,11 +383,7 @@ int copy_disk(struct disk *from, struct disk *to, const struct copy *how)
     while (n > 0) {
         pthread_join(thread[--n], NULL);
     }
-    for (unsigned i = 0; i < SLOTS; i++) {
-        free(j->slot[i].data);
-    }
-    r = j->error;
-    return r;
+    return j->error;
 }
 
 /* ---- into a parent ---- */

@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include "hv/base/fault.h"
@@ -17,6 +19,7 @@
 
 #define FILE_MAGIC 0x454c4946u
 #define ZERO_CHUNK (256 * KIB)
+#define EXPECT_MIN (1 * MIB)             /* below that fallocate() costs about what it saves */
 
 struct disk_file {
     uint32_t magic;
@@ -328,6 +331,25 @@ int disk_file_reserve(struct disk_file *f, uint64_t off, uint64_t len)
         r = fallocate(f->fd, FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0 ? -errno : 0;
     } while (r == -EINTR);
     return r == -EOPNOTSUPP || r == -ENOSYS ? 0 : r;
+}
+
+/*
+ * For buffered writes into new room ext4 keeps account of each 4 KiB that it will have to find a place for
+ * when the page is written back; where the place is known, it need not. 256 MiB took the thread that writes
+ * them 59 ms of CPU, and 52 with fallocate() before; on XFS (27) and Btrfs (138) it changed nothing, tmpfs
+ * got slower by a tenth. And it would cost where fallocate() is made of writing zeros (FUSE, servers of NFS),
+ * or room that was promised is not compressed (Btrfs). So ext4 alone.
+ */
+void disk_file_expect(struct disk_file *f, uint64_t off, uint64_t len)
+{
+    struct statfs fs;
+
+    HV_CHECK(f, FILE_MAGIC);
+    if (f->ops || f->device || !(f->flags & DISK_FILE_WRITE) || len < EXPECT_MIN || fstatfs(f->fd, &fs) < 0 ||
+        fs.f_type != EXT4_SUPER_MAGIC) {
+        return;
+    }
+    (void)fallocate(f->fd, FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
 }
 
 int disk_file_sync(struct disk_file *f)

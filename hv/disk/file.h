@@ -62,6 +62,11 @@ int disk_file_zero_keep(struct disk_file *f, uint64_t off, uint64_t len);
 int disk_file_resize(struct disk_file *f, uint64_t size);
 /* Reserve blocks without changing the size or what is read; 0 where the host cannot. */
 int disk_file_reserve(struct disk_file *f, uint64_t off, uint64_t len);
+/*
+ * All of [off, off+len) is going to be written next: room for it in one go, on hosts that are faster
+ * so. Only a hint: nothing that is read changes, and where there is no room the write will say so.
+ */
+void disk_file_expect(struct disk_file *f, uint64_t off, uint64_t len);
 /* What was written before is durable afterwards (fdatasync). */
 int disk_file_sync(struct disk_file *f);
 

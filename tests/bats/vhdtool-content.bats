@@ -19,7 +19,8 @@ setup() {
 }
 
 teardown() {
-    [ ! -e loop ] || { ! mountpoint -q m || umount m; losetup -d "$(cat loop)"; }
+    ! mountpoint -q m || umount m
+    [ ! -e loop ] || losetup -d "$(cat loop)"
 }
 
 fs_is_clean() { # DISK OFFSET
@@ -180,4 +181,45 @@ fs_is_clean() { # DISK OFFSET
     run -8 --separate-stderr vhdtool convert gpt.vhd "$loop" --yes
     [[ $stderr == *"has 60M, gpt.vhd needs 1G"* ]]
     run -2 --separate-stderr vhdtool convert bare.vhd "$loop" --yes --type fixed
+}
+
+# On disk first: of files without extents, Linux 6.18 tells cp too that what is not yet there is a hole.
+is_r() {
+    sync -f "$1"
+    vhdtool convert "$1" - | cmp - r.raw
+    [ "$(stat -c %b "$1")" -lt $((22 << 11)) ]          # of 16 MiB of data
+    rm "$1"
+}
+
+@test "convert: equal on file systems that make room beforehand, that cannot, and that are full" {
+    [ "$(id -u)" = 0 ] || skip "needs root"
+    truncate -s 64M r.raw
+    head -c 16M /dev/urandom | dd of=r.raw bs=1M seek=8 conv=notrunc status=none iflag=fullblock
+    dd if=/dev/zero of=r.raw bs=1M seek=24 count=12 conv=notrunc status=none      # zeros that take room
+    vhdtool convert -q r.raw d.vhdx --block-size 1M
+    mkdir m
+    for fs in extent ^extent tmpfs; do
+        rm -f fs.img; truncate -s 80M fs.img
+        case $fs in
+        tmpfs) mount -t tmpfs -o size=70M none m ;;
+        *) mkfs.ext4 -q -O "$fs,^64bit" -m 0 fs.img && mount -o loop fs.img m || skip "no loop devices" ;;
+        esac
+        for to in raw vhdx vhd; do
+            run -0 vhdtool convert d.vhdx m/x.$to
+            run -0 vhdtool check m/x.$to
+            is_r m/x.$to
+            run -0 vhdtool convert r.raw m/x.$to         # looks for zeros
+            is_r m/x.$to
+        done
+        # Not without extents: the writeback of Linux 6.18 may hang there when little is left.
+        if [ "$fs" != ^extent ]; then
+            head -c 60M /dev/urandom >m/other
+            for to in raw vhdx vhd; do
+                run -8 --separate-stderr vhdtool convert d.vhdx m/x.$to
+                expect_error "vhdtool: m/x.$to: cannot copy d.vhdx: No space left on device"
+                [ "$(find m -type f)" = m/other ]
+            done
+        fi
+        umount m
+    done
 }

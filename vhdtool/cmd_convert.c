@@ -224,6 +224,7 @@ static int convert(struct cli_call *c, struct hv_error *e)
     }
     if (strcmp(to, "-") != 0 && !device) {
         r = create_request(c, to, 0, &how, e);
+        how.no_sync = true;
     }
     if (r == 0 && strcmp(from, "-") == 0) {
         return from_stdin(c, to, &how, e);

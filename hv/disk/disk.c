@@ -458,12 +458,12 @@ int disk_create(const char *path, const struct disk_create *c, struct hv_error *
             return r;
         }
     }
-    r = disk_file_open(path, DISK_FILE_WRITE | DISK_FILE_CREATE, &f, e);
+    r = disk_file_open(path, DISK_FILE_WRITE | DISK_FILE_CREATE | (c->no_sync ? DISK_FILE_NO_SYNC : 0), &f, e);
     if (r == 0) {
         r = disk_create_in(f, c, parent, e);
         if (r < 0) {
             unlink(path);
-        } else {
+        } else if (!c->no_sync) {
             sync_folder(path);
         }
         disk_file_unref(f);

@@ -169,6 +169,7 @@ struct disk_create {
     uint32_t logical_sector, physical_sector;
     const char *parent;              /* path of the parent, for DIFFERENCING */
     bool azure;                      /* fixed VHD, size a whole MiB */
+    bool no_sync;                    /* nothing is waited for: as DISK_NO_SYNC */
     struct guid id;                  /* zero: a fresh one */
     uint64_t time_s;                 /* Unix time of VHD headers, with id for reproducible images */
 };

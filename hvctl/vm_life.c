@@ -8,7 +8,7 @@
 /* Find the targets, ask, do fn on each, print what -o wants. */
 static int each(struct cli_call *c, const char *doing, bool (*filter)(const json_t *vm),
                 int (*fn)(struct cli_call *c, struct conn *k, struct target *t, void *arg, struct hv_error *e),
-                struct targets *ts, struct hv_error *e)
+                void *arg, struct targets *ts, struct hv_error *e)
 {
     struct conn *k;
     int r = conn_open(c, &k, e);
@@ -24,7 +24,7 @@ static int each(struct cli_call *c, const char *doing, bool (*filter)(const json
         }
     }
     if (r == 0) {
-        r = targets_each(c, ts, fn, NULL, e);
+        r = targets_each(c, ts, fn, arg, e);
     }
     if (r == 0 && !c->no_wait) {
         r = targets_print(c, ts, &view_vm_columns, NULL, e);
@@ -86,11 +86,30 @@ int wait_for(struct cli_call *c, struct conn *k, const char *name, const char *c
     return r;
 }
 
+/* beside: what those before it would have taken; this one's is added. */
+static int start_dry(struct cli_call *c, struct conn *k, const char *name, uint64_t *beside, struct hv_error *e)
+{
+    json_t *reply;
+    int r = conn_call(k, "Start", json_pack("{s:s,s:b,s:I}", "name", name, "dry_run", true, "beside", (json_int_t)*beside), 0,
+                      &reply, e);
+    if (r < 0) {
+        return r;
+    }
+    const json_t *memory = json_object_get(reply, "memory");
+    *beside += (uint64_t)json_integer_value(memory);
+    cli_note(c, json_is_integer(memory) ? "%s: would be started" : "%s: already running", name);
+    json_decref(reply);
+    return 0;
+}
+
 static int start_one(struct cli_call *c, struct conn *k, struct target *t, void *arg, struct hv_error *e)
 {
     json_t *reply;
     bool already;
     uint64_t began = hv_now_ns();
+    if (c->dry_run) {
+        return start_dry(c, k, t->name, arg, e);
+    }
     int r = conn_call(k, "Start", json_pack("{s:s,s:b}", "name", t->name, "paused", cli_has(c, "paused")), 0, &reply, e);
     if (r < 0) {
         return r;
@@ -119,6 +138,7 @@ static int start_one(struct cli_call *c, struct conn *k, struct target *t, void 
 int vm_start(struct cli_call *c, struct hv_error *e)
 {
     struct targets ts = {0};
+    uint64_t beside = 0;
     bool console = cli_has(c, "console");
     int r = check_cond(c, "wait", e);
     if (r < 0) {
@@ -127,8 +147,11 @@ int vm_start(struct cli_call *c, struct hv_error *e)
     if (console && (c->all || c->n_args != 1)) {
         return hv_fail(e, HV_USAGE, NULL, "--console needs exactly one VM");
     }
-    r = each(c, NULL, NULL, start_one, &ts, e);
-    if (r == 0 && console && ts.n == 1 && !c->no_wait) {
+    if (c->dry_run) {
+        c->jobs = 1;                            /* each has to know what those before it take */
+    }
+    r = each(c, NULL, NULL, start_one, &beside, &ts, e);
+    if (r == 0 && console && ts.n == 1 && !c->no_wait && !c->dry_run) {
         r = attach_console(c, ts.t[0].name, e);
     }
     targets_free(&ts);
@@ -220,7 +243,7 @@ int vm_stop(struct cli_call *c, struct hv_error *e)
     if (cli_has(c, "turn-off") && cli_has(c, "force")) {
         return hv_fail(e, HV_USAGE, NULL, "--turn-off and --force exclude each other");
     }
-    int r = each(c, cli_has(c, "turn-off") ? "turning it off" : NULL, NULL, stop_one, &ts, e);
+    int r = each(c, cli_has(c, "turn-off") ? "turning it off" : NULL, NULL, stop_one, NULL, &ts, e);
     targets_free(&ts);
     return r;
 }
@@ -258,7 +281,7 @@ int vm_restart(struct cli_call *c, struct hv_error *e)
     if (r < 0) {
         return r;
     }
-    r = each(c, cli_has(c, "reset") ? "resetting it" : NULL, NULL, restart_one, &ts, e);
+    r = each(c, cli_has(c, "reset") ? "resetting it" : NULL, NULL, restart_one, NULL, &ts, e);
     targets_free(&ts);
     return r;
 }
@@ -305,7 +328,7 @@ static bool is_paused(const json_t *vm)
 int vm_pause(struct cli_call *c, struct hv_error *e)
 {
     struct targets ts = {0};
-    int r = each(c, NULL, is_running, pause_one, &ts, e);
+    int r = each(c, NULL, is_running, pause_one, NULL, &ts, e);
     targets_free(&ts);
     return r;
 }
@@ -313,7 +336,7 @@ int vm_pause(struct cli_call *c, struct hv_error *e)
 int vm_resume(struct cli_call *c, struct hv_error *e)
 {
     struct targets ts = {0};
-    int r = each(c, NULL, is_paused, resume_one, &ts, e);
+    int r = each(c, NULL, is_paused, resume_one, NULL, &ts, e);
     targets_free(&ts);
     return r;
 }
@@ -336,7 +359,7 @@ int vm_wait(struct cli_call *c, struct hv_error *e)
     if (!cli_has(c, "jobs")) {
         c->jobs = 64;
     }
-    r = each(c, NULL, NULL, wait_one, &ts, e);
+    r = each(c, NULL, NULL, wait_one, NULL, &ts, e);
     targets_free(&ts);
     return r;
 }

@@ -143,6 +143,25 @@ int disk_check_path(const struct setting_disk *d, const struct varlink_peer *pee
     return 0;
 }
 
+int disks_check(const struct svc_vm *vm, const struct varlink_peer *peer, struct hv_error *e)
+{
+    int fds[SETTING_DISKS_MAX], r = 0;
+    unsigned n = 0;
+    for (unsigned i = 0; r == 0 && i < vm->settings.disks; i++) {
+        const struct setting_disk *d = &vm->settings.disk[i];
+        const bool writing = !d->read_only && !d->dvd;
+        int fd = d->path ? broker_open_disk(peer, d->path, writing, e) : -1;
+        if (!d->path)
+            continue;
+        r = fd < 0 ? fd : hv_lock_file(fd, d->path, writing, e);
+        if (fd >= 0)
+            fds[n++] = fd;             /* locked until all are: one file at two places is in use, too */
+    }
+    while (n > 0)
+        close(fds[--n]);
+    return r;
+}
+
 /* ---- methods ---- */
 
 /* A change under way at the worker: what is stored when it says yes. */

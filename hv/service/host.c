@@ -165,14 +165,16 @@ int host_settings_change(struct service *svc, const json_t *params, bool *ret_ch
     return 0;
 }
 
-int host_admit(struct svc_vm *vm, struct hv_error *e)
+int host_admit(struct svc_vm *vm, uint64_t beside, uint64_t *ret_takes, struct hv_error *e)
 {
     struct host_memory m;
     char need[32], has[32], fits[32];
     host_memory(vm->svc, &m);
     uint64_t overhead = svc_vm_overhead(vm);
+    m.free = m.free > beside ? m.free - beside : 0;
     uint64_t freemem = m.free > overhead ? m.free - overhead : 0;
     uint64_t boot = settings_boot_memory(&vm->settings);
+    *ret_takes = boot + overhead;
     if (boot <= freemem)
         return 0;
     hv_fail(e, HV_NO_RESOURCES, vm->name, "cannot start: it needs %s to start, this host has %s free",

@@ -419,28 +419,35 @@ static void remove_vm(void *arg, struct varlink_call *call, const json_t *params
 /* Of its job: until that ends the VM is there. */
 static void cancel_start(void *arg) { worker_cancel_start(arg); }
 
-int vm_begin_start(struct svc_vm *vm, const struct varlink_peer *peer, bool paused, struct job **ret_job,
-                   struct hv_error *e)
+/* What a start needs, bytes of memory beside taken off: there, and opened with the rights of the peer. */
+static int may_start(struct svc_vm *vm, const struct varlink_peer *peer, uint64_t beside, uint64_t *ret_takes,
+                     struct handover *fds, struct hv_error *e)
 {
-    struct service *svc = vm->svc;
-    struct handover fds = {0};
-    *ret_job = NULL;
-    if (vm->state == SVC_RUNNING || vm->state == SVC_PAUSED)
-        return 0;
-    /* Somebody else asked a moment ago: the same end for both. */
-    if (vm->state == SVC_STARTING && (*ret_job = job_find(svc, worker_start_job(vm))))
-        return 0;
     int r = vm->state == SVC_OFF ? 0 : hv_fail(e, HV_CONFLICT, vm->name, "cannot start: it is %s", svc_state_word(vm));
-    if (r == 0 && power_host_is_stopping(svc))
+    if (r == 0 && power_host_is_stopping(vm->svc))
         r = hv_fail(e, HV_CONFLICT, vm->name, "cannot start: the host is stopping");
     if (r == 0 && !vm->settings.boot.kernel) {
         r = hv_fail(e, HV_UNSUPPORTED, vm->name, "cannot start: it has nothing to boot");
         hv_hint(e, "create it with --kernel PATH --initrd PATH; booting from its disk is not in this version");
     }
     if (r == 0)
-        r = host_admit(vm, e);
-    if (r == 0)
-        r = handover_for_start(vm, peer, &fds, e);
+        r = host_admit(vm, beside, ret_takes, e);
+    return r < 0 ? r : handover_for_start(vm, peer, fds, e);
+}
+
+int vm_begin_start(struct svc_vm *vm, const struct varlink_peer *peer, bool paused, struct job **ret_job,
+                   struct hv_error *e)
+{
+    struct service *svc = vm->svc;
+    struct handover fds = {0};
+    uint64_t takes;
+    *ret_job = NULL;
+    if (vm->state == SVC_RUNNING || vm->state == SVC_PAUSED)
+        return 0;
+    /* Somebody else asked a moment ago: the same end for both. */
+    if (vm->state == SVC_STARTING && (*ret_job = job_find(svc, worker_start_job(vm))))
+        return 0;
+    int r = may_start(vm, peer, 0, &takes, &fds, e);
     if (r < 0)
         return r;
     struct job *job = job_new(svc, "start", vm->name);
@@ -456,6 +463,24 @@ int vm_begin_start(struct svc_vm *vm, const struct varlink_peer *peer, bool paus
     return 0;
 }
 
+/* All but the start itself. Whether the kernel is one, and what disks' parents are, only its worker can say. */
+static void start_dry(struct svc_vm *vm, struct varlink_call *call, const json_t *params)
+{
+    const struct varlink_peer *peer = varlink_call_peer(call);
+    const bool runs = vm->state == SVC_RUNNING || vm->state == SVC_PAUSED || vm->state == SVC_STARTING;
+    struct handover fds = {0};
+    struct hv_error e = {0};
+    uint64_t takes = 0;
+    int r = runs ? 0 : may_start(vm, peer, svc_count(params, "beside"), &takes, &fds, &e);
+    if (r == 0 && !runs)
+        r = disks_check(vm, peer, &e);
+    handover_close(&fds);
+    if (r < 0)
+        fail(call, &e);
+    else
+        varlink_reply(call, json_pack("{s:n s:o}", "job", "memory", runs ? json_null() : json_integer((json_int_t)takes)), false);
+}
+
 static void start(void *arg, struct varlink_call *call, const json_t *params)
 {
     struct svc_vm *vm = registry_need(arg, call, params);
@@ -463,6 +488,10 @@ static void start(void *arg, struct varlink_call *call, const json_t *params)
     struct job *job;
     if (!vm)
         return;
+    if (flag(params, "dry_run")) {
+        start_dry(vm, call, params);
+        return;
+    }
     const bool off = vm->state == SVC_OFF;
     if (vm_begin_start(vm, varlink_call_peer(call), flag(params, "paused"), &job, &e) < 0) {
         fail(call, &e);

@@ -509,6 +509,8 @@ void disk_change(struct svc_vm *vm, enum disk_op op, const struct setting_disk *
                  void (*done)(void *arg, const struct hv_error *e), void *arg);
 /* Could peer open it now? */
 int disk_check_path(const struct setting_disk *d, const struct varlink_peer *peer, struct hv_error *e);
+/* Could the VM have all its disks now, and use them as its settings say? Parents are not looked for. */
+int disks_check(const struct svc_vm *vm, const struct varlink_peer *peer, struct hv_error *e);
 /* Methods of org.hv.Manager. */
 void disk_add(void *arg, struct varlink_call *call, const json_t *params);
 void disk_remove(void *arg, struct varlink_call *call, const json_t *params);
@@ -525,8 +527,11 @@ struct host_memory {
     uint64_t total, available, reserve, overhead, pool, charged, untouched, free;
 };
 void host_memory(struct service *svc, struct host_memory *ret);
-/* Is there room to start this VM? HV_NO_RESOURCES with the numbers if not. */
-int host_admit(struct svc_vm *vm, struct hv_error *e);
+/*
+ * Is there room to start this VM, as if `beside` bytes were taken? *ret_takes is what the start takes of it, overhead
+ * included. HV_NO_RESOURCES with the numbers if not.
+ */
+int host_admit(struct svc_vm *vm, uint64_t beside, uint64_t *ret_takes, struct hv_error *e);
 json_t *host_json(struct service *svc);
 /* Has the CPU VT-x or AMD-V? */
 bool host_virtualization(void);

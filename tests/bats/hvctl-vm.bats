@@ -228,6 +228,44 @@ web1       off           -       -  -         -       -" ]
     [[ $stderr == "hvctl: big: cannot start: it needs 8.0T to start, this host has "*" free"* ]]
 }
 
+@test "vm start: --dry-run says what is missing, and starts nothing" {
+    cd "$BATS_TEST_TMPDIR"
+    truncate -s 8M d.raw
+    hvctl create web1 --memory 128M --kernel "$KERNEL" --disk d.raw -q
+    hvctl create web2 --memory 128M --kernel "$KERNEL" --disk d.raw -q
+    run -0 --separate-stderr hvctl start web1 --dry-run --console
+    [ "$stderr" = "web1: would be started" ]
+    [ -z "$output" ]
+    run -0 --separate-stderr hvctl start web1 --dry-run -o json
+    [ "$(jq -r .name,.state <<<"$output")" = $'web1\noff' ]
+    # In use, by another of its own disks here, or gone: what the start itself would say.
+    ln -s d.raw same.raw
+    hvctl disk add web2 same.raw -q
+    run -4 --separate-stderr hvctl start web2 --dry-run
+    [[ $stderr == *"same.raw: in use by "* ]]
+    mv d.raw e.raw
+    run -3 --separate-stderr hvctl start web1 --dry-run
+    [[ $stderr == *"d.raw: cannot open the disk: No such file or directory"* ]]
+    mv e.raw d.raw
+    hvctl create bare -q
+    run -9 --separate-stderr hvctl start bare --dry-run
+    [[ $stderr == "hvctl: bare: cannot start: it has nothing to boot"* ]]
+    run -3 --separate-stderr hvctl start nobody --dry-run
+    [ "$(hvctl list -o name -F state=off | wc -l)" = 3 ]
+    [ -z "$(hvctl job list -o name)" ]
+}
+
+@test "vm start: --dry-run counts the memory of all that are named together" {
+    hvctl host set --vm-memory 2G -q
+    hvctl create a --memory 1200M --kernel "$KERNEL" -q
+    hvctl create b --memory 1200M --kernel "$KERNEL" -q
+    run -0 --separate-stderr hvctl start a --dry-run
+    run -0 --separate-stderr hvctl start b --dry-run
+    run -10 --separate-stderr hvctl start a b --dry-run
+    [[ $stderr == "a: would be started"$'\n'"hvctl: b: cannot start: it needs 1.2G to start, this host has "*" free"* ]]
+    hvctl host set --vm-memory default -q
+}
+
 @test "vm stop: off already is fine" {
     hvctl create web1 -q
     run -0 --separate-stderr hvctl stop web1

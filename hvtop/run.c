@@ -231,13 +231,14 @@ static void preview(struct loop *l)
     size_t i;
     unsigned n = 0;
     json_array_foreach(json_object_get(reply, "vms"), i, v) {
-        char a[32], b[32];
+        char a[SIZE_TEXT], b[SIZE_TEXT];
         const char *name = json_string_value(json_object_get(v, "name"));
         uint64_t has = (uint64_t)json_integer_value(json_object_get(v, "assigned"));
         uint64_t target = (uint64_t)json_integer_value(json_object_get(v, "target"));
         format_size(has, a, sizeof(a));
         format_size(target, b, sizeof(b));
         if (name && strcmp(name, ui->form.vm) == 0) {
+            format_sizes(has, a, target, b);
             strbuf_addf(&gets, "it has %s and would get %s", a, b);
         } else if (name && strcmp(a, b) != 0 && n++ < 3) {
             strbuf_addf(&others, "%s%s %s -> %s", others.len ? ", " : "others: ", name, a, b);

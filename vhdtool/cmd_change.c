@@ -120,7 +120,7 @@ static int resize(struct cli_call *c, struct hv_error *e)
 static int compact(struct cli_call *c, struct hv_error *e)
 {
     const char *path = c->args[0], *mode = cli_text(c, "mode", "quick");
-    char before[24], after[24], held_before[24], held_after[24];
+    char before[SIZE_TEXT], after[SIZE_TEXT], held_before[SIZE_TEXT], held_after[SIZE_TEXT];
     struct disk_info a, b;
     struct progress p;
     struct disk *d;
@@ -148,10 +148,9 @@ static int compact(struct cli_call *c, struct hv_error *e)
     disk_layer_info(disk_layer(d, 0), false, &b);
     r = disk_close(d, e);
     if (r == 0) {
-        cli_note(c, "%s: on disk %s -> %s, file %s -> %s", path,
-                 format_size(a.allocated, held_before, sizeof(held_before)),
-                 format_size(b.allocated, held_after, sizeof(held_after)),
-                 format_size(a.file_size, before, sizeof(before)), format_size(b.file_size, after, sizeof(after)));
+        format_sizes(a.allocated, held_before, b.allocated, held_after);
+        format_sizes(a.file_size, before, b.file_size, after);
+        cli_note(c, "%s: on disk %s -> %s, file %s -> %s", path, held_before, held_after, before, after);
     }
     return r;
 }

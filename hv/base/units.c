@@ -371,6 +371,44 @@ const char *format_size(uint64_t bytes, char *buf, size_t size)
     return steps[i].factor >= GIB ? format_large(bytes, i, buf, size) : format_small(bytes, i, buf, size);
 }
 
+/* Does what is read of them tell what they are to each other? */
+static bool comparable(uint64_t a, const char *at, uint64_t b, const char *bt)
+{
+    uint64_t x, y;
+
+    if (a == b || MAX(a, b) / 16 >= MIN(a, b)) {
+        return true;
+    }
+    if (parse_size(at, NULL, &x, NULL) < 0 || parse_size(bt, NULL, &y, NULL) < 0) {
+        return false;
+    }
+    return (a == x && b == y) || (at[strlen(at) - 1] == bt[strlen(bt) - 1] && x != y);
+}
+
+void format_sizes(uint64_t a, char a_buf[SIZE_TEXT], uint64_t b, char b_buf[SIZE_TEXT])
+{
+    const uint64_t least = MIN(a, b);
+    unsigned i = 0;
+
+    format_size(a, a_buf, SIZE_TEXT);
+    format_size(b, b_buf, SIZE_TEXT);
+    if (comparable(a, a_buf, b, b_buf)) {
+        return;
+    }
+    /* Whole numbers of the largest unit that both have ten of, or of the next that tells them apart. */
+    while (steps[i].factor > 1 && least / 10 < steps[i].factor) {
+        i++;
+    }
+    for (;; i++) {
+        const uint64_t x = (tenths(a, steps[i].factor) + 5) / 10, y = (tenths(b, steps[i].factor) + 5) / 10;
+        if (x != y || steps[i].factor == 1) {
+            snprintf(a_buf, SIZE_TEXT, "%llu%c", (unsigned long long)x, steps[i].letter);
+            snprintf(b_buf, SIZE_TEXT, "%llu%c", (unsigned long long)y, steps[i].letter);
+            return;
+        }
+    }
+}
+
 const char *format_size_exact(uint64_t bytes, char *buf, size_t size)
 {
     if (bytes == 0) {

@@ -30,6 +30,12 @@ int parse_switch(const char *text, const char *object, bool *ret, struct hv_erro
 
 /* "4.0G", "512M", "0.6G" style for people; buf[size], returns buf. At least 24 bytes. */
 const char *format_size(uint64_t bytes, char *buf, size_t size);
+/*
+ * Two sizes of one sentence, so that they can be compared: as format_size() writes them, unless rounding hides which is
+ * the larger ("0.7G of 704M"); then both in one unit ("722M", "704M"). Each buffer has 32 bytes.
+ */
+#define SIZE_TEXT 32
+void format_sizes(uint64_t a, char a_buf[SIZE_TEXT], uint64_t b, char b_buf[SIZE_TEXT]);
 /* The shortest text that parse_size reads back to the same number: "1536M", "1G". */
 const char *format_size_exact(uint64_t bytes, char *buf, size_t size);
 /* "3h 12m", "12d 04h", "45s". */

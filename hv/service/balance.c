@@ -174,13 +174,13 @@ static void carry_out(struct svc_vm *vm, const struct dm_vm *in, const struct dm
 static void tell_status(struct svc_vm *vm, const struct dm_plan *p, uint64_t now)
 {
     struct svc_balance *b = &vm->balance;
-    char d[32], a[32];
+    char d[SIZE_TEXT], a[SIZE_TEXT];
     if (p->status != b->shown && (p->status == DM_WARNING || b->shown == DM_WARNING)) {
         uint64_t has = svc_vm_charge(vm);
         bool warning = p->status == DM_WARNING;
+        format_sizes(p->demand * MIB, d, has, a);
         event_add(vm->svc, "memory", vm->name, warning ? "warning" : "info", -1, NULL, NULL, "memory %s: %s of %s needed%s%s",
-                  warning ? "Warning" : "OK again", format_size(p->demand * MIB, d, sizeof(d)),
-                  format_size(has, a, sizeof(a)), *dm_reason_words[p->why] ? ", " : "", dm_reason_words[p->why]);
+                  warning ? "Warning" : "OK again", d, a, *dm_reason_words[p->why] ? ", " : "", dm_reason_words[p->why]);
     }
     b->shown = p->status;
     bool is_static = vm->settings.memory.dynamic && p->why == DM_WHY_STATIC;

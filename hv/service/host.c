@@ -168,7 +168,7 @@ int host_settings_change(struct service *svc, const json_t *params, bool *ret_ch
 int host_admit(struct svc_vm *vm, uint64_t beside, uint64_t *ret_takes, struct hv_error *e)
 {
     struct host_memory m;
-    char need[32], has[32], fits[32];
+    char need[SIZE_TEXT], has[SIZE_TEXT], fits[32];
     host_memory(vm->svc, &m);
     uint64_t overhead = svc_vm_overhead(vm);
     m.free = m.free > beside ? m.free - beside : 0;
@@ -177,8 +177,8 @@ int host_admit(struct svc_vm *vm, uint64_t beside, uint64_t *ret_takes, struct h
     *ret_takes = boot + overhead;
     if (boot <= freemem)
         return 0;
-    hv_fail(e, HV_NO_RESOURCES, vm->name, "cannot start: it needs %s to start, this host has %s free",
-            format_size(boot, need, sizeof(need)), format_size(freemem, has, sizeof(has)));
+    format_sizes(boot, need, freemem, has);
+    hv_fail(e, HV_NO_RESOURCES, vm->name, "cannot start: it needs %s to start, this host has %s free", need, has);
     uint64_t fit = ROUND_DOWN(freemem, 64 * MIB);
     if (fit > 0)
         hv_hint(e, "hvctl memory set %s %s %s, or hvtop -s demand to see who has memory to give", vm->name,

@@ -101,9 +101,8 @@ static void answer(struct svc_vm *vm, uint64_t granted, int fd, const char *refu
 
 static void refuse(struct svc_vm *vm, uint64_t needs, uint64_t has, const struct hv_error *why)
 {
-    char need[32], there[32], text[240];
-    format_size(needs, need, sizeof(need));
-    format_size(has, there, sizeof(there));
+    char need[SIZE_TEXT], there[SIZE_TEXT], text[240];
+    format_sizes(needs, need, has, there);
     event_add(vm->svc, "memory", vm->name, "error", -1, NULL, why->hint[0] ? why->hint : NULL,
               "cannot restart: it needs %s, this host has %s for it; %s%s%s", need, there, why->object, why->object[0] ? ": " : "",
               why->message);

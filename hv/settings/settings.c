@@ -445,9 +445,9 @@ json_t *settings_to_json(const struct settings *s)
 static int less_than(const char *vm, const char *a, uint64_t av, const char *b, uint64_t bv,
                      const char *opt_a, const char *opt_b, struct hv_error *e)
 {
-    char x[32], y[32];
-    hv_fail(e, HV_USAGE, vm, "%s %s is less than the %s memory %s", a, format_size(av, x, sizeof(x)),
-            b, format_size(bv, y, sizeof(y)));
+    char x[SIZE_TEXT], y[SIZE_TEXT];
+    format_sizes(av, x, bv, y);
+    hv_fail(e, HV_USAGE, vm, "%s %s is less than the %s memory %s", a, x, b, y);
     hv_hint(e, "hvctl memory set %s %s %s %s %s", vm, opt_b, format_size_exact(av, x, sizeof(x)), opt_a,
             format_size_exact(av, y, sizeof(y)));
     return -EINVAL;

@@ -342,12 +342,13 @@ void dynmem_free(struct dynmem *d)
 int dynmem_set_target(struct dynmem *d, uint64_t bytes, struct hv_error *e)
 {
     HV_CHECK(d, DYNMEM_MAGIC);
-    char want[24], have[24];
+    char want[SIZE_TEXT], have[SIZE_TEXT];
     bytes = ROUND_DOWN(bytes, HV_PAGE_SIZE);
-    uint64_t now = assigned_bytes(d);
-    if (bytes > MAX(d->cfg.max_bytes, boot_bytes(d)))
-        return hv_fail(e, HV_USAGE, "memory", "%s is more than its maximum, %s", format_size(bytes, want, sizeof(want)),
-                       format_size(MAX(d->cfg.max_bytes, boot_bytes(d)), have, sizeof(have)));
+    const uint64_t now = assigned_bytes(d), most = MAX(d->cfg.max_bytes, boot_bytes(d));
+    if (bytes > most) {
+        format_sizes(bytes, want, most, have);
+        return hv_fail(e, HV_USAGE, "memory", "%s is more than its maximum, %s", want, have);
+    }
     if (bytes && d->state != DM_READY) {
         hv_fail(e, HV_UNSUPPORTED, "memory", "the guest has no dynamic memory driver running");
         hv_hint(e, "in the guest: modprobe hv_balloon");

@@ -106,12 +106,11 @@ int dynmem_on_balloon(struct dynmem *d, const uint8_t *m, uint32_t len)
     if (more)
         return 0;
     if (d->op_got < d->op_pages) {
-        char got[24], want[24];
+        char got[SIZE_TEXT], want[SIZE_TEXT];
         d->backoff_ns = d->backoff_ns ? MIN(d->backoff_ns * 2, BACKOFF_MAX_NS) : BACKOFF_NS;
         back_off(d, d->backoff_ns);
-        dynmem_event(d, false, NULL, "the guest gave back %s of the %s it was asked for",
-                     format_size(d->op_got * HV_PAGE_SIZE, got, sizeof(got)),
-                     format_size(d->op_pages * HV_PAGE_SIZE, want, sizeof(want)));
+        format_sizes(d->op_got * HV_PAGE_SIZE, got, d->op_pages * HV_PAGE_SIZE, want);
+        dynmem_event(d, false, NULL, "the guest gave back %s of the %s it was asked for", got, want);
     } else {
         d->backoff_ns = 0;
     }

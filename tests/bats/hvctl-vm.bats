@@ -233,6 +233,7 @@ web1       off           -       -  -         -       -" ]
     truncate -s 8M d.raw
     hvctl create web1 --memory 128M --kernel "$KERNEL" --disk d.raw -q
     hvctl create web2 --memory 128M --kernel "$KERNEL" --disk d.raw -q
+    jobs=$(hvctl job list -o json)
     run -0 --separate-stderr hvctl start web1 --dry-run --console
     [ "$stderr" = "web1: would be started" ]
     [ -z "$output" ]
@@ -252,7 +253,7 @@ web1       off           -       -  -         -       -" ]
     [[ $stderr == "hvctl: bare: cannot start: it has nothing to boot"* ]]
     run -3 --separate-stderr hvctl start nobody --dry-run
     [ "$(hvctl list -o name -F state=off | wc -l)" = 3 ]
-    [ -z "$(hvctl job list -o name)" ]
+    [ "$(hvctl job list -o json)" = "$jobs" ]
 }
 
 @test "vm start: --dry-run counts the memory of all that are named together" {
@@ -262,7 +263,7 @@ web1       off           -       -  -         -       -" ]
     run -0 --separate-stderr hvctl start a --dry-run
     run -0 --separate-stderr hvctl start b --dry-run
     run -10 --separate-stderr hvctl start a b --dry-run
-    [[ $stderr == "a: would be started"$'\n'"hvctl: b: cannot start: it needs 1.2G to start, this host has "*" free"* ]]
+    [[ $stderr == "a: would be started"$'\n'"hvctl: b: cannot start: it needs 1200M to start, this host has "*"M free"* ]]
     hvctl host set --vm-memory default -q
 }
 

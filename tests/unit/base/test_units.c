@@ -255,6 +255,41 @@ static void sizes_for_people(void **state)
     }
 }
 
+static void two_sizes_of_a_sentence_can_be_compared(void **state)
+{
+    static const struct { uint64_t a, b; const char *at, *bt; } rows[] = {
+        { 703 * MIB + 4096, 704 * MIB, "703M", "704M" },            /* not "0.7G of the 704M" */
+        { 722 * MIB + 5, 704 * MIB, "722M", "704M" }, { 704 * MIB, 722 * MIB + 5, "704M", "722M" },
+        { 1331 * MIB, 1310 * MIB, "1331M", "1310M" }, { GIB + 1, GIB, "1073741825B", "1073741824B" },
+        { 1536 * MIB, 1310 * MIB + 1, "1.5G", "1.3G" }, { 8 * TIB, 1310 * MIB, "8.0T", "1.3G" },
+        { 3 * GIB, 4 * GIB, "3.0G", "4.0G" }, { 512 * MIB, GIB, "512M", "1.0G" }, { 512 * MIB, GIB + 7, "512M", "1024M" },
+        { 0, 700 * MIB + 1, "0", "0.7G" }, { 5 * MIB, 5 * MIB, "5M", "5M" }, { UINT64_MAX, UINT64_MAX - 1, NULL, NULL },
+    };
+    char a[SIZE_TEXT], b[SIZE_TEXT];
+    uint64_t x = 88172645463325252, va, vb;
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        format_sizes(rows[i].a, a, rows[i].b, b);
+        if (rows[i].at) {
+            assert_string_equal(a, rows[i].at);
+            assert_string_equal(b, rows[i].bt);
+        }
+    }
+    /* Whatever they are: who reads the texts sees which is the larger. */
+    for (int i = 0; i < 20000; i++) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        const uint64_t m = x >> (8 + i % 55), n = i % 2 ? m + m / (3 + x % 5000) : x >> (9 + i / 55 % 54);
+        format_sizes(m, a, n, b);
+        assert_int_equal(parse_size(a, NULL, &va, NULL), 0);
+        assert_int_equal(parse_size(b, NULL, &vb, NULL), 0);
+        if ((m < n) != (va < vb) || (m == n) != (va == vb)) {
+            fail_msg("%llu and %llu: %s and %s", (unsigned long long)m, (unsigned long long)n, a, b);
+        }
+    }
+}
+
 static void exact_sizes_read_back(void **state)
 {
     char buf[24];
@@ -303,7 +338,7 @@ int main(void)
         cmocka_unit_test(whole_numbers),
         cmocka_unit_test(switches),
         cmocka_unit_test(sizes_for_people),
-        cmocka_unit_test(exact_sizes_read_back),
+        cmocka_unit_test(exact_sizes_read_back), cmocka_unit_test(two_sizes_of_a_sentence_can_be_compared),
         cmocka_unit_test(ages_and_times),
     };
     return cmocka_run_group_tests_name("base/units", tests, NULL, NULL);

@@ -16,6 +16,7 @@ struct build_sink {
     int (*data)(void *arg, uint64_t off, const void *p, size_t len, struct hv_error *e);
     int (*xattr)(void *arg, const char *name, const void *value, size_t len, struct hv_error *e);
     bool want_data;
+    bool to_end;                 /* files of the kernel's are read whatever size they say they have; add() says 0 */
     void *arg;
 };
 

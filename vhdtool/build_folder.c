@@ -52,6 +52,34 @@ static const char *first_name(struct walk *w, const struct stat *st, const char 
     return NULL;
 }
 
+/* Of /proc and /sys: they say 0 or 4096 bytes, and have what there is to tell. Others as small lose no hole worth it. */
+static bool says_no_size(const struct stat *st)
+{
+    return S_ISREG(st->st_mode) && st->st_blocks == 0 && st->st_size <= 4096;
+}
+
+static int to_end(struct walk *w, const char *path, struct hv_error *e)
+{
+    hv_autoclose int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY);
+    uint64_t at = 0;
+    ssize_t n;
+
+    if (fd < 0) {
+        return hv_fail_errno(e, errno, path, "cannot open");
+    }
+    while ((n = read(fd, w->buf, COPY)) != 0) {
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        int r = n < 0 ? hv_fail_errno(e, errno, path, "cannot read") : w->sink->data(w->sink->arg, at, w->buf, (size_t)n, e);
+        if (r < 0) {
+            return r;
+        }
+        at += (uint64_t)n;
+    }
+    return 0;
+}
+
 static int content(struct walk *w, const char *path, uint64_t size, struct hv_error *e)
 {
     hv_autoclose int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY);
@@ -162,10 +190,11 @@ static int one(struct walk *w, const FTSENT *en, struct hv_error *e)
             return w->sink->add(w->sink->arg, &f, 0, false, e);
         }
     }
-    uint64_t size = S_ISREG(st->st_mode) ? (uint64_t)st->st_size : 0;
+    const bool no_size = w->sink->to_end && says_no_size(st);
+    uint64_t size = S_ISREG(st->st_mode) && !no_size ? (uint64_t)st->st_size : 0;
     int r = w->sink->add(w->sink->arg, &f, size, S_ISREG(st->st_mode), e);
     if (r == 0 && S_ISREG(st->st_mode) && w->sink->want_data) {
-        r = content(w, en->fts_accpath, size, e);
+        r = no_size ? to_end(w, en->fts_accpath, e) : content(w, en->fts_accpath, size, e);
     }
     return r < 0 ? r : attributes(w, en->fts_accpath, e);
 }

@@ -257,6 +257,7 @@ static int inside_end(struct inside *in)
         return 0;
     }
     in->writing = false;
+    in->t.bytes += in->size;
     return ext4_put_end(in->fs, in->size);
 }
 
@@ -319,7 +320,6 @@ static int inside_add(void *arg, const struct ext4_file *f, uint64_t size, bool 
         r = inside_make(in, f, size);
     }
     in->t.files += !S_ISDIR(f->mode);
-    in->t.bytes += size;
     if (r < 0) {
         hv_fail_errno(e, -r, in->path, "cannot be put into %s", in->t.name);
         if (r == -EEXIST) {
@@ -482,7 +482,8 @@ static int owner(struct cli_call *c, struct target *t, struct hv_error *e)
 static int copy_in(struct copying *k, struct hv_error *e)
 {
     hv_autofree struct inside *in = hv_alloc(sizeof(*in));
-    struct build_sink sink = { .add = inside_add, .data = inside_data, .xattr = no_xattr, .want_data = true, .arg = in };
+    struct build_sink sink = { .add = inside_add, .data = inside_data, .xattr = no_xattr, .want_data = true, .to_end = true,
+                               .arg = in };
     char base[FS_NAME_MAX + 1];
 
     if (!in) {

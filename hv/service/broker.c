@@ -5,16 +5,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "hv/service/service.h"
 
+#define TOLD_MAX ((size_t)4 << 20)
 #define BROKER_LIMIT_MS 5000           /* a hung network file system must not hang the service */
 
 static int check_file(int fd, const char *path, const char *what, bool disk, struct hv_error *e)
@@ -49,13 +53,38 @@ static int open_unnamed(const char *dir)
     return fd;
 }
 
+/*
+ * A file of /proc or /sys has 0 or 4096 bytes by its own account, whatever can be read of it: what it tells its reader,
+ * who is the caller here, in memory. Takes fd; other files are themselves. -EFBIG: more than anybody waits for.
+ */
+static int as_file(int fd)
+{
+    struct stat st;
+    struct statfs fs;
+    char buf[65536];
+    size_t len = 0;
+    ssize_t n;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || fstatfs(fd, &fs) < 0 ||
+        (fs.f_type != PROC_SUPER_MAGIC && fs.f_type != SYSFS_MAGIC && fs.f_type != CGROUP2_SUPER_MAGIC))
+        return fd;
+    hv_autoclose int from = fd, copy = memfd_create("hv-copy", MFD_CLOEXEC);
+    int r = copy < 0 ? -errno : 0;
+    while (r == 0 && (n = read(from, buf, sizeof(buf))) != 0) {
+        if (n > 0)
+            len += (size_t)n;
+        if (n > 0 || errno != EINTR)
+            r = n < 0 ? -errno : len > TOLD_MAX ? -EFBIG : hv_write_all(copy, buf, (size_t)n);
+    }
+    return r < 0 ? r : hv_steal_fd(copy);
+}
+
 static int open_path(const char *path, enum how how)
 {
     const bool writing = how == FOR_WRITING;
     if (how == UNNAMED)
         return open_unnamed(path);
     int fd = open(path, (writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    return fd < 0 ? -errno : fd;
+    return fd < 0 ? -errno : how == FOR_READING ? as_file(fd) : fd;
 }
 
 /* In the child: become the peer; groups by name service, which for a service of root is the system's. */

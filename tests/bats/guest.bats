@@ -101,6 +101,11 @@ happened() {
     run -0 --separate-stderr hvctl guest copy "$BATS_TEST_TMPDIR/data" vm1:/root/new/ --parents
     [[ $stderr == "vm1: /root/new/data copied ("* ]]
     typed 'md5sum /root/new/data' "$(md5sum <"$BATS_TEST_TMPDIR/data" | cut -d' ' -f1)"
+    # Files of the kernel's, which say they have no size, or a page.
+    run -0 hvctl guest copy /proc/version vm1:/root/version
+    typed 'md5sum /root/version' "$(md5sum </proc/version | cut -d' ' -f1)"
+    run -0 hvctl guest copy /sys/kernel/mm/transparent_hugepage/enabled vm1:/root/thp
+    typed 'md5sum /root/thp' "$(md5sum </sys/kernel/mm/transparent_hugepage/enabled | cut -d' ' -f1)"
     run -4 --separate-stderr hvctl guest copy "$BATS_TEST_TMPDIR/data" vm1:/root/new/data
     expect_error "hvctl: /root/new/data: it exists in the guest" --overwrite
     run -0 hvctl guest copy "$BATS_TEST_TMPDIR/data" vm1:/root/new/data --overwrite

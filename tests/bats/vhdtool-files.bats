@@ -111,6 +111,22 @@ clean() {
     e2fsck -fn m.raw
 }
 
+@test "cp: files that say they have no size, or a page, are read to their end" {
+    cp "$IN/d.vhdx" .
+    thp=/sys/kernel/mm/transparent_hugepage/enabled
+    for f in /proc/version $thp; do
+        run -0 --separate-stderr vhdtool cp "$f" d.vhdx:/etc/of-the-kernel
+        [ "$(vhdtool cat d.vhdx:/etc/of-the-kernel | sha256sum)" = "$(sha256sum <"$f")" ]
+        [ "$(vhdtool ls d.vhdx:/etc/of-the-kernel -o json | jq '.[0].size')" = "$(wc -c <"$f")" ]
+    done
+    mkdir from && ln -s $thp from/link && : >from/empty && truncate -s 4096 from/hole && head -c 4097 /dev/urandom >from/more
+    run -0 vhdtool cp -r from d.vhdx:/from
+    for f in empty hole more; do
+        [ "$(vhdtool cat d.vhdx:/from/$f | sha256sum)" = "$(sha256sum <from/$f)" ]
+    done
+    clean d.vhdx
+}
+
 @test "cp: an image that would write elsewhere does not" {
     mkdir -p t/a && echo evil >t/a/victim
     run -0 vhdtool build e.raw --from t --layout none --fstab keep

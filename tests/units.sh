@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs unit test programs, half as many at a time as there are CPUs (guests' threads and
-# I/O threads of one test need room), each one's output whole and in the order of their ends.
+# Runs unit test programs, half as many at a time as there are CPUs but at least two (guests'
+# threads and I/O threads of one test need room), each one's output whole and in the order of
+# their ends.
 #
 #   units.sh PROGRAM...    PROGRAM may end in :translated: once with every block translated at its first run
 set -uo pipefail
@@ -23,5 +24,6 @@ one() {
 export -f one
 export dir
 at_once=$((($(nproc) + 1) / 2))
+at_once=$((at_once > 2 ? at_once : 2))
 printf '%s\0' "$@" | xargs -0 -n 1 -P "$at_once" bash -c 'one "$1"' one
 [ ! -e "$dir/failed" ]

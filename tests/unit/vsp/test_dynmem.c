@@ -183,14 +183,14 @@ static void versions_and_capabilities(void **state)
     assert_int_equal(dynmem_set_target(d, MAX_RAM + MIB, &e), -EINVAL);
 }
 
-/* 2 MiB pieces and single pages, up and down a hundred times; the host's file is what counts. */
+/* 2 MiB pieces and single pages, up and down twenty times; the host's file is what counts. */
 static void the_balloon_goes_up_and_down(void **state)
 {
     uint8_t m[DM_MAX_MESSAGE + 8];
     struct hv_error e = {0};
     gpa_t from = 64 * MIB;
     bind();
-    for (unsigned n = 0; n < 100; n++) {
+    for (unsigned n = 0; n < 20; n++) {
         fill(from, 64 * MIB, (uint8_t)(n + 1));
         uint64_t before = resident();
         assert_int_equal(dynmem_set_target(d, GUEST_RAM - 64 * MIB, &e), 0);
@@ -709,7 +709,8 @@ static void saved_and_loaded_in_the_middle(void **state)
         assert_int_equal(mem_add_ram(g2.mem, HOT_BASE, 128 * MIB, NULL), 0);
         for (gpa_t p = 0; p < 32 * MIB; p += sizeof(ram)) {
             mem_read(g.mem, p, ram, sizeof(ram));
-            mem_write(g2.mem, p, ram, sizeof(ram));
+            if (ram[0] || memcmp(ram, ram + 1, sizeof(ram) - 1))
+                mem_write(g2.mem, p, ram, sizeof(ram));
         }
         struct hv_error e2 = {0};
         int res = load_init(&rd, w.out.buf, w.out.len, &e2);

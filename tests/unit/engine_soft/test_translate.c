@@ -286,8 +286,16 @@ static bool known(const struct x86_insn *in)
 
 enum flavour { INTEGER, VECTOR, X87 };
 
-/* A random instruction at code[0]; its length. */
-static unsigned random_insn(uint8_t code[16], enum flavour flavour)
+static uint64_t pointer(void)
+{
+    static const uint16_t near[] = { 0x1800, 0x2000, 0x2ff8, 0x3000, 0x3ff0, 0x2800, 0x2800, 0x3800, 0x4ff8, 0x5000,
+                                     0x5ff8, 0x6000, 0x6010, 0x7400, 0x0100 };
+    uint64_t at = WINDOW + near[rnd() % ARRAY_SIZE(near)];
+    return one_in(3) ? at + rnd() % 64 : at + rnd() % 4 * 16;
+}
+
+/* A random instruction, to be at va; its length. */
+static unsigned random_insn(uint8_t code[16], uint64_t va, enum flavour flavour)
 {
     const bool vector = flavour == VECTOR, x87 = flavour == X87;
     for (;;) {
@@ -313,6 +321,8 @@ static unsigned random_insn(uint8_t code[16], enum flavour flavour)
         unsigned modrm = rnd() & 0xff;
         if (one_in(2))
             modrm |= 0xc0;
+        else if (one_in(6))            /* [rip + disp32] */
+            modrm = (modrm & 0x38) | 5;
         else if (!one_in(20))          /* [rsi + disp8] and its like */
             modrm = (modrm & 0x38) | 0x40 | (one_in(3) ? 4 : 6 + rnd() % 2);
         code[n++] = (uint8_t)modrm;
@@ -320,17 +330,16 @@ static unsigned random_insn(uint8_t code[16], enum flavour flavour)
             code[i] = (uint8_t)rnd();
         if ((modrm & 0xc7) == 0x44)
             code[n] = (uint8_t)((rnd() & 0xc0) | 1 << 3 | (6 + rnd() % 2));         /* index RCX */
-        if (x86_decode(code, 16, X86_MODE_64, &in) == 0 && known(&in))
-            return in.len;
+        if (x86_decode(code, 16, X86_MODE_64, &in) != 0 || !known(&in))
+            continue;
+        if (in.base == X86_REG_RIP) {
+            const uint32_t disp = (uint32_t)(pointer() - (va + in.len));
+            memcpy(code + n, &disp, sizeof(disp));
+            if (x86_decode(code, 16, X86_MODE_64, &in) != 0 || !known(&in))
+                continue;
+        }
+        return in.len;
     }
-}
-
-static uint64_t pointer(void)
-{
-    static const uint16_t near[] = { 0x1800, 0x2000, 0x2ff8, 0x3000, 0x3ff0, 0x2800, 0x2800, 0x3800, 0x4ff8, 0x5000,
-                                     0x5ff8, 0x6000, 0x6010, 0x7400, 0x0100 };
-    uint64_t at = WINDOW + near[rnd() % ARRAY_SIZE(near)];
-    return one_in(3) ? at + rnd() % 64 : at + rnd() % 4 * 16;
 }
 
 static void random_start(struct start *s)
@@ -377,15 +386,14 @@ static void random_start(struct start *s)
 }
 
 /*
- * `count` instructions with jumps between them, and around them a loop over RBP. Shapes: direct jumps forward,
+ * `count` instructions from va on with jumps between them, and around them a loop over RBP. Shapes: direct jumps forward,
  * calls and returns, indirect jumps; the loop is the block itself or several.
  */
-static unsigned random_code(uint8_t *code, unsigned count, enum flavour flavour)
+static unsigned random_code(uint8_t *code, uint64_t va, unsigned count, enum flavour flavour)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < count; i++) {
-        uint8_t insn[16];
-        unsigned len = random_insn(insn, one_in(4) ? (enum flavour)(rnd() % 3) : flavour);
+        uint8_t insn[16], *over = NULL;
         static const struct { uint8_t len, byte[4]; } special[] = {
             { 1, { 0xfa } }, { 1, { 0xfb } }, { 3, { 0x0f, 0x01, 0xf8 } }, { 2, { 0x9c, 0x58 } }, { 1, { 0x9c } },
             { 2, { 0x8c, 0xd1 } }, { 3, { 0x48, 0x8c, 0xc8 } }, { 1, { 0xfc } },   /* CLI STI SWAPGS PUSHF MOV r, sreg CLD */
@@ -400,7 +408,7 @@ static unsigned random_code(uint8_t *code, unsigned count, enum flavour flavour)
             break;
         case 0:                        /* jcc over it */
             code[n++] = (uint8_t)(0x70 | (rnd() & 15));
-            code[n++] = (uint8_t)len;
+            over = &code[n++];
             break;
         case 1:                        /* call to it, its return address dropped */
             memcpy(code + n, "\xe8\0\0\0\0\x48\x8d\x64\x24\x08", 10);
@@ -415,8 +423,11 @@ static unsigned random_code(uint8_t *code, unsigned count, enum flavour flavour)
             n += 9;
             break;
         }
+        const unsigned len = random_insn(insn, va + n, one_in(4) ? (enum flavour)(rnd() % 3) : flavour);
         memcpy(code + n, insn, len);
         n += len;
+        if (over)
+            *over = (uint8_t)len;
     }
     /* ebp--, in ways that leave all kinds of flags; jnz start; hlt, which is #GP for users and the end for kernels */
     static const struct { uint8_t len, byte[8]; } count_down[] = {
@@ -445,9 +456,10 @@ static void many(unsigned rounds, unsigned max, enum flavour flavour)
     for (unsigned i = 0; i < rounds; i++) {
         uint8_t code[1024];
         struct start s;
-        unsigned len = random_code(code, 1 + (unsigned)(rnd() % max), flavour);
+        const unsigned count = 1 + (unsigned)(rnd() % max);
+        const uint64_t va = one_in(4) ? WINDOW + 4096 - rnd() % (8 * count + 16) : WINDOW + rnd() % 2048;
+        unsigned len = random_code(code, va, count, flavour);
         random_start(&s);
-        uint64_t va = one_in(4) ? WINDOW + 4096 - rnd() % len : WINDOW + rnd() % 2048;
         s.rip = va;
         compare(code, len, va, &s);
     }
@@ -487,9 +499,10 @@ static void lock_step_finds_a_wrong_byte(void **state)
     seed = 7;
     for (unsigned i = 0; i < 2000; i++) {
         uint8_t code[1024];
-        unsigned len = random_code(code, 1 + (unsigned)(rnd() % 16), (enum flavour)(rnd() % 3));
+        const uint64_t va = WINDOW + rnd() % 2048;
+        unsigned len = random_code(code, va, 1 + (unsigned)(rnd() % 16), (enum flavour)(rnd() % 3));
         random_start(&s);
-        s.rip = WINDOW + rnd() % 2048;
+        s.rip = va;
         memcpy(v.ram + WINDOW_GPA + (s.rip - WINDOW), code, len);
         block_drop(c, WINDOW_GPA, PAGES * 4096);
         s.gpr[R_RBP] = 1;
@@ -740,9 +753,10 @@ static void no_host_address_is_seen(void **state)
     seed = 11;
     for (unsigned i = 0; i < 2000; i++) {
         uint8_t code[1024];
-        unsigned len = random_code(code, 1 + (unsigned)(rnd() % 16), (enum flavour)(rnd() % 3));
+        const uint64_t va = WINDOW + rnd() % 2048;
+        unsigned len = random_code(code, va, 1 + (unsigned)(rnd() % 16), (enum flavour)(rnd() % 3));
         random_start(&s);
-        s.rip = WINDOW + rnd() % 2048;
+        s.rip = va;
         memcpy(v->ram + WINDOW_GPA + (s.rip - WINDOW), code, len);
         block_drop(c, WINDOW_GPA, PAGES * 4096);
         run(v, &s, &insns);

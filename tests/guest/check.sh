@@ -117,8 +117,9 @@ balloon=()
 for _ in 1 2 3 4 5 6 7 8 9 10; do balloon+=(--target 320M --resident-below 320M --target 512M); done
 total() { printf 'awk "/MemTotal/ {print \\"to\\" \\"tal\\", (\\$2 %s)}" /proc/meminfo' "$1"; }
 check "VMBus 5.3, utilities and balloon bound; a shutdown request powers off" \
-    vmbus --until 'Vmbus version:5.3' --until 'Heartbeat IC version 3.0' --until 'Shutdown IC version 3.2' \
-    --until 'TimeSync IC version 4.0' --until 'Dynamic Memory protocol version 2.0' "${up[@]}" --shutdown --off
+    vmbus --until 'Vmbus version:5.3' "${up[@]}" \
+    --send 'until [ "$(dmesg | grep -c -e "Heartbeat IC version 3.0" -e "Shutdown IC version 3.2" -e "TimeSync IC version 4.0" -e "Memory protocol version 2.0")" = 4 ]; do sleep 0.1; done; echo al""l bound' \
+    --until 'all bound' --shutdown --off
 check "VMBus on four processors; a restart request restarts" \
     vmbus --cpus 4 "${up[@]}" --restart --rebooted "${up[@]}" --shutdown --off
 check "VMBus: the balloon takes memory and gives it back, ten times" \

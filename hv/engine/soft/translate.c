@@ -43,6 +43,23 @@ static void again_operand(struct emit *e, const struct again *a, unsigned digit,
         emit_rm(e, a->size, digit * 8 + (a->size == 1 ? 2u : 3u), to, rm_reg(a->b));
 }
 
+/* c->cc into EFLAGS. */
+static void load_cc(struct emit *e, unsigned scratch)
+{
+    emit_mov(e, 8, scratch, H_RAX);
+    emit_load(e, 4, H_RAX, CPU(cc));
+    emit_alu_imm(e, 1, 0, rm_reg(H_RAX), 0x7f, 0);
+    put8(e, 0x9e);                                       /* SAHF */
+    emit_mov(e, 8, H_RAX, scratch);
+}
+
+/* ROL (0) or ROR (1) of a recipe's register. */
+static void again_rotate(struct emit *e, const struct again *a, unsigned digit)
+{
+    emit_rm(e, a->size, 0xc1, digit, rm_reg(a->a));
+    put8(e, (uint8_t)a->value);
+}
+
 /* The flags of a recipe into EFLAGS. */
 static void flags_again(struct emit *e, const struct again *a, unsigned scratch)
 {
@@ -71,6 +88,11 @@ static void flags_again(struct emit *e, const struct again *a, unsigned scratch)
         emit_lea(e, 8, scratch, rm_mem(a->a, a->kind == AGAIN_INC ? -1 : 1));
         put8(e, 0xf8);                                   /* CLC */
         emit_rm(e, a->size, byte ? 0xfe : 0xff, a->kind == AGAIN_INC ? 0 : 1, rm_reg(scratch));
+        return;
+    case AGAIN_ROL: case AGAIN_ROR:
+        again_rotate(e, a, a->kind == AGAIN_ROL ? 1 : 0);
+        load_cc(e, scratch);
+        again_rotate(e, a, a->kind == AGAIN_ROL ? 0 : 1);
         return;
     }
 }
@@ -147,11 +169,7 @@ void flags_load(struct tr *t, unsigned scratch)
     make_flags(t, scratch);
     if (t->host)
         return;
-    emit_mov(&t->e, 8, scratch, H_RAX);
-    emit_load(&t->e, 4, H_RAX, CPU(cc));
-    emit_alu_imm(&t->e, 1, 0, rm_reg(H_RAX), 0x7f, 0);
-    put8(&t->e, 0x9e);                                   /* SAHF */
-    emit_mov(&t->e, 8, H_RAX, scratch);
+    load_cc(&t->e, scratch);
     t->host = true;
 }
 
@@ -297,7 +315,7 @@ static void one(struct tr *t)
     t->slow = NULL;
     if (is_nop(in))
         return;
-    if (t->again.valid && changes_compared(in, &t->again)) {
+    if (t->again.valid && changes_compared(in, &t->again) && !rotate_later(t, in)) {
         if (!t->dead[t->i])
             make_flags(t, T1);
         else if (!t->mem)

@@ -14,7 +14,7 @@
  * host code that clobbers EFLAGS, and loaded before an instruction that reads them or keeps
  * some. Those of a comparison need not be saved while its registers keep their values: it is made
  * again by whoever wants them, stubs included; additions and their like are undone in a scratch
- * register and done again (tr.again). At the start and at the ends of a block, and wherever a fault
+ * register and done again (tr.again), rotations in their own. At the start and at the ends of a block, and wherever a fault
  * can come from, they are in c->cc.
  *
  * Loops. A block that jumps to itself has further copies of the loop behind it, which a jump back leads to. They begin
@@ -146,9 +146,10 @@ void cache_thunks(struct code_cache *k);
 
 /*
  * How to make the flags again: a CMP or TEST of pinned registers, or with an immediate; or the arithmetic that
- * left its result in `a`. INC and DEC of AGAIN_INC and AGAIN_DEC found the carry clear.
+ * left its result in `a`. INC and DEC of AGAIN_INC and AGAIN_DEC found the carry clear. ROL and ROR by `value`, above 1,
+ * change CF and perhaps OF: the others are in c->cc.
  */
-enum again_kind { AGAIN_CMP, AGAIN_TEST, AGAIN_ADD, AGAIN_SUB, AGAIN_NEG, AGAIN_INC, AGAIN_DEC };
+enum again_kind { AGAIN_CMP, AGAIN_TEST, AGAIN_ADD, AGAIN_SUB, AGAIN_NEG, AGAIN_INC, AGAIN_DEC, AGAIN_ROL, AGAIN_ROR };
 struct again { bool valid, imm; uint8_t kind, size, a, b; int32_t value; };
 
 struct stub {
@@ -246,6 +247,8 @@ void jump_to(struct tr *t, int32_t off, unsigned n);
 
 /* One instruction. False: not known, nothing was emitted. */
 bool translate_int(struct tr *t, const struct x86_insn *in);
+/* A rotation whose flags are made when they are wanted: c->cc has those that it keeps. */
+bool rotate_later(const struct tr *t, const struct x86_insn *in);
 bool translate_flow(struct tr *t, const struct x86_insn *in);
 bool translate_sse(struct tr *t, const struct x86_insn *in);
 bool translate_sys(struct tr *t, const struct x86_insn *in);

@@ -162,6 +162,20 @@ static bool keeps_undefined(void)
 
 /* ---- shifts and rotates ---- */
 
+/*
+ * By one it sets OF, by more CPUs keep OF or compute it from the result: then a second rotation changes all that
+ * the first one did, and c->cc has the rest for both.
+ */
+bool rotate_later(const struct tr *t, const struct x86_insn *in)
+{
+    const struct x86_opnd *o = in->opnd;
+    if ((in->op != X86_OP_ROL && in->op != X86_OP_ROR) || !is_reg(in, 0) || !pinned(o[0].reg) || o[0].size < 4 || !is_imm(in, 1) ||
+        (in->imm & (o[0].size == 8 ? 63 : 31)) < 2 || keeps_undefined())
+        return false;
+    const bool rotated = t->again.valid && (t->again.kind == AGAIN_ROL || t->again.kind == AGAIN_ROR);
+    return !t->dead[t->i + 1] && !t->host && (t->mem || rotated);
+}
+
 static bool shift(struct tr *t, const struct x86_insn *in, unsigned digit)
 {
     struct emit *e = &t->e;
@@ -171,6 +185,7 @@ static bool shift(struct tr *t, const struct x86_insn *in, unsigned digit)
     /* SHL SHR SAR by a known count set all flags; others keep some, or all of them. */
     const bool keeps = by_cl || !count || digit < 4 || keeps_undefined();
     const bool rotate_carry = digit == 2 || digit == 3;
+    const bool later = rotate_later(t, in);
     unsigned spare, r = 0;
     struct rm m;
     if (is_mem(in, 0)) {
@@ -180,7 +195,7 @@ static bool shift(struct tr *t, const struct x86_insn *in, unsigned digit)
     } else if (is_reg(in, 0)) {
         if (rotate_carry)
             flags_load(t, T1);
-        else if (keeps)
+        else if (keeps && !later)
             flags_keep(t, T1);
         r = reg_in(t, in->opnd[0].reg, T1);
         m = rm_reg(r);
@@ -193,6 +208,11 @@ static bool shift(struct tr *t, const struct x86_insn *in, unsigned digit)
     if (is_reg(in, 0))
         reg_out(t, in->opnd[0].reg, r);
     flags_set(t);
+    if (later) {
+        t->host = false;
+        t->again = (struct again){ .valid = true, .imm = true, .kind = digit ? AGAIN_ROR : AGAIN_ROL, .size = (uint8_t)s,
+                                   .a = (uint8_t)host_of(in->opnd[0].reg), .value = (int32_t)in->imm };
+    }
     return true;
 }
 

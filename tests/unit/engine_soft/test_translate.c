@@ -317,9 +317,12 @@ static unsigned random_insn(uint8_t code[16], uint64_t va, enum flavour flavour)
             if (vector && one_in(4))
                 code[n++] = one_in(2) ? 0x38 : 0x3a;
         }
-        code[n++] = (uint8_t)(x87 ? (one_in(16) ? 0x9b : 0xd8 | (rnd() & 7)) : rnd());
+        const bool rotate = !vector && !x87 && one_in(12);       /* ROL or ROR of a register, which keep flags */
+        code[n++] = (uint8_t)(x87 ? (one_in(16) ? 0x9b : 0xd8 | (rnd() & 7)) : rotate ? 0xc1 : rnd());
         unsigned modrm = rnd() & 0xff;
-        if (one_in(2))
+        if (rotate)
+            modrm = 0xc0 | (modrm & 0x0f);
+        else if (one_in(2))
             modrm |= 0xc0;
         else if (one_in(6))            /* [rip + disp32] */
             modrm = (modrm & 0x38) | 5;

@@ -248,8 +248,23 @@ struct inside {
     uint64_t dir, size;
     char base[FS_NAME_MAX + 1];
     char path[FS_PATH_MAX];
-    bool writing;
+    bool writing, over;          /* over: a file that was there */
 };
+
+/* r < 0: is it this host's disk, or the file system in it? */
+static int inside_failed(const struct inside *in, int r, struct hv_error *e)
+{
+    const char *gone = in->over ? "; what was there is removed" : "";
+    const int disk = ext4_disk_error(in->fs);
+
+    if (disk < 0) {
+        return hv_fail_errno(e, -disk, in->t.name, "cannot write %s%s", in->path, gone);
+    }
+    if (r == -ENOSPC) {
+        return hv_fail(e, HV_NO_RESOURCES, in->path, "the file system is full%s", gone);
+    }
+    return hv_fail_errno(e, -r, in->path, "cannot be put into %s%s", in->t.name, gone);
+}
 
 static int inside_end(struct inside *in)
 {
@@ -296,11 +311,13 @@ static int inside_make(struct inside *in, const struct ext4_file *f, uint64_t si
         return r < 0 ? r : ext4_link(in->fs, target, in->dir, in->base);
     }
     /* A file that is there keeps owner and mode, as with cp(1). */
+    in->over = false;
     if (S_ISREG(f->mode) && in->fs->ops->lookup(in->fs, in->dir, in->base, &ino) == 0 &&
         in->fs->ops->stat(in->fs, ino, &st) == 0 && S_ISREG(st.mode)) {
         p.mode = st.mode;
         p.uid = st.uid;
         p.gid = st.gid;
+        in->over = true;
     }
     r = ext4_put(in->fs, in->dir, in->base, &p, &ino);
     in->writing = r == 0 && S_ISREG(f->mode);
@@ -321,7 +338,7 @@ static int inside_add(void *arg, const struct ext4_file *f, uint64_t size, bool 
     }
     in->t.files += !S_ISDIR(f->mode);
     if (r < 0) {
-        hv_fail_errno(e, -r, in->path, "cannot be put into %s", in->t.name);
+        inside_failed(in, r, e);
         if (r == -EEXIST) {
             hv_fail(e, HV_CONFLICT, in->path, "is there already, and no regular file");
         }
@@ -335,10 +352,8 @@ static int inside_data(void *arg, uint64_t off, const void *p, size_t len, struc
     int r = ext4_put_data(in->fs, off, p, len);
 
     in->size = MAX(in->size, off + len);
-    if (r == -ENOSPC) {
-        hv_fail(e, HV_NO_RESOURCES, in->path, "the file system is full");
-    } else if (r < 0) {
-        hv_fail_errno(e, -r, in->path, "cannot be put into %s", in->t.name);
+    if (r < 0) {
+        inside_failed(in, r, e);
     }
     return r < 0 ? inside_undo(in, r) : 0;
 }
@@ -498,7 +513,7 @@ static int copy_in(struct copying *k, struct hv_error *e)
     r = run_source(k, &sink, e);
     if (r == 0) {
         int r2 = inside_end(in);
-        r = r2 < 0 ? hv_fail_errno(e, -r2, in->path, "cannot be put into %s", in->t.name) : 0;
+        r = r2 < 0 ? inside_failed(in, r2, e) : 0;
     } else {
         inside_undo(in, r);
     }
@@ -573,7 +588,9 @@ static int cp(struct cli_call *c, struct hv_error *e)
     if (k->to_im.disk) {
         struct hv_error why = { 0 };
         int r2 = image_close(&k->to_im, k->to.image, &why);
-        if (r == 0 && r2 < 0) {
+        if (r2 < 0 && r < 0) {
+            cli_warn(c, k->to.image, "and the file system in it could not be put in order: vhdtool check");
+        } else if (r2 < 0) {
             r = r2;
             if (e) {
                 *e = why;

@@ -121,6 +121,8 @@ int ext4_rmdir(struct fs *fs, uint64_t dir, const char *name);          /* -ENOT
 int ext4_rename(struct fs *fs, uint64_t dir, const char *name, uint64_t to, const char *to_name, bool replace);
 /* Everything so far is on the disk; the file system still says "not clean". */
 int ext4_flush(struct fs *fs);
+/* The first -errno with which a transfer to or from its disk failed since it was opened; 0: none did. */
+int ext4_disk_error(const struct fs *fs);
 
 /* Grow to len bytes of the partition (which was made larger before). -EOPNOTSUPP where there is no
  * room reserved for the tables; -EBUSY unclean. */

@@ -177,6 +177,11 @@ int ext4_remove_xattr(struct fs *fs, uint64_t ino, const char *name)
     return ext4_errno(x->fs, err ? err : err2);
 }
 
+int ext4_disk_error(const struct fs *fs)
+{
+    return ext4_io_error(((const struct ext4 *)fs)->fs->io);
+}
+
 int ext4_flush(struct fs *fs)
 {
     struct ext4 *x = (struct ext4 *)fs;

@@ -32,12 +32,22 @@ void ext4_writer_abort(struct ext4_writer *w)
     w->handle = NULL;
 }
 
+/* Blocks that were taken and cannot be the file's. */
+static void give_back(struct ext4_writer *w, blk64_t block, uint64_t n)
+{
+    ext2fs_block_alloc_stats_range(w->fs, block, (blk_t)n, -1);
+    (void)ext2fs_iblk_sub_blocks(w->fs, &w->inode->s, n);
+}
+
 static int hook_in(struct ext4_writer *w)
 {
     errcode_t err = 0;
 
     if (w->pending.e_len) {
         err = ext2fs_extent_insert(w->handle, EXT2_EXTENT_INSERT_AFTER, &w->pending);
+    }
+    if (err) {
+        give_back(w, w->pending.e_pblk, w->pending.e_len);
     }
     w->pending.e_len = 0;
     return err ? ext4_errno(w->fs, err) : 0;
@@ -61,6 +71,8 @@ static int put_blocks(struct ext4_writer *w, uint64_t at, const uint8_t *data, u
             err = io_channel_write_blk64(w->fs->io, block, (int)got, data);
         }
         if (err) {
+            give_back(w, block, got);
+            w->end = MAX(w->end, at * w->fs->blocksize);
             return ext4_errno(w->fs, err);
         }
         struct ext2fs_extent *p = &w->pending;
@@ -68,6 +80,7 @@ static int put_blocks(struct ext4_writer *w, uint64_t at, const uint8_t *data, u
                          p->e_len + got > EXTENT_MAX)) {
             int r = hook_in(w);
             if (r < 0) {
+                give_back(w, block, got);
                 return r;
             }
         }

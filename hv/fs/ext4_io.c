@@ -14,7 +14,7 @@
 struct page {
     uint64_t no;                         /* offset / EXT4_IO_PAGE */
     struct page *hash_next, *newer, *older;
-    bool dirty;
+    bool dirty, room;                    /* room: it was written since it is in the cache */
     uint8_t data[EXT4_IO_PAGE];
 };
 
@@ -117,6 +117,7 @@ static int write_run(struct io *io, struct page *p)
     }
     for (uint64_t no = first; no <= last; no++) {
         (*slot(io, no))->dirty = false;
+        (*slot(io, no))->room = true;
         io->n_dirty--;
     }
     return 0;
@@ -261,6 +262,26 @@ static int forget(struct io *io, uint64_t off, uint64_t len)
     return r;
 }
 
+/* buf[n] into p at `at`. If the host has no room for it, nothing has changed. */
+static int change_page(struct io *io, struct page *p, uint64_t at, const uint8_t *buf, uint64_t n)
+{
+    uint8_t fresh[EXT4_IO_PAGE];
+
+    if (p->dirty || p->room || !io->t.make_room) {
+        memcpy(p->data + at, buf, n);
+        io->n_dirty += !p->dirty;
+        p->dirty = true;
+        return 0;
+    }
+    memcpy(fresh, p->data, sizeof(fresh));
+    memcpy(fresh + at, buf, n);
+    int r = disk_write(io->t.disk, io->t.off + p->no * EXT4_IO_PAGE, fresh, page_len(io, p->no));
+    if (r == 0) {
+        memcpy(p->data, fresh, sizeof(fresh));
+        p->room = true;
+    }
+    return r;
+}
 
 static int write_range(struct io *io, uint64_t off, const uint8_t *buf, uint64_t len)
 {
@@ -277,9 +298,13 @@ static int write_range(struct io *io, uint64_t off, const uint8_t *buf, uint64_t
         if (r < 0) {
             return r;
         }
-        memcpy(p->data + at, buf, n);
-        io->n_dirty += !p->dirty;
-        p->dirty = true;
+        r = change_page(io, p, at, buf, n);
+        if (r < 0) {
+            if (n == EXT4_IO_PAGE && !p->dirty && !p->room) {
+                drop(io, p);             /* it may never have been read */
+            }
+            return r;
+        }
         off += n;
         buf += n;
         len -= n;

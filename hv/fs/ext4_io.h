@@ -4,6 +4,10 @@
  * libext2fs writes the same blocks of metadata over and over, one at a time. They are kept in
  * pages of 4 KiB and written in runs when they are evicted or flushed; transfers of many blocks
  * (file data) go past the cache. flush is disk_flush(): what was written before is durable.
+ *
+ * Disks take room of their host's as they are written. If that ran out in a flush, half of what belongs together
+ * would be on disk. Where it matters (make_room) a page is written when it is changed first, so that the call that
+ * needs the room is the one that fails; the flush writes to places that are there.
  */
 #ifndef HV_FS_EXT4_IO_H
 #define HV_FS_EXT4_IO_H
@@ -21,6 +25,7 @@ struct ext4_io_target {
     uint64_t off, len;                   /* the partition */
     bool write;
     bool zeroed;                         /* reads as zeros now: zeroout has nothing to do */
+    bool make_room;                      /* a page that changes is written once before it waits in the cache */
 };
 
 extern io_manager ext4_io_manager;

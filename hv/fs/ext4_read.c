@@ -573,7 +573,8 @@ int ext4_open(struct disk *d, uint64_t off, uint64_t len, bool write, struct fs 
         free(x);
         return r;
     }
-    ext4_io_set_target(&(struct ext4_io_target){ .disk = d, .off = off, .len = len, .write = write });
+    ext4_io_set_target(&(struct ext4_io_target){ .disk = d, .off = off, .len = len, .write = write,
+                                                   .make_room = write });
     err = ext2fs_open2("image", NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SKIP_MMP | (write ? EXT2_FLAG_RW : 0), 0, 0,
                        ext4_io_manager, &x->fs);
     if (err) {

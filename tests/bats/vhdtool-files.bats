@@ -111,6 +111,28 @@ clean() {
     e2fsck -fn m.raw
 }
 
+@test "cp: a host that is full is named, and leaves a file system that is whole" {
+    unshare -m mount -t tmpfs none "$PWD" 2>/dev/null || skip "needs to mount"
+    mkdir -p small what && echo x >small/x
+    for n in $(seq 60); do mkdir "what/d$n" && head -c $((n * 300)) /dev/urandom >"what/f$n"; done
+    head -c 3000000 /dev/urandom >"what/random"
+    for form in vhdx vhd raw; do
+        vhdtool build "d.$form" --from small --size 64M -q
+        for free in 0 4 60 200 900; do
+            FORM=$form FREE=$free run -0 unshare -m --propagation private bash -ec '
+                mkdir full && mount -t tmpfs -o size=8m none full && cp --sparse=always "d.$FORM" full && cd full
+                dd if=/dev/zero of=filler bs=1k count=$(($(df --output=avail . | tail -1) - FREE)) status=none
+                ! vhdtool cp -r ../what "d.$FORM:/" 2>../err
+                rm filler
+                vhdtool check "d.$FORM" >/dev/null
+                rm -f ../c.raw && vhdtool convert "d.$FORM" ../c.raw -q
+                cd .. && umount full && rmdir full'
+            grep -q "^vhdtool: d.$form: cannot write /what.*: No space left on device" err || { cat err; return 1; }
+            e2fsck -fn "c.raw?offset=1048576" >fsck.log 2>&1 || { echo "$form, $free KiB free"; cat err fsck.log; return 1; }
+        done
+    done
+}
+
 @test "cp: files that say they have no size, or a page, are read to their end" {
     cp "$IN/d.vhdx" .
     thp=/sys/kernel/mm/transparent_hugepage/enabled

@@ -500,7 +500,7 @@ static int make_image(struct build *b, struct hv_error *e)
 {
     struct disk_create how;
     struct disk *d = NULL;
-    hv_autofree char *part = hv_asprintf("%s.part", b->dst);
+    hv_autofree char *part = name_beside(b->dst, ".part");
     uint64_t size = cli_number(b->call, "size", 0);
     int r = part ? 0 : hv_fail(e, HV_NO_RESOURCES, NULL, "out of memory");
 

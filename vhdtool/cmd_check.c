@@ -232,7 +232,7 @@ static int check(struct cli_call *c, struct hv_error *e)
 /* The first 4 MiB and the last sector of the file as they were, beside it. */
 static int keep_headers(struct disk_file *f, const char *path, struct hv_error *e)
 {
-    hv_autofree char *kept = hv_asprintf("%s.orig-header", path);
+    hv_autofree char *kept = name_beside(path, ".orig-header");
     uint64_t size = disk_file_size(f), head = MIN(size, KEPT_HEAD), tail = MIN(size, KEPT_TAIL);
     hv_autofree uint8_t *buf = hv_alloc(head + tail);
     int r;

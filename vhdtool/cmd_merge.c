@@ -46,7 +46,7 @@ static int target_layer(struct cli_call *c, struct disk *chain, unsigned *ret, s
 static int merge_in_place(struct cli_call *c, struct hv_error *e)
 {
     const char *child = c->args[0];
-    hv_autofree char *mark = hv_asprintf("%s.merging", child), *target = NULL;
+    hv_autofree char *mark = name_beside(child, ".merging"), *target = NULL;
     unsigned flags = DISK_SHARED | (mark && access(mark, F_OK) == 0 ? DISK_IGNORE_ID : 0), depth = 0;
     char doing[600];
     struct disk_file *lock;

@@ -238,7 +238,7 @@ static int seed(struct cli_call *c, struct hv_error *e)
     const char *dst = c->args[0];
     size_t n = strlen(dst);
     bool iso = wanted_format(c) < 0 && n > 4 && strcasecmp(dst + n - 4, ".iso") == 0;
-    hv_autofree char *part = hv_asprintf("%s.part", dst);
+    hv_autofree char *part = name_beside(dst, ".part");
     struct seed s = { 0 };
     int r = part ? gather(c, &s, e) : hv_fail(e, HV_NO_RESOURCES, NULL, "out of memory");
 

@@ -1,9 +1,12 @@
 /* A file that is being made, and the signals that end this program meanwhile. */
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "vhdtool/vhdtool.h"
+
+#define TEMP_LEN 8u                  /* hv_replace_file() makes ".NAME.XXXXXX" of a name */
 
 static char path_now[4096];
 static volatile sig_atomic_t is_set;
@@ -32,4 +35,23 @@ void unfinished(const char *path)
             sigaction(signals[i], &ours, NULL);
         }
     }
+}
+
+char *name_beside(const char *path, const char *suffix)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    const size_t len = strlen(name), room = NAME_MAX - TEMP_LEN - strlen(suffix);
+    uint32_t sum = 2166136261u;      /* FNV-1a */
+
+    if (len <= room) {
+        return hv_asprintf("%s%s", path, suffix);
+    }
+    for (const char *p = name; *p; p++) {
+        sum = (sum ^ (uint8_t)*p) * 16777619u;
+    }
+    size_t keep = room - strlen("~01234567");
+    while (keep > 0 && ((uint8_t)name[keep] & 0xc0) == 0x80) {
+        keep--;                      /* no half of a character */
+    }
+    return hv_asprintf("%.*s~%08x%s", (int)(name - path + (ptrdiff_t)keep), path, sum, suffix);
 }

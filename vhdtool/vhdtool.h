@@ -50,6 +50,11 @@ void progress_end(struct progress *p);
 
 /* ---- unfinished.c ---- */
 /*
+ * The name of a file beside path: PATH and suffix (".part"). Of a name too long for that the end makes way, and a number
+ * made of all of it stands there: one path, one name. New; NULL without memory.
+ */
+char *name_beside(const char *path, const char *suffix);
+/*
  * path is about to be made: SIGINT, SIGTERM and SIGHUP remove it before they end this program; not one
  * that is there already. NULL: there is nothing unfinished any more.
  */

@@ -167,6 +167,29 @@ qemu_sees() { qemu-img compare -f vpc -F raw "$1" "${2:-r.raw}"; }
     [[ $stderr == *"--flatten"* ]]
 }
 
+@test "names as long as a name can be: repair, merge, build and seed have room for theirs" {
+    long() { printf "%0.s$1" $(seq $(((255 - ${#2}) / 2))); printf '%s' "${3:-}$2"; }      # of characters of two bytes
+    vhdx=$(long é .vhdx) other=$(long é .vhdx | sed 's/éé.vhdx$/aeé.vhdx/')
+    [ "$(printf %s "$vhdx" | wc -c)" = 255 ] && [ "$(printf %s "$other" | wc -c)" = 255 ]
+    for f in "$vhdx" "$other"; do
+        vhdtool create "$f" --size 16M -q
+        dd if=/dev/zero of="$f" bs=1 seek=65536 count=4 conv=notrunc status=none
+        run -0 --separate-stderr vhdtool repair "$f"
+        run -0 vhdtool check "$f"
+    done
+    # What was there is kept, of each for itself.
+    [ "$(find . -name '*.orig-header' | wc -l)" = 2 ]
+    find . -name '*.orig-header' | iconv -f utf-8 -t utf-8 >/dev/null
+    rm -- *.orig-header "$other"
+    child=$(long ü .vhdx)
+    vhdtool create "$child" --parent "$vhdx" -q
+    run -0 vhdtool merge "$child" --yes -q
+    mkdir tree && echo x >tree/x
+    run -0 vhdtool build "$(long ö .raw a)" --from tree --size 64M -q
+    run -0 vhdtool seed "$(long ä .iso a)" --hostname x -q
+    [ "$(find . -name '*.part' -o -name '*.merging' | wc -l)" = 0 ]
+}
+
 @test "merge: into the parent, into a new disk, and again after an interruption" {
     run -0 vhdtool create base.vhd --size 64M
     run -0 vhdtool create c.vhd --parent base.vhd

@@ -132,6 +132,11 @@ void disk_utf16_to_utf8(const uint8_t *text, size_t len_bytes, bool big_endian, 
 /* And back: bytes written to out[size], without a terminator, or -EMSGSIZE, -EILSEQ. */
 int disk_utf8_to_utf16(const char *text, bool big_endian, uint8_t *out, size_t size);
 
+/*
+ * The path of a file:// URL (RFC 8089), text[len], hostile: %XX is the byte XX, a % without two digits is itself, a host
+ * is passed over. False, with out[size] in any state: no such URL, %00, %2f, control characters, no UTF-8, or too long.
+ */
+bool disk_url_path(const uint8_t *text, size_t len, char *out, size_t size);
 /* Fill ref's paths for the parent at parent_path as seen from the child's folder. */
 int disk_parent_paths(const char *child_path, const char *parent_path, struct disk_parent_ref *ref,
                       struct hv_error *e);

@@ -123,6 +123,46 @@ int disk_utf8_to_utf16(const char *text, bool big_endian, uint8_t *out, size_t s
     return (int)at;
 }
 
+static int hex_digit(uint8_t c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10 : -1;
+}
+
+bool disk_url_path(const uint8_t *text, size_t len, char *out, size_t size)
+{
+    static const char scheme[] = "file://";
+    const size_t head = sizeof(scheme) - 1;
+    size_t at = 0;
+
+    len = strnlen((const char *)text, len);          /* some count the NUL */
+    if (len < head || strncasecmp((const char *)text, scheme, head) != 0) {
+        return false;
+    }
+    for (text += head, len -= head; len > 0 && *text != '/'; len--) {
+        text++;                                      /* a host: "" or "localhost", whose path it is */
+    }
+    while (len > 0) {
+        const int high = *text == '%' && len > 2 ? hex_digit(text[1]) : -1, low = high < 0 ? -1 : hex_digit(text[2]);
+        const uint8_t c = low < 0 ? *text : (uint8_t)(high << 4 | low);
+        const size_t used = low < 0 ? 1 : 3;
+
+        /* No path has these in a name, and what is cut is another path. */
+        if (c < 0x20 || c == 0x7f || (used == 3 && c == '/') || at + 1 >= size) {
+            return false;
+        }
+        out[at++] = (char)c;
+        text += used;
+        len -= used;
+    }
+    out[at] = '\0';
+    for (const uint8_t *p = (const uint8_t *)out; *p;) {
+        if (get_utf8(&p) == UINT32_MAX) {
+            return false;
+        }
+    }
+    return at > 0;
+}
+
 /* ---- writing names ---- */
 
 static char *real_path(const char *path)
@@ -244,11 +284,7 @@ char *disk_parent_candidate(const char *child_path, const struct disk_parent_ref
         name = ref->relative;
         break;
     case 1:
-        name = ref->absolute;
-        if (strncmp(name, "file://", 7) == 0) {      /* a URL: what stands before the path is a host */
-            name = strchr(name + 7, '/');
-        }
-        return name && name[0] == '/' ? hv_strdup(name) : NULL;
+        return ref->absolute[0] == '/' ? hv_strdup(ref->absolute) : NULL;
     case 2:
         name = ref->name[0] ? ref->name : ref->absolute[0] ? ref->absolute : ref->volume;
         for (const char *p = name; *p; p++) {

@@ -37,13 +37,14 @@ void vhd_read_parent(struct disk_file *f, const uint8_t *h, struct disk_parent_r
         }
         if (code == VHD_W2RU) {
             disk_utf16_to_utf8(text, len, false, ret->relative, sizeof(ret->relative));
-        } else if (code == VHD_W2KU) {
+        } else if (code == VHD_W2KU && ret->absolute[0] != '/') {
             disk_utf16_to_utf8(text, len, false, ret->absolute, sizeof(ret->absolute));
-        } else if (code == VHD_MACX && ret->absolute[0] == '\0') {
-            size_t n = MIN((size_t)len, sizeof(ret->absolute) - 1);
+        } else if (code == VHD_MACX) {   /* before a path of Windows', which is none here */
+            char path[sizeof(ret->absolute)];
 
-            memcpy(ret->absolute, text, n);
-            ret->absolute[n] = '\0';
+            if (disk_url_path(text, len, path, sizeof(path))) {
+                hv_strlcpy(ret->absolute, path, sizeof(ret->absolute));
+            }
         }
     }
 }

@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "hv/base/endian.h"
-#include "hv/disk/disk.h"
+#include "hv/disk/disk_impl.h"
 #include "hv/disk/vhd_proto.h"
 
 #define FIXED_SIZE (4 * MIB)
@@ -270,7 +270,7 @@ static void one_footer_is_enough(void **state)
 
 static void parents_are_found_by_every_name(void **state)
 {
-    char url[300], url_host[300];
+    char url[300], url_host[300], url_percent[300];
     struct shape shapes[] = {
         { .name = "w2ru", .code = { VHD_W2RU }, .locator = { ".\\base.vhd" } },
         { .name = "other-case", .code = { VHD_W2RU }, .locator = { "BASE.VHD" }, .space_in_sectors = true },
@@ -281,11 +281,16 @@ static void parents_are_found_by_every_name(void **state)
         { .name = "path-alone", .parent = "D:\\disks\\base.vhd" },
         { .name = "url", .code = { VHD_MACX }, .locator = { url } },
         { .name = "url-of-a-host", .code = { VHD_MACX }, .locator = { url_host } },
+        { .name = "url-in-percent", .code = { VHD_MACX }, .locator = { url_percent } },
+        { .name = "url-and-drive", .code = { VHD_W2KU, VHD_MACX }, .locator = { "C:\\vm\\other.vhd", url } },
+        { .name = "drive-and-url", .code = { VHD_MACX, VHD_W2KU }, .locator = { url, "C:\\vm\\other.vhd" } },
+        { .name = "no-url", .parent = "base.vhd", .code = { VHD_MACX }, .locator = { "file:///%2e%2f%00" } },
     };
     struct shape base = { .name = "base.vhd", .type = VHD_TYPE_DYNAMIC, .size = SIZE };
     uint8_t *under = make(&base);
 
     snprintf(url, sizeof(url), "file://%s/base.vhd", dir);
+    snprintf(url_percent, sizeof(url_percent), "file://%s/%%62%%61se%%2Evhd", dir);
     snprintf(url_host, sizeof(url_host), "file://localhost%s/base.vhd", dir);
     for (size_t i = 0; i < ARRAY_SIZE(shapes); i++) {
         struct shape s = shapes[i];
@@ -304,6 +309,39 @@ static void parents_are_found_by_every_name(void **state)
         free(model);
     }
     free(under);
+}
+
+static void urls_are_paths_or_nothing(void **state)
+{
+    static const struct { const char *url, *path; } rows[] = {
+        { "file:///a/b.vhd", "/a/b.vhd" }, { "file://localhost/a/b.vhd", "/a/b.vhd" }, { "FILE:///a", "/a" },
+        { "file:///a%20b/%c3%9c%C3%BC.vhd", "/a b/\xc3\x9c\xc3\xbc.vhd" }, { "file:///%2541", "/%41" },
+        { "file:///100%", "/100%" }, { "file:///100%4", "/100%4" }, { "file:///a%zz%4z%", "/a%zz%4z%" },
+        { "file:///%%34", "/%4" }, { "file:///a%2e%2e/b", "/a../b" },
+        { "file:///a%00b", NULL }, { "file:///a%2fb", NULL }, { "file:///a%2Fb", NULL }, { "file:///a%0ab", NULL },
+        { "file:///a%1bb", NULL }, { "file:///a\x1b[2J", NULL }, { "file:///a%7f", NULL }, { "file:///a%ff", NULL },
+        { "file:///%c0%af", NULL }, { "file:///a\xff", NULL }, { "file://", NULL }, { "file://host", NULL },
+        { "file:/a", NULL }, { "http://a/b", NULL }, { "", NULL }, { "/a/b", NULL },
+    };
+    char out[32];
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        const size_t len = strlen(rows[i].url);
+        uint8_t *exact = malloc(len + !len);         /* what is read past it is seen by ASan */
+
+        memcpy(exact, rows[i].url, len);
+        const bool is_path = disk_url_path(exact, len, out, sizeof(out));
+        free(exact);
+        if (is_path != (rows[i].path != NULL)) {
+            fail_msg("%s", rows[i].url);
+        }
+        if (is_path) {
+            assert_string_equal(out, rows[i].path);
+        }
+    }
+    assert_true(disk_url_path((const uint8_t *)"file:///12345", 14, out, 7));      /* and its NUL */
+    assert_false(disk_url_path((const uint8_t *)"file:///12345", 14, out, 6));
+    assert_true(disk_url_path((const uint8_t *)"file:///1%325", 13, out, 7));
 }
 
 static int make_dir(void **state)
@@ -326,6 +364,7 @@ int main(void)
         cmocka_unit_test(everybodys_dynamic_disk_is_read),
         cmocka_unit_test(one_footer_is_enough),
         cmocka_unit_test(parents_are_found_by_every_name),
+        cmocka_unit_test(urls_are_paths_or_nothing),
     };
 
     return cmocka_run_group_tests_name("vhd_foreign", tests, make_dir, remove_dir);

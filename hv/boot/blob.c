@@ -2,7 +2,6 @@
 #include "hv/boot/blob.h"
 
 #include <errno.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -77,20 +76,4 @@ int blob_read_guest(const struct blob *b, uint64_t off, struct mem *m, uint64_t 
     int r = blob_read(b, off, pin.hva, len, e);
     mem_unpin(&pin);
     return r;
-}
-
-void *boot_map_buffer(size_t len)
-{
-    if (fault_check(FAULT_ALLOC) < 0) {
-        return NULL;
-    }
-    void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
-
-void boot_unmap_buffer(void *p, size_t len)
-{
-    if (p) {
-        munmap(p, len);
-    }
 }

@@ -24,11 +24,4 @@ int blob_read(const struct blob *b, uint64_t off, void *buf, uint64_t len, struc
 int blob_read_guest(const struct blob *b, uint64_t off, struct mem *m, uint64_t gpa, uint64_t len,
                     struct hv_error *e);
 
-/*
- * Zeroed anonymous memory for a buffer of tens of megabytes, given back to the host at
- * once. Passes the allocation's fault gate as hv_alloc does.
- */
-void *boot_map_buffer(size_t len);
-void boot_unmap_buffer(void *p, size_t len);   /* NULL is fine */
-
 #endif

@@ -92,7 +92,7 @@ struct boot_result {
  *
  * m has RAM as cfg->layout says, one region from 0 to low_bytes, all zeros (fresh, or after
  * mem_clear() on a reset); vCPUs are parked. May be called again for every reset: files are
- * read anew. Uses pread, fstat, and anonymous mmap; starts no process, opens nothing.
+ * read anew. Uses pread and fstat; starts no process, opens nothing.
  *
  * 0; on failure e says what is wrong with which file and what to try, and RAM is undefined:
  * HV_USAGE (damaged or foreign file, command line too long), HV_UNSUPPORTED (a kernel of

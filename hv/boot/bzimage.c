@@ -157,37 +157,32 @@ static int load_unpacked(const struct blob *b, const struct kernel_target *t, co
                          struct elf_kernel *elf, const char **ret_format, struct hv_error *e)
 {
     struct placing p = { .t = t, .name = b->name };
-    int r = 1;
+    const uint64_t off = bz->prot_off + bz->payload_off;
+    uint8_t head[16], size[4];
+    int r;
 
-    if (bz->payload_len < 16) {
+    if (bz->payload_len < sizeof(head)) {
         return 1;
     }
-    uint8_t *packed = boot_map_buffer(bz->payload_len);
-    if (!packed) {
-        return hv_fail(e, HV_NO_RESOURCES, b->name, "no memory to load the kernel");
+    if ((r = blob_read(b, off, head, sizeof(head), e)) < 0 ||
+        (r = blob_read(b, off + bz->payload_len - sizeof(size), size, sizeof(size), e)) < 0) {
+        return r;
     }
-    if ((r = blob_read(b, bz->prot_off + bz->payload_off, packed, bz->payload_len, e)) < 0) {
-        goto out;
-    }
-    const struct unpack_format *f = unpack_detect(packed, bz->payload_len);
+    const struct unpack_format *f = unpack_detect(head, sizeof(head));
     if (!f) {
-        r = 1;
-        goto out;
+        return 1;
     }
     *ret_format = f->name;
-    const uint32_t image_len = get_le32(packed + bz->payload_len - 4);
-    if (image_len == 0 || image_len > UNPACK_MAX) {
-        r = hv_fail(e, HV_USAGE, b->name, "the kernel's payload is damaged: it claims to unpack to %u bytes",
-                    image_len);
-        goto out;
+    p.image_len = get_le32(size);
+    if (p.image_len == 0 || p.image_len > UNPACK_MAX) {
+        return hv_fail(e, HV_USAGE, b->name, "the kernel's payload is damaged: it claims to unpack to %llu bytes",
+                       (unsigned long long)p.image_len);
     }
     /* Most of it will be RAM of the guest. */
-    if (bz->pref_address + image_len / 2 > t->low_bytes) {
-        r = kernel_too_big(t, b->name, bz->pref_address + image_len, e);
-        goto out;
+    if (bz->pref_address + p.image_len / 2 > t->low_bytes) {
+        return kernel_too_big(t, b->name, bz->pref_address + p.image_len, e);
     }
-    p.image_len = image_len;
-    r = unpack(f, packed, bz->payload_len, image_len, b->name, place, &p, e);
+    r = unpack(f, b, off, bz->payload_len, p.image_len, place, &p, e);
     if (r == -EOPNOTSUPP) {
         r = 1;
     }
@@ -198,8 +193,6 @@ static int load_unpacked(const struct blob *b, const struct kernel_target *t, co
         }
     }
     *elf = p.plan.kernel;
-out:
-    boot_unmap_buffer(packed, bz->payload_len);
     return r;
 }
 

@@ -40,9 +40,34 @@ static int damaged(struct archive *a, const char *name, const char *why, struct 
     return -EINVAL;
 }
 
-int unpack(const struct unpack_format *f, const uint8_t *in, size_t in_len, uint64_t out_len,
-           const char *name, unpack_sink *sink, void *ctx, struct hv_error *e)
+/* What libarchive reads: little at a time, so that the same memory serves all of it. */
+#define CHUNK ((size_t)128 * 1024)
+struct source {
+    const struct blob *b;
+    uint64_t off, end;
+    struct hv_error *e;
+    int r;                    /* of the read that failed */
+    uint8_t buf[CHUNK];
+};
+
+static la_ssize_t read_chunk(struct archive *a, void *ctx, const void **ret)
 {
+    struct source *s = ctx;
+    const size_t len = MIN(s->end - s->off, CHUNK);
+
+    (void)a;
+    if ((s->r = blob_read(s->b, s->off, s->buf, len, s->e)) < 0) {
+        return ARCHIVE_FATAL;
+    }
+    s->off += len;
+    *ret = s->buf;
+    return (la_ssize_t)len;
+}
+
+static int unpack_from(struct source *s, const struct unpack_format *f, uint64_t out_len, unpack_sink *sink,
+                       void *ctx, struct hv_error *e)
+{
+    const char *name = s->b->name;
     struct archive_entry *entry;
     const void *data;
     uint64_t done = 0;
@@ -50,12 +75,6 @@ int unpack(const struct unpack_format *f, const uint8_t *in, size_t in_len, uint
     la_int64_t at;
     int r;
 
-    if (f->size_appended) {
-        if (in_len < 4) {
-            return damaged(NULL, name, "no room for its size", e);
-        }
-        in_len -= 4;
-    }
     struct archive *a = fault_check(FAULT_ALLOC) < 0 ? NULL : archive_read_new();
     if (!a) {
         return hv_fail(e, HV_NO_RESOURCES, name, "no memory to unpack the kernel");
@@ -65,9 +84,9 @@ int unpack(const struct unpack_format *f, const uint8_t *in, size_t in_len, uint
         r = -EOPNOTSUPP;
         goto out;
     }
-    if (archive_read_open_memory(a, in, in_len) != ARCHIVE_OK ||
+    if (archive_read_open(a, s, NULL, read_chunk, NULL) != ARCHIVE_OK ||
         archive_read_next_header(a, &entry) != ARCHIVE_OK) {
-        r = damaged(a, name, "it does not start right", e);
+        r = s->r < 0 ? s->r : damaged(a, name, "it does not start right", e);
         goto out;
     }
     while ((r = archive_read_data_block(a, &data, &len, &at)) == ARCHIVE_OK) {
@@ -80,7 +99,9 @@ int unpack(const struct unpack_format *f, const uint8_t *in, size_t in_len, uint
         }
         done += len;
     }
-    if (r != ARCHIVE_EOF) {
+    if (s->r < 0) {
+        r = s->r;
+    } else if (r != ARCHIVE_EOF) {
         r = damaged(a, name, "unpacking failed", e);
     } else {
         r = done == out_len ? 0 : damaged(NULL, name, "it ends early", e);
@@ -88,4 +109,24 @@ int unpack(const struct unpack_format *f, const uint8_t *in, size_t in_len, uint
 out:
     archive_read_free(a);
     return r;
+}
+
+int unpack(const struct unpack_format *f, const struct blob *b, uint64_t off, uint64_t len,
+           uint64_t out_len, unpack_sink *sink, void *ctx, struct hv_error *e)
+{
+    if (f->size_appended) {
+        if (len < 4) {
+            return damaged(NULL, b->name, "no room for its size", e);
+        }
+        len -= 4;
+    }
+    hv_autofree struct source *s = hv_alloc(sizeof(*s));
+    if (!s) {
+        return hv_fail(e, HV_NO_RESOURCES, b->name, "no memory to unpack the kernel");
+    }
+    s->b = b;
+    s->off = off;
+    s->end = off + len;
+    s->e = e;
+    return unpack_from(s, f, out_len, sink, ctx, e);
 }

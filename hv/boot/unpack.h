@@ -2,7 +2,7 @@
 #ifndef HV_BOOT_UNPACK_H
 #define HV_BOOT_UNPACK_H
 
-#include "hv/base/error.h"
+#include "hv/boot/blob.h"
 
 struct archive;
 
@@ -27,13 +27,14 @@ const struct unpack_format *unpack_detect(const uint8_t *head, size_t len);
 typedef int unpack_sink(void *ctx, uint64_t off, const uint8_t *data, size_t len, struct hv_error *e);
 
 /*
- * Unpack in[in_len] (the payload as the setup header delimits it) piece by piece to sink;
- * it has to be out_len bytes. name: the kernel's, for errors.
+ * Unpack the len bytes of b at off (the payload as the setup header delimits it) piece by
+ * piece to sink; it has to be out_len bytes.
  *
  * 0; what sink ended it with; -EOPNOTSUPP without a message, and before the first piece, if
- * this libarchive cannot do the format in process; HV_USAGE "payload is damaged".
+ * this libarchive cannot do the format in process; HV_USAGE "payload is damaged"; as
+ * blob_read().
  */
-int unpack(const struct unpack_format *f, const uint8_t *in, size_t in_len, uint64_t out_len,
-           const char *name, unpack_sink *sink, void *ctx, struct hv_error *e);
+int unpack(const struct unpack_format *f, const struct blob *b, uint64_t off, uint64_t len,
+           uint64_t out_len, unpack_sink *sink, void *ctx, struct hv_error *e);
 
 #endif

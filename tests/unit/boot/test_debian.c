@@ -118,11 +118,12 @@ static void test_vmlinux(void **state)
     assert_int_equal(pread(d->fd, h, sizeof(h), 0), sizeof(h));
     off_t at = (h[0x1F1] + 1) * 512 + (off_t)get_le32(h + 0x248);
     size_t packed_len = get_le32(h + 0x24C);
-    uint8_t *packed = boot_map_buffer(packed_len);
+    uint8_t *packed = hv_alloc(packed_len);
     assert_int_equal(pread(d->fd, packed, packed_len, at), packed_len);
+    struct blob file = blob_from_memory(packed, packed_len, "x");
     size_t len = get_le32(packed + packed_len - 4);
-    uint8_t *image = boot_map_buffer(len);
-    assert_int_equal(unpack(unpack_detect(packed, packed_len), packed, packed_len, len, "x", keep, image, NULL), 0);
+    uint8_t *image = hv_alloc(len);
+    assert_int_equal(unpack(unpack_detect(packed, packed_len), &file, 0, packed_len, len, keep, image, NULL), 0);
 
     vm_init(&v, 128 * MIB);
     vm_kernel(&v, image, len);
@@ -149,8 +150,8 @@ static void test_vmlinux(void **state)
     mem_unpin(&b);
     vm_fini(&w);
     vm_fini(&v);
-    boot_unmap_buffer(packed, packed_len);
-    boot_unmap_buffer(image, len);
+    free(packed);
+    free(image);
 }
 
 static void test_needs_memory(void **state)
@@ -175,7 +176,7 @@ static void test_truncated(void **state)
 
     assert_int_equal(fstat(d->fd, &st), 0);
     size_t size = (size_t)st.st_size;
-    uint8_t *file = boot_map_buffer(size);
+    uint8_t *file = hv_alloc(size);
     assert_int_equal(pread(d->fd, file, size, 0), st.st_size);
     size_t prot = (file[0x1F1] + 1u) * 512;
     size_t payload = prot + get_le32(file + 0x248);
@@ -194,7 +195,7 @@ static void test_truncated(void **state)
         vm_refuses(&v, HV_USAGE, cuts[i] >= 2 ? "is truncated" : "is not a kernel");
     }
     vm_fini(&v);
-    boot_unmap_buffer(file, size);
+    free(file);
 }
 
 int main(void)

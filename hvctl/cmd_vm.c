@@ -102,7 +102,7 @@ static const struct cli_option stop_options[] = {
 static const struct cli_option restart_options[] = {
     {.name = "reset", .type = CLI_BOOL, .help = "the reset line, not the guest's own reboot; asks first"}, {0}};
 static const struct cli_option wait_options[] = {
-    {.name = "for", .type = CLI_COND, .arg = "COND", .def = "running",
+    {.name = "for", .type = CLI_COND, .arg = "COND", .def = "running", .later = CONDITIONS_LATER,
      .help = "running, off, paused, heartbeat, ip, kvp:KEY, kvp:KEY=VALUE, memory-ok or console:TEXT"},
     {0},
 };

@@ -175,6 +175,8 @@ int wait_for(struct cli_call *c, struct conn *k, const char *name, const char *c
              struct hv_error *e);
 /* Attach the console of a VM and say how it ended; the exit code goes to c->exit_code. */
 int attach_console(struct cli_call *c, const char *name, struct hv_error *e);
+/* Conditions of the grammar that this version lacks; what is behind a colon belongs to them. */
+#define CONDITIONS_LATER "saved|port"
 
 /* Exit code bits of a command. */
 #define CODE(x) (1u << HV_##x)

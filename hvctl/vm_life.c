@@ -51,7 +51,7 @@ static int check_cond(struct cli_call *c, const char *option, struct hv_error *e
         return 0;
     }
     snprintf(object, sizeof(object), option[0] == 'w' ? "--%s=%.60s" : "--%s %.60s", option, cond);
-    if (strcmp(cond, "saved") == 0 || strncmp(cond, "port:", 5) == 0) {
+    if (cli_word_in(CONDITIONS_LATER, cond, strcspn(cond, ":"))) {
         hv_fail(e, HV_UNSUPPORTED, object, "not in this version");
         hv_hint(e, "%s", c->tool->later_hint);
         return -EOPNOTSUPP;

@@ -47,6 +47,31 @@ event() { timeout 2 hvctl events "$1" --since 5m -o jsonl | grep -q "$2"; }
     ledger_holds
 }
 
+@test "wait --for memory-ok: it comes true when the shortage is over and not before; and a guest that goes ends it" {
+    local waiting code=0
+    vm a 'used=500'
+    vm b 'used=300 commit=2400' --demand-source commit
+    until_true 20 says b "warning host"
+    hvctl wait b --for memory-ok -t 60s 2>"$BATS_TEST_TMPDIR/err" 3>&- &
+    waiting=$!
+    run -7 --separate-stderr hvctl wait b --for memory-ok -t 2s
+    expect_error "hvctl: b: timed out waiting for memory-ok"
+    kill -0 "$waiting"
+    [ "$(hvctl memory show b -o json | jq -r .memory.status)" = warning ]
+    now b 'used=300'
+    wait "$waiting"
+    [ "$(hvctl memory show b -o json | jq -r .memory.status)" = ok ]
+    run -0 --separate-stderr hvctl wait b --for memory-ok -t 5s
+    now b 'used=300 commit=2400'
+    until_true 20 says b "warning host"
+    hvctl wait b --for memory-ok -t 60s 2>"$BATS_TEST_TMPDIR/err" 3>&- &
+    waiting=$!
+    hvctl stop b --turn-off --yes -q
+    wait "$waiting" || code=$?
+    cat "$BATS_TEST_TMPDIR/err"
+    [ "$code" = 4 ]
+}
+
 @test "hvd is killed under load: nothing changes while it is away, and the next one goes on" {
     vm a 'used=300'
     vm b 'used=300 commit=1200' --demand-source commit

@@ -431,6 +431,29 @@ static int check_args(struct parse *p)
     return 0;
 }
 
+/* What a service is told travels as JSON; of other words only vhdtool's files, and --file, have any bytes. */
+static int check_text(const struct parse *p)
+{
+    const struct cli_call *c = p->c;
+    const char *bad = NULL;
+    for (unsigned i = 0; i < c->n_args + c->n_values && !bad && !c->tool->files_only; i++) {
+        const struct cli_value *v = i < c->n_args ? NULL : &c->values[i - c->n_args];
+        const char *text = v ? v->text : c->args[i];
+        json_t *j = text && !(v && strcmp(v->opt->name, "file") == 0) ? json_string(text) : json_null();
+        bad = j ? NULL : text;
+        json_decref(j);
+    }
+    if (!bad) {
+        return 0;
+    }
+    char shown[80];
+    (void)hv_strlcpy(shown, bad, sizeof(shown));
+    for (char *s = shown; *s; s++) {
+        *s = (uint8_t)*s < 0x80 ? *s : '?';
+    }
+    return hv_fail(p->e, HV_USAGE, shown, "it is not UTF-8 text");
+}
+
 /* ---- universal options into the call ---- */
 
 static const struct { const char *word; enum cli_format format; } formats[] = {
@@ -626,5 +649,6 @@ int cli_parse(struct cli_call *c, int argc, char **argv, struct hv_error *e)
         return 0;
     }
     add_target(c);
-    return check_args(&p);
+    r = check_args(&p);
+    return r < 0 ? r : check_text(&p);
 }

@@ -41,6 +41,10 @@ static int close_output(const struct cli_call *c, struct hv_error *e, int code)
     if (fflush(c->out) == 0 && !ferror(c->out)) {
         return code;
     }
+    /* What an earlier flush failed with, stdio has forgotten; whoever asks again is told. */
+    if (errno == 0 && write(fileno(c->out), "\n", 1) == 1) {
+        errno = EIO;
+    }
     if (errno == EPIPE) {
         return code ? code : HV_FAILED;
     }

@@ -113,6 +113,14 @@ static int check_range(const struct cli_option *o, const struct cli_value *v, st
     return hv_fail(e, HV_USAGE, object, "must be between %s and %s", lo, hi);
 }
 
+/* Sizes go to services as JSON's integers, and into files as off_t. */
+static int fits_json(const char *option, const char *text, uint64_t v, struct hv_error *e)
+{
+    char object[120];
+    snprintf(object, sizeof(object), "%s %s", option, text);
+    return v > INT64_MAX ? hv_fail(e, HV_USAGE, object, "this size is too large") : 0;
+}
+
 int cli_value_parse(const struct cli_option *o, const char *text, struct cli_value *v, struct hv_error *e)
 {
     char object[80];
@@ -135,9 +143,11 @@ int cli_value_parse(const struct cli_option *o, const char *text, struct cli_val
     switch (o->type) {
     case CLI_SIZE:
         r = parse_size(text, object, &v->u, e);
+        r = r == 0 ? fits_json(object, text, v->u, e) : r;
         break;
     case CLI_SIZE_REL:
         r = parse_size_relative(text, object, &v->sign, &v->u, e);
+        r = r == 0 ? fits_json(object, text, v->u, e) : r;
         break;
     case CLI_DURATION:
         r = parse_duration(text, object, &v->u, e);

@@ -161,5 +161,24 @@ setup() {
 
 @test "output: one that cannot be written is an error" {
     run -8 --separate-stderr bash -c 'hvctl --help >/dev/full'
+    # Also where it was flushed earlier, and stdio has forgotten why.
+    run -8 --separate-stderr bash -c 'vhdtool create "$1"/full.vhdx --size 8M -q; vhdtool info "$1"/full.vhdx >/dev/full' - "$BATS_TEST_TMPDIR"
+    expect_error "vhdtool: cannot write the output: No space left on device"
     [[ $stderr == *"cannot write the output"* ]]
+}
+
+@test "words that are no UTF-8, and sizes beyond all, are refused by name" {
+    local words
+    for words in $'start \xff' $'create a\xffb' $'rename web1 \xff' $'group create \xff' $'disk add web1 \xff.raw' \
+        $'list \xff' $'wait web1 --for console:\xff' $'set web1 --notes \xff' $'-H \xff list'; do
+        run -2 --separate-stderr hvctl $words
+        [[ $stderr == "hvctl: "*": it is not UTF-8 text" || $stderr == *": the value is not UTF-8 text"* ]] || { echo "$words: $stderr"; return 1; }
+    done
+    printf '{' >"$BATS_TEST_TMPDIR/"$'\xff.json'
+    run -2 --separate-stderr hvctl diff -f "$BATS_TEST_TMPDIR/"$'\xff.json'
+    [[ $stderr == *": it is no JSON: "* ]] || { echo "$stderr"; return 1; }
+    for words in "create a --memory 16383P" "memory set a --max +16383P" "host set --vm-memory 8192P"; do
+        run -2 --separate-stderr hvctl $words
+        [[ $stderr == *": this size is too large"* ]] || { echo "$words: $stderr"; return 1; }
+    done
 }

@@ -496,7 +496,8 @@ struct block *block_lookup(struct cpu *c, uint32_t extra)
     }
     struct jump *slot = &c->jump[block_jump_slot(c->rip)];
     struct block *b = slot->b;
-    if (b->vrip == c->rip && b->gen == c->map_gen && b->mode == mode)
+    const bool ours = slot->rip == c->rip;     /* else b is another's, and not worth a cache miss */
+    if (ours && b->vrip == c->rip && b->gen == c->map_gen && b->mode == mode)
         return b;
 
     /*
@@ -517,7 +518,7 @@ struct block *block_lookup(struct cpu *c, uint32_t extra)
         }
         /* Mostly the slot's block still is the one, only its translation had to be looked at again. */
         b = slot->b;
-        if (b->gen && b->vrip == c->rip && b->gpa == gpa && b->mode == mode && b->gpa2 == BLOCK_NO_PAGE &&
+        if (ours && b->gen && b->vrip == c->rip && b->gpa == gpa && b->mode == mode && b->gpa2 == BLOCK_NO_PAGE &&
             b->len <= bytes_left)
             continue;
         uint32_t key = mode & BLOCK_KEY;

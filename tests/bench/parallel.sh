@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # What a further vCPU adds: sha256 in one process and in one for each vCPU at once, one vCPU fewer than the host
-# has CPUs. The figure is what one of them gets done in a second over what one gets done alone, in pairs of a
-# second each, one after the other in the same guest. What the host itself makes of it is measured in turn with it:
+# has CPUs. The figure is what one of them gets done in a second over what one gets done alone: pairs of half a
+# second each, one after the other in the same guest, and the median of their ratios. What the host itself makes
+# of it is measured in turn with it:
 #
 #   processes of the host    the same program, no hypervisor
 #   machines of one vCPU     as many guests at once as the other has vCPUs, and one alone: the engine's code, with
 #                            nothing in common. Hardware threads that share a core share it the more, the denser
 #                            the code, and a translator's is denser than what it was made from
 #
-# A guest's vCPUs lose by the engine what they lose beyond these. "Undisturbed" is the ratio of the rates
-# at which the quickest pieces of half a millisecond were done, in the quickest second of either kind: what processes
-# at once lose to each other by what they share, and not to anything else on the machine.
+# A guest's vCPUs lose by the engine what they lose beyond these. "Undisturbed" is the ratio of the rates at which
+# the quickest pieces of half a millisecond were done, in the quickest turn of either kind: what processes at once
+# lose to each other by what they share, and not to anything else on the machine.
 # Called by run.sh; nothing here passes or fails.
 #
 #   parallel.sh [ROUNDS]     BUILD names the build folder
@@ -21,8 +22,9 @@ build=${BUILD:-build}
 rounds=${1:-3}
 work=$build/bench
 vmboot=$build/tests/tools/vmboot
-pairs=${HV_BENCH_SHORT:+1}
-pairs=${pairs:-3}
+pairs=${HV_BENCH_SHORT:+2}
+pairs=${pairs:-6}
+ms=500
 mkdir -p "$work"
 tests/guest/fetch.sh cloud busybox
 kernel=$cache/vmlinuz-cloud
@@ -36,7 +38,7 @@ fi
 
 gcc -O2 -std=gnu17 -static -o "$work/bench" tests/bench/guest/bench.c
 for n in 1 "$cpus"; do
-    printf '#!/bin/sh\necho\nbench parallel %d %d 1000\npoweroff -f\n' "$n" "$pairs" >"$work/parallel.sh"
+    printf '#!/bin/sh\necho\nbench parallel %d %d %d\npoweroff -f\n' "$n" "$pairs" $ms >"$work/parallel.sh"
     tests/guest/mkinitrd.sh -k cloud -f "$work/bench:bin/bench" -r "$work/parallel.sh" "$work/initrd-parallel$n"
 done
 hv() { # hv VCPUS
@@ -66,7 +68,7 @@ machines() {
 : >"$work/parallel.hv" >"$work/parallel.host" >"$work/parallel.machines" >"$work/parallel.tcg"
 for ((i = 0; i < rounds; i++)); do
     hv "$cpus" | rates | pair_ratios >>"$work/parallel.hv"
-    "$work/bench" parallel "$cpus" "$pairs" 1000 | rates | pair_ratios >>"$work/parallel.host"
+    "$work/bench" parallel "$cpus" "$pairs" $ms | rates | pair_ratios >>"$work/parallel.host"
     machines >>"$work/parallel.machines"
     ! command -v qemu-system-x86_64 >/dev/null || tcg | rates | pair_ratios >>"$work/parallel.tcg"
 done

@@ -87,6 +87,8 @@ int hv_write_all(int fd, const void *buf, size_t len);
 int hv_read_all(int fd, void *buf, size_t len);
 /* Reads a whole file of at most max bytes into a fresh NUL-terminated buffer. -EFBIG if larger. */
 int hv_read_file(const char *path, size_t max, char **ret, size_t *ret_len);
+/* The same of a file that we keep: what is no regular file (a pipe would be waited for) is -EINVAL, never opened to wait. */
+int hv_read_own_file(const char *path, size_t max, char **ret, size_t *ret_len);
 /* Replaces a file: temp beside it, fsync, rename, fsync of the folder (DESIGN 12). */
 int hv_replace_file(const char *path, const void *buf, size_t len, unsigned mode);
 /*

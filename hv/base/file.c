@@ -141,6 +141,21 @@ int hv_read_file(const char *path, size_t max, char **ret, size_t *ret_len)
     return fd < 0 ? -errno : read_to_end(fd, max, ret, ret_len);
 }
 
+int hv_read_own_file(const char *path, size_t max, char **ret, size_t *ret_len)
+{
+    int r = fault_check(FAULT_OPEN);
+    struct stat st;
+
+    if (r < 0) {
+        return r;
+    }
+    hv_autoclose int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        return -errno;
+    }
+    return S_ISREG(st.st_mode) ? read_to_end(fd, max, ret, ret_len) : S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+}
+
 static int sync_fd(int fd)
 {
     int r = fault_check(FAULT_SYNC);

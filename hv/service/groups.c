@@ -43,7 +43,7 @@ int groups_load(struct service *svc, struct hv_error *e)
     hv_autofree char *path = path_of(svc), *file = NULL;
     if (!path)
         return hv_fail(e, HV_NO_RESOURCES, "groups", "out of memory");
-    int r = hv_read_file(path, FILE_MAX, &file, NULL);
+    int r = hv_read_own_file(path, FILE_MAX, &file, NULL);
     if (r == 0) {
         svc->groups = json_loads(file, JSON_REJECT_DUPLICATES, NULL);
         if (!is_file(svc->groups)) {

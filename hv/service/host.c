@@ -127,12 +127,16 @@ json_t *host_settings_json(const struct host_settings *h)
 
 void host_settings_load(struct service *svc)
 {
-    hv_autofree char *path = hv_asprintf("%s/host.json", svc->paths.state);
-    json_t *o = path ? json_load_file(path, 0, NULL) : NULL;
+    hv_autofree char *path = hv_asprintf("%s/host.json", svc->paths.state), *text = NULL;
+    size_t len = 0;
+    int r = path ? hv_read_own_file(path, 64 * KIB, &text, &len) : -ENOMEM;
+    json_t *o = r == 0 ? json_loadb(text, len, 0, NULL) : NULL;
     struct hv_error e = {0};
     svc->host = (struct host_settings){.balancer_delay_ms = DM_SETTLE_MS, .metrics = METRICS_DEFAULT};
     struct host_settings read = svc->host;
-    if (o && host_settings_take(&read, o, &e) < 0)
+    if (!o && r != -ENOENT)
+        log_warning("%s: %s: defaults are taken", path ? path : "host.json", r < 0 ? strerror(-r) : "it is no JSON");
+    else if (o && host_settings_take(&read, o, &e) < 0)
         log_warning("%s: %s %s: defaults are taken", path, e.object, e.message);
     else
         svc->host = read;

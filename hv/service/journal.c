@@ -26,7 +26,7 @@ static void read_one(const char *path, void (*fn)(void *arg, json_t *line), void
 {
     hv_autofree char *text = NULL;
     /* Twice its size at most: one line may go over it. */
-    if (hv_read_file(path, 2 * JOURNAL_MAX, &text, NULL) < 0)
+    if (hv_read_own_file(path, 2 * JOURNAL_MAX, &text, NULL) < 0)
         return;
     char *save = NULL;
     for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
@@ -52,9 +52,14 @@ static int open_at_end(struct journal *j)
     int r = fault_check(FAULT_OPEN);
     if (r < 0)
         return r;
-    j->fd = open(j->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    j->fd = open(j->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
     if (j->fd < 0 || fstat(j->fd, &st) < 0)
         return -errno;
+    if (!S_ISREG(st.st_mode)) {        /* a pipe that nobody reads would hold us */
+        hv_cleanup_close(&j->fd);
+        j->fd = -1;
+        return -EINVAL;
+    }
     j->size = (uint64_t)st.st_size;
     /* A service that was killed in the middle of a line. */
     if (j->size)

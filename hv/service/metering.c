@@ -16,6 +16,7 @@
 #include "hv/service/service.h"
 
 #define SAVE_NS (60 * NS_PER_SEC)
+#define FILE_MAX ((size_t)64 << 20)    /* some kilobytes a VM */
 #define GAP_MAX_MS (UINT64_C(365) * 24 * 3600 * 1000)   /* a clock that was put right is no year of use */
 
 /* What one disk's counters are called in reports and in the meter. */
@@ -217,13 +218,15 @@ static int store(struct service *svc)
 
 void metering_load(struct service *svc)
 {
-    hv_autofree char *path = path_of(svc);
-    json_error_t why;
-    json_t *o = path ? json_load_file(path, 0, &why) : NULL, *v;
+    hv_autofree char *path = path_of(svc), *text = NULL;
+    size_t len = 0;
+    int r = path ? hv_read_own_file(path, FILE_MAX, &text, &len) : -ENOMEM;
+    json_error_t why = {.text = ""};
+    json_t *o = r == 0 ? json_loadb(text, len, 0, &why) : NULL, *v;
     const char *id;
-    if (path && !o && access(path, F_OK) == 0) {
+    if (path && !o && r != -ENOENT) {
         hv_autofree char *aside = hv_asprintf("%s.bad", path);
-        log_error("%s: %s: metering begins anew%s", path, why.text,
+        log_error("%s: %s: metering begins anew%s", path, r < 0 ? strerror(-r) : why.text,
                   aside && rename(path, aside) == 0 ? ", what was there is in metering.json.bad" : "");
     }
     json_object_foreach(json_object_get(o, "vms"), id, v) {

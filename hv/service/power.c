@@ -71,7 +71,7 @@ int power_new(struct service *svc, struct hv_error *e)
         first_word(now);
         hv_strlcpy(svc->power->boot, now, sizeof(svc->power->boot));
     }
-    if (hv_read_file(boot, 128, &then, NULL) == 0)
+    if (hv_read_own_file(boot, 128, &then, NULL) == 0)
         first_word(then);
     svc->power->fresh = !then || strcmp(then, svc->power->boot) != 0;
     return 0;
@@ -134,7 +134,7 @@ void power_look_back(struct svc_vm *vm)
     hv_autofree char *path = marker(vm);
     hv_autofree char *text = NULL;
     char seen[32];
-    if (!path || vm->transient || vm->link || hv_read_file(path, 128, &text, NULL) < 0)
+    if (!path || vm->transient || vm->link || hv_read_own_file(path, 128, &text, NULL) < 0)
         return;
     const bool ordered = strstr(text, " stopped") != NULL;
     first_word(text);

@@ -24,7 +24,7 @@ static unsigned long long start_time(pid_t pid)
     char path[64];
     hv_autofree char *text = NULL;
     snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-    if (hv_read_file(path, 64 * KIB, &text, NULL) < 0)
+    if (hv_read_own_file(path, 64 * KIB, &text, NULL) < 0)
         return 0;
     const char *p = strrchr(text, ')');              /* the name may hold anything */
     for (int field = 2; p && field < 22; field++)
@@ -52,7 +52,7 @@ int record_open(const char *socket, pid_t *ret_pid, int *ret_pidfd)
     unsigned long long started = 0;
     if (!path)
         return -ENOMEM;
-    int r = hv_read_file(path, 64, &text, NULL);
+    int r = hv_read_own_file(path, 64, &text, NULL);
     if (r < 0)
         return r == -ENOENT ? -ESRCH : r;
     if (sscanf(text, "%d %llu", &pid, &started) != 2 || pid <= 0)
@@ -79,7 +79,7 @@ json_t *record_exit(const char *socket)
 {
     hv_autofree char *path = beside(socket, "exit");
     hv_autofree char *text = NULL;
-    if (!path || hv_read_file(path, EXIT_NOTE_MAX, &text, NULL) < 0)
+    if (!path || hv_read_own_file(path, EXIT_NOTE_MAX, &text, NULL) < 0)
         return NULL;
     json_t *o = json_loads(text, JSON_DISABLE_EOF_CHECK, NULL);
     if (!json_is_object(o)) {

@@ -70,7 +70,7 @@ static int load_one(struct service *svc, const char *dir, const char *file, bool
     size_t len = 0;
     if (!path)
         return -ENOMEM;
-    int r = hv_read_file(path, SETTINGS_XML_MAX, &text, &len);
+    int r = hv_read_own_file(path, SETTINGS_XML_MAX, &text, &len);
     if (r < 0)
         return hv_fail_errno(e, -r, path, "cannot read");
     struct svc_vm *vm = vm_new(svc);
@@ -242,7 +242,7 @@ static int read_doc(const struct svc_vm *vm, struct settings_doc **ret, struct h
     struct hv_error why = {0};
     *ret = NULL;
     vm_path(vm, path, sizeof(path));
-    int r = hv_read_file(path, SETTINGS_XML_MAX, &text, &len);
+    int r = hv_read_own_file(path, SETTINGS_XML_MAX, &text, &len);
     if (r == -ENOENT)
         return 0;
     if (r < 0)

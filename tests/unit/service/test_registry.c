@@ -11,6 +11,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -250,6 +251,65 @@ static void what_a_killed_service_was_writing_is_cleared_away(void **state)
     assert_int_equal(registry_remove(svc.vms, &e), 0);
 }
 
+/* Somebody's mistake in the folder of the service: it must not wait for who writes to a pipe. */
+static void pipes_in_place_of_files_are_not_waited_for(void **state)
+{
+    static const char *const names[] = {"vms/00000000-0000-4000-8000-000000000001.xml", "groups.json", "host.json",
+                                        "metering.json", "events.jsonl", "jobs.jsonl"};
+    char path[400];
+    struct service svc;
+    struct hv_error e = {0};
+    load(&svc);
+    for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+        snprintf(path, sizeof(path), "%s/%s", svc.paths.state, names[i]);
+        assert_int_equal(mkfifo(path, 0600), 0);
+    }
+    registry_free(&svc);
+    alarm(60);
+    load(&svc);
+    (void)groups_load(&svc, &e);
+    host_settings_load(&svc);
+    metering_load(&svc);
+    assert_int_equal(events_new(&svc), 0);
+    event_add(&svc, "config", NULL, "info", -1, NULL, NULL, "said to nobody");
+    assert_int_equal(jobs_load(&svc), 0);
+    alarm(0);
+    assert_null(svc.vms);
+    jobs_free(&svc);
+    events_free(&svc);
+    groups_free(&svc);
+    for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+        snprintf(path, sizeof(path), "%s/%s", svc.paths.state, names[i]);
+        unlink(path);
+    }
+    registry_free(&svc);
+}
+
+static void a_file_of_settings_that_is_no_json_is_said(void **state)
+{
+    struct service svc;
+    char path[400], log[400];
+    load(&svc);
+    snprintf(path, sizeof(path), "%s/host.json", svc.paths.state);
+    snprintf(log, sizeof(log), "%s/log", folder);
+    assert_int_equal(hv_replace_file(path, "{\"vm_mem", 8, 0600), 0);
+    fflush(stderr);
+    const int kept = dup(2), fd = open(log, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    dup2(fd, 2);
+    host_settings_load(&svc);
+    fflush(stderr);
+    dup2(kept, 2);
+    close(kept);
+    close(fd);
+    char *text = NULL;
+    assert_int_equal(hv_read_file(log, 4096, &text, NULL), 0);
+    assert_non_null(strstr(text, "host.json: it is no JSON: defaults are taken"));
+    free(text);
+    unlink(path);
+    unlink(log);
+    registry_free(&svc);
+}
+
 static void transient_machines_outlive_the_service_apart(void **state)
 {
     struct service svc;
@@ -360,6 +420,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(every_write), T(every_sync), T(every_open), T(every_rename), T(every_allocation),
         T(a_file_cut_short_is_kept_and_said), T(what_a_killed_service_was_writing_is_cleared_away),
+        T(pipes_in_place_of_files_are_not_waited_for), T(a_file_of_settings_that_is_no_json_is_said),
         T(transient_machines_outlive_the_service_apart), T(a_journal_loses_only_the_line_that_failed),
         T(a_journal_goes_on_after_a_line_cut_short), T(a_journal_is_put_aside_and_read_in_order),
     };

@@ -127,7 +127,7 @@ static int attend(struct cpu *c)
     count_insns(c);
     c->blocks->patch = NULL;
     c->jit.slot = NULL;
-    translate_tick(c);
+    translate_pending(c);
     int r = cpu_attend(c);
     if (c->budget <= 0)
         c->budget = LOOP_BUDGET;

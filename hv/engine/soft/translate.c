@@ -17,7 +17,6 @@
  */
 #define THRESHOLD 256
 #define PROVED 16                  /* so many times sooner if it was hot before */
-#define TICKS 64                   /* what waits is translated after so many, or when the queue is full */
 
 int translate_threshold(void)
 {
@@ -471,7 +470,7 @@ static void translate(struct cpu *c, struct block *b)
     block_jump_update(c, b);
 }
 
-static void translate_pending(struct cpu *c)
+void translate_pending(struct cpu *c)
 {
     struct code_cache *k = c->code;
     if (!k || !k->queued)
@@ -492,13 +491,6 @@ static void translate_pending(struct cpu *c)
 fail:                              /* no more executable memory from the host */
     k->threshold = -1;
     translate_drop_all(c);
-}
-
-void translate_tick(struct cpu *c)
-{
-    struct code_cache *k = c->code;
-    if (k && k->queued && ++k->ticks % TICKS == 0)
-        translate_pending(c);
 }
 
 /* The entry of a block that may become hot. */

@@ -81,12 +81,8 @@ void translate_drop_all(struct cpu *c);
 void translate_link(struct cpu *c, struct block *b);
 /* What jump[] has as the code of b. */
 const void *translate_code(const struct cpu *c, const struct block *b);
-/*
- * The loop calls it when it looks around, every 16384 instructions at least: now and then what is waiting is translated.
- * Not each time, as to make code writable and executable again is a call into the host's memory management that
- * interrupts all threads of the process: at 800 rather than 3300 of them a kernel boots 3 % sooner.
- */
-void translate_tick(struct cpu *c);
+/* Translate what is waiting; the loop calls it now and then. */
+void translate_pending(struct cpu *c);
 /* HV_SOFT_TRANSLATE: "off", a threshold, or "lockstep"; how tests choose. */
 #define TRANSLATE_LOCKSTEP (-2)
 int translate_threshold(void);
@@ -124,7 +120,7 @@ struct code_cache {
     const void *call, *xmm, *x87, *interpret, *interpret_jump, *exit_slot, *exit_rip;       /* thunks */
     op_handler *enter;
     struct block *queue[CODE_QUEUE];
-    unsigned queued, ticks;        /* waiting; how often the loop came by while something was */
+    unsigned queued;
     uint64_t translated, flushes, refused;
 };
 

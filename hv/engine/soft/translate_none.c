@@ -9,7 +9,7 @@ void translate_fini(struct cpu *c) { }
 void translate_drop(struct cpu *c, struct block *b) { }
 void translate_drop_all(struct cpu *c) { }
 void translate_link(struct cpu *c, struct block *b) { c->jit.slot = NULL; }
-void translate_tick(struct cpu *c) { }
+void translate_pending(struct cpu *c) { }
 const void *translate_code(const struct cpu *c, const struct block *b) { return NULL; }
 
 void translate_new_block(struct cpu *c, struct block *b)

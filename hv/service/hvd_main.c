@@ -44,32 +44,6 @@ static bool allow(void *arg, const struct varlink_peer *p)
     return svc->paths.mode == HV_MODE_SYSTEM || p->uid == getuid() || p->uid == 0;
 }
 
-/* Transient VMs that ended, and the end of an idle user's service. */
-static void housekeeping(void *arg)
-{
-    struct service *svc = arg;
-    uint64_t now = hv_now_ns();
-    bool busy = varlink_server_connections(svc->server) > 0;
-    for (struct svc_vm *vm = svc->vms, *next; vm; vm = next) {
-        next = vm->next;
-        if (vm->state != SVC_OFF)
-            busy = true;
-        else if (vm->transient && now - vm->off_since_ns > TRANSIENT_KEPT_NS)
-            registry_remove(vm, NULL);
-    }
-    busy |= power_pending(svc);
-    vmlog_rotate(svc);
-    power_tick(svc);
-    metering_tick(svc);
-    if (busy)
-        svc->idle_since_ns = now;
-    if (svc->idle_ns && now - svc->idle_since_ns > svc->idle_ns) {
-        log_info("idle: ending");
-        loop_uv_stop(svc->loop);
-    }
-    loop_timer_set(svc->loop, svc->housekeeping, now + HOUSEKEEPING_NS);
-}
-
 /* hv-worker lies beside hvd. */
 static int find_worker(struct service *svc, struct hv_error *e)
 {
@@ -122,6 +96,45 @@ static int listen_manager(struct service *svc, struct hv_error *e)
         return hv_fail_errno(e, -r, svc->paths.socket, "cannot listen");
     }
     return varlink_server_listen(svc->server, fd, allow, svc);
+}
+
+/* Somebody's rm, or a cleaner's: the service runs, holds its lock, and no client would ever find it again. */
+static void look_after_socket(struct service *svc)
+{
+    struct hv_error e = {0};
+    if (!svc->serving || access(svc->paths.socket, F_OK) == 0 || errno != ENOENT || access(svc->paths.run, W_OK) < 0)
+        return;
+    if (listen_manager(svc, &e) < 0)
+        log_warning("%s: was removed: %s", e.object, e.message);
+    else
+        log_warning("%s: was removed; listening there again", svc->paths.socket);
+}
+
+/* Transient VMs that ended, a socket that is gone, and the end of an idle user's service. */
+static void housekeeping(void *arg)
+{
+    struct service *svc = arg;
+    uint64_t now = hv_now_ns();
+    bool busy = varlink_server_connections(svc->server) > 0;
+    for (struct svc_vm *vm = svc->vms, *next; vm; vm = next) {
+        next = vm->next;
+        if (vm->state != SVC_OFF)
+            busy = true;
+        else if (vm->transient && now - vm->off_since_ns > TRANSIENT_KEPT_NS)
+            registry_remove(vm, NULL);
+    }
+    busy |= power_pending(svc);
+    vmlog_rotate(svc);
+    power_tick(svc);
+    metering_tick(svc);
+    look_after_socket(svc);
+    if (busy)
+        svc->idle_since_ns = now;
+    if (svc->idle_ns && now - svc->idle_since_ns > svc->idle_ns) {
+        log_info("idle: ending");
+        loop_uv_stop(svc->loop);
+    }
+    loop_timer_set(svc->loop, svc->housekeeping, now + HOUSEKEEPING_NS);
 }
 
 static void complain(const struct hv_error *e)

@@ -89,6 +89,16 @@ worker_of() { hvctl show "$1" -o json | jq .pid; }
     rm "$XDG_STATE_HOME/hv/vms/00000000-0000-4000-8000-000000000000.xml"
 }
 
+@test "a socket that somebody removed is made again" {
+    hvctl create web1 -q --memory 128M
+    pid=$(cat "$BATS_FILE_TMPDIR/hvd.pid")
+    rm "$XDG_RUNTIME_DIR/hv/org.hv.Manager"
+    until_true 30 test -S "$XDG_RUNTIME_DIR/hv/org.hv.Manager"
+    [ "$(hvctl list -o name)" = web1 ]
+    kill -0 "$pid"
+    grep -q 'was removed; listening there again' "$BATS_FILE_TMPDIR/hvd.log"
+}
+
 @test "settings that cannot be stored change nothing" {
     [ "$(id -u)" = 0 ] || skip "needs to mount a full file system"
     hvctl create web1 -q --memory 128M

@@ -94,7 +94,7 @@ int hv_replace_file(const char *path, const void *buf, size_t len, unsigned mode
 /*
  * The same in steps, for many files at once: begin each (the temp is written, and on its way to the disk), sync each
  * (it is there), commit each (it has the name), then hv_sync_folder() once (so it stays). Failed, commit leaves the old
- * file; after commit nothing is left to fini. fini gives up: the temp goes. Zeroed is nothing begun.
+ * file. fini takes away what is left over, before the commit the new file, after it the old one. Zeroed is nothing begun.
  */
 struct hv_replacement { char *path, *temp; int fd; };
 int hv_replacement_begin(struct hv_replacement *f, const char *path, const void *buf, size_t len, unsigned mode);

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -238,15 +239,19 @@ int hv_replacement_commit(struct hv_replacement *f)
 {
     int r = fault_check(FAULT_RENAME);
 
-    if (r == 0 && rename(f->temp, f->path) < 0) {
-        r = -errno;
+    if (r < 0) {
+        return r;
     }
-    if (r == 0) {
-        free(f->temp);
-        f->temp = NULL;
+    /* What was there has the temp's name then, and goes in fini: to free it is what takes long of a rename. */
+    if (renameat2(AT_FDCWD, f->temp, AT_FDCWD, f->path, RENAME_EXCHANGE) == 0) {
+        return 0;
     }
-    hv_replacement_fini(f);
-    return r;
+    if (rename(f->temp, f->path) < 0) {
+        return -errno;
+    }
+    free(f->temp);
+    f->temp = NULL;
+    return 0;
 }
 
 void hv_replacement_fini(struct hv_replacement *f)
@@ -284,12 +289,19 @@ int hv_replace_file(const char *path, const void *buf, size_t len, unsigned mode
         return r;
     }
     r = hv_replacement_sync(&f);
-    if (r < 0) {
-        hv_replacement_fini(&f);
-        return r;
+    if (r == 0) {
+        r = fault_check(FAULT_RENAME);
     }
-    r = hv_replacement_commit(&f);
-    return r < 0 ? r : sync_fd(dir);
+    if (r == 0 && rename(f.temp, path) < 0) {
+        r = -errno;
+    }
+    if (r == 0) {
+        free(f.temp);
+        f.temp = NULL;
+        r = sync_fd(dir);
+    }
+    hv_replacement_fini(&f);
+    return r;
 }
 
 /* ".NAME.XXXXXX", as open_temp() makes them */

@@ -79,14 +79,35 @@ static json_t *item_json(const struct apply_item *it)
                      it->changes, "error", failed ? error_json(&it->error) : json_null());
 }
 
-static void answer(struct apply *a)
+static void reply(struct apply *a)
 {
     json_t *objects = json_array();
     for (unsigned i = 0; i < a->items && json_array_size(a->errors) == 0; i++)
         json_array_append_new(objects, item_json(&a->item[i]));
-    drop_items(a);                     /* nothing lies about any more when the caller hears of it */
     varlink_reply(a->call, json_pack("{s:o s:O}", "objects", objects, "errors", a->errors), false);
     apply_free(a);
+}
+
+/* Nothing lies about any more when the caller hears of it: the documents that were there go first, in slices. */
+static void clear(void *arg)
+{
+    struct apply *a = arg;
+    const uint64_t until = hv_now_ns() + SLICE_NS;
+    while (a->at < a->items) {
+        hv_replacement_fini(&a->item[a->at++].file);
+        if (hv_now_ns() >= until) {
+            loop_post(a->svc->loop, &a->turn);
+            return;
+        }
+    }
+    reply(a);
+}
+
+static void answer(struct apply *a)
+{
+    a->at = 0;
+    a->turn.fn = clear;
+    clear(a);
 }
 
 static void answer_error(struct apply *a, const struct hv_error *e)

@@ -359,12 +359,9 @@ static void processor_changed(struct svc_vm *vm, const struct settings *old)
 
 int registry_commit(struct svc_vm *vm, struct settings *fresh, struct hv_replacement *f, struct hv_error *e)
 {
-    char path[HV_PATH_SIZE + 64];
     int r = hv_replacement_commit(f);
-    if (r < 0) {
-        vm_path(vm, path, sizeof(path));
-        return cannot_store(vm->name, path, r, e);
-    }
+    if (r < 0)
+        return cannot_store(vm->name, f->path, r, e);
     vm->revision++;
     if (!fresh) {
         insert(vm->svc, vm);

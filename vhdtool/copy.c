@@ -31,13 +31,6 @@
 #define READERS 1u               /* besides the writer; a second one is in their way: 70 ms against 75 for 256 MiB */
 #define GRAIN   (64 * KIB)       /* zeros are looked for in units of this */
 
-bool is_zero(const void *p, size_t len)
-{
-    const uint8_t *b = p;
-
-    return len == 0 || (b[0] == 0 && memcmp(b, b + 1, len - 1) == 0);
-}
-
 /* ---- what is to be copied ---- */
 
 struct piece {
@@ -159,7 +152,7 @@ static int read_piece(const struct job *j, struct piece *p)
     int r = disk_file_read(p->from.file, p->from.file_offset, p->data, p->len);
 
     for (uint64_t at = 0; r == 0 && j->how->scan && at < p->len; at += GRAIN) {
-        p->zero[at / GRAIN] = is_zero(p->data + at, MIN(GRAIN, p->len - at));
+        p->zero[at / GRAIN] = hv_is_zero(p->data + at, MIN(GRAIN, p->len - at));
     }
     return r;
 }
@@ -454,7 +447,7 @@ int copy_stream_in(int fd, struct disk *to, uint64_t *ret_bytes)
             if (off + at + len > disk_size(to)) {
                 return -EFBIG;
             }
-            r = is_zero(buf + at, len) ? 0 : disk_write(to, off + at, buf + at, len);
+            r = hv_is_zero(buf + at, len) ? 0 : disk_write(to, off + at, buf + at, len);
             if (r < 0) {
                 return r;
             }

@@ -63,7 +63,7 @@ static int content(struct walk *w, uint64_t ino, uint64_t size, struct hv_error 
         if (n == 0) {
             break;
         }
-        r = is_zero(w->buf, n) ? 0 : w->sink->data(w->sink->arg, at, w->buf, n, e);
+        r = hv_is_zero(w->buf, n) ? 0 : w->sink->data(w->sink->arg, at, w->buf, n, e);
         if (r < 0) {
             return r;
         }

@@ -78,8 +78,6 @@ int copy_down(struct disk *chain, unsigned depth, struct disk *into, const struc
 int copy_stream_in(int fd, struct disk *to, uint64_t *ret_bytes);
 /* The whole disk as bytes on fd; to a file, zeros become holes. */
 int copy_stream_out(struct disk *from, int fd, const struct copy *how);
-/* Is all of p[len] zero? */
-bool is_zero(const void *p, size_t len);
 
 /* ---- info.c ---- */
 /* One disk as JSON, what `info` shows; in_use as open_to_look() gives it. New reference. */

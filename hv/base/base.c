@@ -101,6 +101,19 @@ bool hv_strlcpy(char *dst, const char *src, size_t size)
     return n == len;
 }
 
+bool hv_is_zero(const void *p, size_t len)
+{
+    const uint8_t *b = p;
+
+    return len == 0 || (b[0] == 0 && memcmp(b, b + 1, len - 1) == 0);
+}
+
+int hv_hex_digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10
+         : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
 static uint64_t clock_ns(clockid_t id)
 {
     struct timespec ts;

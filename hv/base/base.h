@@ -76,6 +76,10 @@ char *hv_asprintf(const char *fmt, ...) HV_PRINTF(1, 2);
 
 /* Copies at most size-1 bytes and always terminates. Returns false if it cut. */
 bool hv_strlcpy(char *dst, const char *src, size_t size);
+/* Is all of p[len] zero? */
+bool hv_is_zero(const void *p, size_t len);
+/* The value of a hexadecimal digit, in either case; -1: it is none. */
+int hv_hex_digit(char c);
 
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t hv_now_ns(void);

@@ -38,12 +38,6 @@ int guid_new(struct guid *ret)
     return 0;
 }
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10
-         : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 int guid_parse(const char *text, struct guid *ret)
 {
     struct guid g;
@@ -54,7 +48,7 @@ int guid_parse(const char *text, struct guid *ret)
         if (DASH_BEFORE >> i & 1 && *text++ != '-') {
             return -EINVAL;
         }
-        int high = hex_digit(text[0]), low = high < 0 ? -1 : hex_digit(text[1]);
+        int high = hv_hex_digit(text[0]), low = high < 0 ? -1 : hv_hex_digit(text[1]);
         if (low < 0) {
             return -EINVAL;
         }

@@ -226,11 +226,6 @@ int elf_plan(const struct blob *b, uint64_t size, const struct kernel_target *t,
     return 0;
 }
 
-static bool all_zero(const uint8_t *p, size_t len)
-{
-    return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
-}
-
 int elf_place(const struct elf_plan *p, const struct kernel_target *t, uint64_t off, const uint8_t *data,
               size_t len, const char *name, struct hv_error *e)
 {
@@ -247,7 +242,7 @@ int elf_place(const struct elf_plan *p, const struct kernel_target *t, uint64_t 
         for (uint64_t pos = 0, n; pos < to - from; pos += n) {
             const uint8_t *src = data + (from - off) + pos;
             n = MIN(HV_PAGE_SIZE - (gpa + pos) % HV_PAGE_SIZE, to - from - pos);
-            if (!all_zero(src, n)) {
+            if (!hv_is_zero(src, n)) {
                 memcpy((uint8_t *)pin.hva + pos, src, n);
             }
         }

@@ -109,11 +109,6 @@ int disk_set_physical_sector(struct disk *d, uint32_t bytes, struct hv_error *e)
     return end_change(d, d->layers[0]->format->set_physical_sector(d->layers[0], bytes, e));
 }
 
-static bool all_zero(const uint8_t *p, uint64_t len)
-{
-    return len == 0 || (p[0] == 0 && memcmp(p, p + 1, len - 1) == 0);
-}
-
 /* Is all of the block at off data of the leaf, and nothing but zeros? Negative: an error. */
 static int block_is_zero(struct disk *d, uint64_t off, uint64_t len, uint8_t *buf, uint64_t buf_len)
 {
@@ -131,7 +126,7 @@ static int block_is_zero(struct disk *d, uint64_t off, uint64_t len, uint8_t *bu
         if (r < 0) {
             return r;
         }
-        if (!all_zero(buf, x.len)) {
+        if (!hv_is_zero(buf, x.len)) {
             return 0;
         }
         off += x.len;

@@ -123,11 +123,6 @@ int disk_utf8_to_utf16(const char *text, bool big_endian, uint8_t *out, size_t s
     return (int)at;
 }
 
-static int hex_digit(uint8_t c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10 : -1;
-}
-
 bool disk_url_path(const uint8_t *text, size_t len, char *out, size_t size)
 {
     static const char scheme[] = "file://";
@@ -142,7 +137,8 @@ bool disk_url_path(const uint8_t *text, size_t len, char *out, size_t size)
         text++;                                      /* a host: "" or "localhost", whose path it is */
     }
     while (len > 0) {
-        const int high = *text == '%' && len > 2 ? hex_digit(text[1]) : -1, low = high < 0 ? -1 : hex_digit(text[2]);
+        const int high = *text == '%' && len > 2 ? hv_hex_digit((char)text[1]) : -1;
+        const int low = high < 0 ? -1 : hv_hex_digit((char)text[2]);
         const uint8_t c = low < 0 ? *text : (uint8_t)(high << 4 | low);
         const size_t used = low < 0 ? 1 : 3;
 

@@ -12,11 +12,6 @@
 #define RAM_SECTION_VERSION 1
 #define RAM_CHUNK (16 * MIB)
 
-static bool page_is_zero(const uint8_t *p)
-{
-    return p[0] == 0 && memcmp(p, p + 1, HV_PAGE_SIZE - 1) == 0;
-}
-
 /* One section with the non-zero runs of gpa[len]; nothing if there are none. */
 static int save_chunk(struct vm *vm, struct save_writer *w, gpa_t gpa, uint64_t len, uint32_t *instance)
 {
@@ -28,12 +23,12 @@ static int save_chunk(struct vm *vm, struct save_writer *w, gpa_t gpa, uint64_t 
     uint64_t pages = len / HV_PAGE_SIZE;
     bool open = false;
     for (uint64_t i = 0; i < pages;) {
-        if (page_is_zero(p + i * HV_PAGE_SIZE)) {
+        if (hv_is_zero(p + i * HV_PAGE_SIZE, HV_PAGE_SIZE)) {
             i++;
             continue;
         }
         uint64_t n = 1;
-        while (i + n < pages && !page_is_zero(p + (i + n) * HV_PAGE_SIZE))
+        while (i + n < pages && !hv_is_zero(p + (i + n) * HV_PAGE_SIZE, HV_PAGE_SIZE))
             n++;
         if (!open)
             save_begin(w, "ram", (*instance)++, RAM_SECTION_VERSION);

@@ -680,7 +680,7 @@ static void write_same(struct scsi_task *t)
         fail(t, SENSE_LBA_RANGE);
     } else if (t->cdb[1] & 0xe6) {                       /* protection, anchor, PBDATA, LBDATA */
         fail(t, SENSE_INVALID_FIELD);
-    } else if (!no_data && (parameters(t, b, u->block) < u->block || b[0] || memcmp(b, b + 1, u->block - 1))) {
+    } else if (!no_data && (parameters(t, b, u->block) < u->block || !hv_is_zero(b, u->block))) {
         fail(t, SENSE_INVALID_FIELD);                    /* a pattern: only zeros are offered */
     } else {
         /* With its unmap bit or without: zeros take no room. */

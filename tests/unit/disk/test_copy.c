@@ -46,7 +46,7 @@ static void make_model(void)
     }
     fill(SIZE - 512, 512);
     for (uint64_t at = 0; at < SIZE; at += GRAIN) {
-        data_bytes += is_zero(model + at, GRAIN) ? 0 : GRAIN;
+        data_bytes += hv_is_zero(model + at, GRAIN) ? 0 : GRAIN;
     }
 }
 
@@ -78,7 +78,7 @@ static struct disk *make_source(enum disk_kind kind, bool zeros)
     struct disk *d = make(from_path, kind);
 
     for (uint64_t at = 0; at < SIZE; at += GRAIN) {
-        if (zeros || !is_zero(model + at, GRAIN)) {
+        if (zeros || !hv_is_zero(model + at, GRAIN)) {
             assert_int_equal(disk_write(d, at, model + at, GRAIN), 0);
         }
     }
@@ -218,7 +218,7 @@ static void test_expect(void **state)
     assert_int_equal(disk_file_read(f, MIB, got, sizeof(got)), 0);
     assert_memory_equal(got, want, sizeof(got));
     assert_int_equal(disk_file_read(f, 0, got, sizeof(got)), 0);
-    assert_true(is_zero(got, sizeof(got)));
+    assert_true(hv_is_zero(got, sizeof(got)));
     disk_file_unref(read_only);
     disk_file_unref(f);
 }

@@ -133,12 +133,10 @@ static bool looks_online(const struct dynmem *d, const struct dynmem_own *from, 
  *     counts where the reports around it are at rest.
  *   - No more can be offline than is committed.
  */
-static void watch_online(struct dynmem *d)
+static void watch_online(struct dynmem *d, struct dynmem_own old)
 {
     const uint64_t block = HOT_ADD_ALIGN / HV_PAGE_SIZE;
-    struct dynmem_own old = d->own;
     uint64_t n = d->watch_pages;
-    d->own = (struct dynmem_own){.available = d->available_pages + in_balloon(d), .committed = d->unballooned_committed};
     if (n) {
         bool came = looks_online(d, &d->watch, n, (int64_t)(n - n / 64), 0) || d->own.committed < n;
         d->watch_pages = 0;
@@ -170,7 +168,7 @@ static bool is_short(const struct dynmem *d)
 {
     uint64_t has = d->reported_assigned, available = d->available_pages * HV_PAGE_SIZE;
     uint64_t used = has - MIN(available, has) + dynmem_floor(has);
-    return used > has || d->unballooned_committed * HV_PAGE_SIZE > has;
+    return used > has || d->own.committed * HV_PAGE_SIZE > has;
 }
 
 static int on_status(struct dynmem *d, const uint8_t *m)
@@ -180,11 +178,14 @@ static int on_status(struct dynmem *d, const uint8_t *m)
     /* Two numbers of its own choosing: nothing is derived from them but reports. */
     d->available_pages = MIN(get_le64(m + DM_AVAILABLE), UINT64_C(1) << 40);
     d->committed_pages = MIN(get_le64(m + DM_COMMITTED), UINT64_C(1) << 40);
-    d->unballooned_committed = d->committed_pages - MIN(in_balloon(d), d->committed_pages);
+    struct dynmem_own before = d->own;
+    uint64_t balloon = in_balloon(d);
+    d->own = (struct dynmem_own){.available = d->available_pages + balloon,
+                                 .committed = d->committed_pages - MIN(balloon, d->committed_pages)};
     d->report_ns = machine_clock_ns(d->machine);
     d->reported_assigned = assigned_bytes(d);
     d->reports++;
-    watch_online(d);
+    watch_online(d, before);
     if (d->cfg.urgent && is_short(d) && d->report_ns - d->urgent_ns >= URGENT_NS) {
         d->urgent_ns = d->report_ns;
         d->cfg.urgent(d->cfg.arg);
@@ -213,7 +214,7 @@ static void on_close(void *arg)
     pageset_clear(&d->balloon);
     d->op = DYNMEM_IDLE;
     d->stuck = false;
-    d->reports = d->available_pages = d->committed_pages = d->unballooned_committed = 0;
+    d->reports = d->available_pages = d->committed_pages = 0;
     d->own = (struct dynmem_own){0};
     d->watch_pages = d->offline_pages = d->online_pages = 0;
     d->puts_online = false;
@@ -393,7 +394,7 @@ void dynmem_report(const struct dynmem *d, struct dynmem_report *ret)
         .hot_added = d->hot_added_pages * HV_PAGE_SIZE,
         .available = d->available_pages * HV_PAGE_SIZE,
         .committed = d->committed_pages * HV_PAGE_SIZE,
-        .demand = (d->unballooned_committed - MIN(d->offline_pages, d->unballooned_committed)) * HV_PAGE_SIZE,
+        .demand = (d->own.committed - MIN(d->offline_pages, d->own.committed)) * HV_PAGE_SIZE,
         .offline = d->offline_pages * HV_PAGE_SIZE,
         .target = d->target,
         .driver_age_ns = d->state == DM_READY ? machine_clock_ns(d->machine) - d->ready_ns : 0,

@@ -79,7 +79,6 @@ struct dynmem {
 
     uint64_t reports, available_pages, committed_pages, report_ns;
     uint64_t reported_assigned;        /* bytes it had at the last report */
-    uint64_t unballooned_committed;    /* committed at the last report less what was in the balloon then */
     /* Additions and whether they came into use: watch_online(). Pages. */
     bool puts_online;                  /* the last one did: not one block at a time any more */
     struct dynmem_own own, watch;      /* by the last report; by the one before the last addition */

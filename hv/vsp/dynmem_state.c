@@ -52,7 +52,7 @@ static void save(void *dev, struct save_writer *w)
     save_u64(w, d->reports);
     save_u64(w, d->available_pages);
     save_u64(w, d->committed_pages);
-    save_u64(w, d->unballooned_committed);
+    save_u64(w, d->own.committed);
     save_u64(w, d->watch_pages);
     save_u64(w, d->watch.available);
     save_u64(w, d->watch.committed);
@@ -117,7 +117,7 @@ static int load(void *dev, struct load_section *s, struct hv_error *e)
     d->reports = load_u64(s);
     d->available_pages = load_capped(s, UINT64_C(1) << 40);
     d->committed_pages = load_capped(s, UINT64_C(1) << 40);
-    d->unballooned_committed = load_capped(s, UINT64_C(1) << 40);
+    d->own = (struct dynmem_own){.committed = load_capped(s, UINT64_C(1) << 40)};
     d->report_ns = d->ready_ns = d->op_began_ns = now;
     d->reported_assigned = assigned_bytes(d);
     d->watch_pages = load_capped(s, MAX_OP_PAGES);

@@ -235,23 +235,33 @@ int hv_replacement_sync(struct hv_replacement *f)
     return r;
 }
 
-int hv_replacement_commit(struct hv_replacement *f)
+static int move_over(struct hv_replacement *f)
 {
-    int r = fault_check(FAULT_RENAME);
-
-    if (r < 0) {
-        return r;
-    }
-    /* What was there has the temp's name then, and goes in fini: to free it is what takes long of a rename. */
-    if (renameat2(AT_FDCWD, f->temp, AT_FDCWD, f->path, RENAME_EXCHANGE) == 0) {
-        return 0;
-    }
     if (rename(f->temp, f->path) < 0) {
         return -errno;
     }
     free(f->temp);
     f->temp = NULL;
     return 0;
+}
+
+int hv_replacement_commit(struct hv_replacement *f)
+{
+    int r = fault_check(FAULT_RENAME);
+    struct stat st;
+
+    if (r < 0) {
+        return r;
+    }
+    /*
+     * What was there has the temp's name then, and goes in fini: to free it is what takes long of a rename. Files
+     * alone: a folder would be exchanged, too, and fini could not take it away.
+     */
+    if (lstat(f->path, &st) == 0 && S_ISREG(st.st_mode) &&
+        renameat2(AT_FDCWD, f->temp, AT_FDCWD, f->path, RENAME_EXCHANGE) == 0) {
+        return 0;
+    }
+    return move_over(f);
 }
 
 void hv_replacement_fini(struct hv_replacement *f)
@@ -292,12 +302,10 @@ int hv_replace_file(const char *path, const void *buf, size_t len, unsigned mode
     if (r == 0) {
         r = fault_check(FAULT_RENAME);
     }
-    if (r == 0 && rename(f.temp, path) < 0) {
-        r = -errno;
+    if (r == 0) {
+        r = move_over(&f);
     }
     if (r == 0) {
-        free(f.temp);
-        f.temp = NULL;
         r = sync_fd(dir);
     }
     hv_replacement_fini(&f);

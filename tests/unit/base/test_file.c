@@ -69,6 +69,35 @@ static void replacing_creates_then_replaces(void **state)
     assert_int_equal(clear_folder(), 1);             /* no temporary file stays */
 }
 
+/* In steps: over nothing, over a file, and over a folder, which is refused and stays. */
+static void a_replacement_takes_the_name_of_files_alone(void **state)
+{
+    static const char *const texts[] = { "one", "second" };
+    struct hv_replacement f;
+    struct stat st;
+    char *text;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(texts); i++) {
+        assert_int_equal(hv_replacement_begin(&f, path, texts[i], strlen(texts[i]), 0600), 0);
+        assert_int_equal(hv_replacement_sync(&f), 0);
+        assert_int_equal(hv_replacement_commit(&f), 0);
+        hv_replacement_fini(&f);
+        assert_int_equal(hv_read_own_file(path, 100, &text, NULL), 0);
+        assert_string_equal(text, texts[i]);
+        free(text);
+    }
+    assert_int_equal(clear_folder(), 1);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(hv_replacement_begin(&f, path, "x", 1, 0600), 0);
+    assert_int_equal(hv_replacement_sync(&f), 0);
+    assert_int_equal(hv_replacement_commit(&f), -EISDIR);
+    hv_replacement_fini(&f);
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(S_ISDIR(st.st_mode));
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(clear_folder(), 0);
+}
+
 static void a_bare_name_is_replaced_in_the_current_folder(void **state)
 {
     char *text, old[256];
@@ -197,6 +226,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(replacing_creates_then_replaces),
+        cmocka_unit_test(a_replacement_takes_the_name_of_files_alone),
         cmocka_unit_test(a_bare_name_is_replaced_in_the_current_folder),
         cmocka_unit_test(a_failure_at_any_step_leaves_old_or_new),
         cmocka_unit_test(reading_has_a_limit),

@@ -10,28 +10,24 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <ftw.h>
 #include <pthread.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "hv/base/fault.h"
 #include "hv/rpc/loop_uv.h"
 #include "hv/service/service.h"
+#include "tests/unit/service/tree.h"
 
 #define MANY 1000u
 #define ANSWER_NS (120 * NS_PER_SEC)   /* a disk may be slow; nothing is measured by it */
 
-static char top[64];
 static struct service svc;
 static pthread_t thread;
 static int raw;                        /* Apply goes this way: nobody waits for its answer */
 static struct varlink_client *client;
 
 void service_ready(struct service *s) { (void)s; }
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *f) { return remove(path); }
 
 static void *serve(void *arg)
 {
@@ -45,8 +41,7 @@ static int start(void **state)
     static const struct varlink_interface *const ifaces[] = {&iface};
     struct hv_error e = {0};
     int a[2], b[2];
-    snprintf(top, sizeof(top), "/tmp/hv-apply-XXXXXX");
-    assert_non_null(mkdtemp(top));
+    assert_int_equal(make_top(state), 0);
     svc = (struct service){.magic = SERVICE_MAGIC, .serving = true};
     snprintf(svc.paths.state, sizeof(svc.paths.state), "%s/state", top);
     snprintf(svc.paths.run, sizeof(svc.paths.run), "%s/run", top);
@@ -77,7 +72,7 @@ static int stop(void **state)
     registry_free(&svc);
     groups_free(&svc);
     loop_uv_free(svc.loop);
-    return nftw(top, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    return drop_top(state);
 }
 
 /* ---- documents ---- */

@@ -20,7 +20,7 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 static int drop_top(void **state) { return nftw(top, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
 
 /* A file below top, with the folders on its way. */
-static void put(const char *path, const char *text)
+static inline void put(const char *path, const char *text)
 {
     char full[400];
     snprintf(full, sizeof(full), "%s/%s", top, path);
